@@ -1,0 +1,34 @@
+using Microsoft.Extensions.Logging;
+using Ublkback.Block;
+using Ublkback.Linux;
+using Ublkback.Xen;
+using Ublkback.XenStore;
+
+namespace Ublkback.Backend;
+
+/// <summary>What all vbds of a daemon share.</summary>
+/// <param name="Store">The store.</param>
+/// <param name="Home">Home path of our own domain, such as <c>/local/domain/0</c>.</param>
+/// <param name="Hypervisor">Grants and event channels.</param>
+/// <param name="Workers">The I/O threads.</param>
+/// <param name="Schemes">Opens images.</param>
+/// <param name="Kernel">Takes devices from the kernel's backend.</param>
+/// <param name="Handovers">Where a daemon leaves connected rings for the next.</param>
+/// <param name="Logger">The log.</param>
+public sealed record BackendServices(
+    XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, ImageSchemes Schemes,
+    KernelBlkback Kernel, HandoverDirectory Handovers, ILogger Logger)
+{
+    /// <summary>Name of the hotplug script that makes a device ours.</summary>
+    public const string ScriptName = "block-ublkback";
+
+    /// <summary>The home path of the domain that the store connection belongs to.</summary>
+    /// <exception cref="XenStoreException">The store does not say.</exception>
+    public static async Task<string> FindHomeAsync(XenStoreClient store)
+    {
+        string? domid = await store.ReadAsync("domid").ConfigureAwait(false);
+        return int.TryParse(domid, out int own)
+            ? await store.GetDomainPathAsync(own).ConfigureAwait(false)
+            : throw new XenStoreException(XenStoreError.NoEntry, "this domain's own node domid (has xen-init-dom0 run?)");
+    }
+}

@@ -1,0 +1,106 @@
+using Microsoft.Extensions.Logging;
+using Ublkback.Blkif;
+
+namespace Ublkback.Backend;
+
+/// <summary>
+/// The log of one vbd: one line an event, with domid and device. What a guest can trigger is limited. Any thread.
+/// </summary>
+public sealed partial class VbdLog(ILogger logger, VbdAddress address)
+{
+    private readonly LogLimiter _limiter = new(TimeProvider.System);
+    private readonly string _vbd = address.ToString();
+
+    internal void Found(string target) => Found(logger, _vbd, target);
+
+    internal void Gone() => Gone(logger, _vbd);
+
+    internal void ImageOpened(string target, ulong mebibytes, string access) =>
+        ImageOpened(logger, _vbd, target, mebibytes, access);
+
+    internal void ImageRefused(string reason) => ImageRefused(logger, _vbd, reason);
+
+    internal void Connected(int slots, string protocol) => Connected(logger, _vbd, slots, protocol);
+
+    internal void Attached(int slots) => Attached(logger, _vbd, slots);
+
+    internal void Detached() => Detached(logger, _vbd);
+
+    internal void Disconnected() => Disconnected(logger, _vbd);
+
+    internal void Orphaned() => Orphaned(logger, _vbd);
+
+    internal void ReleasedFromKernel() => ReleasedFromKernel(logger, _vbd);
+
+    internal void Fatal(string reason) => Fatal(logger, _vbd, reason);
+
+    internal void StoreFailed(string reason) => StoreFailed(logger, _vbd, reason);
+
+    internal void OddFrontendState(string state) => Limited($"the frontend's state is {state}, which is none");
+
+    internal void Refused(in BlkifRequest request, RequestFault fault)
+    {
+        if (Passes(out int more))
+            Limited(logger, _vbd, $"refused {request.Operation} of {request.SegmentCount} segments at sector {request.Sector}: {fault}", more);
+    }
+
+    internal void FailedCopy(in BlkifRequest request, uint gref, short status)
+    {
+        if (Passes(out int more))
+            Limited(logger, _vbd, $"{request.Operation} at sector {request.Sector}: grant reference {gref} cannot be copied (status {status})", more);
+    }
+
+    internal void FailedCopyBatch(string reason) => Limited($"grant copies failed: {reason}");
+
+    internal void BrokenRing() =>
+        Limited("the frontend claims more requests than its ring holds; the ring is not served any more");
+
+    /// <summary>An I/O error of the image, with its cause.</summary>
+    internal void ImageFailed(string reason) => Limited(reason);
+
+    private void Limited(string what)
+    {
+        if (Passes(out int more)) Limited(logger, _vbd, what, more);
+    }
+
+    private bool Passes(out int more) => _limiter.TryPass(out more);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: found, target {Target}")]
+    private static partial void Found(ILogger logger, string vbd, string target);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: gone")]
+    private static partial void Gone(ILogger logger, string vbd);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: opened {Target}, {Mebibytes} MiB, {Access}")]
+    private static partial void ImageOpened(ILogger logger, string vbd, string target, ulong mebibytes, string access);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}")]
+    private static partial void ImageRefused(ILogger logger, string vbd, string reason);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: connected, a ring of {Slots} slots, {Protocol}")]
+    private static partial void Connected(ILogger logger, string vbd, int slots, string protocol);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: taken over from the daemon before, a ring of {Slots} slots")]
+    private static partial void Attached(ILogger logger, string vbd, int slots);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: detached for the next daemon")]
+    private static partial void Detached(ILogger logger, string vbd);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: disconnected")]
+    private static partial void Disconnected(ILogger logger, string vbd);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: connected to a daemon that ended without detaching; what it had in hand is unknown, so the disk stays as it is: detach it, or restart the guest")]
+    private static partial void Orphaned(ILogger logger, string vbd);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: released from the kernel's xen-blkback")]
+    private static partial void ReleasedFromKernel(ILogger logger, string vbd);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}")]
+    private static partial void Fatal(ILogger logger, string vbd, string reason);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}; will look again when the store changes")]
+    private static partial void StoreFailed(ILogger logger, string vbd, string reason);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Vbd}: {What} ({More} such lines left out before)")]
+    private static partial void Limited(ILogger logger, string vbd, string what, int more);
+}

@@ -1,0 +1,16 @@
+using Ublkback.Block;
+
+namespace Ublkback.Backend;
+
+/// <summary>A vbd as the commands show it.</summary>
+/// <param name="Address">Which it is.</param>
+/// <param name="Target">What it serves.</param>
+/// <param name="IsReadOnly">Whether the guest may not write.</param>
+/// <param name="Backend">Our xenbus state.</param>
+/// <param name="Frontend">The frontend's xenbus state.</param>
+/// <param name="Slots">Slots of the ring; null when not connected.</param>
+/// <param name="Geometry">The image's shape; null when it is not open.</param>
+/// <param name="Statistics">What it has done.</param>
+public sealed record VbdSummary(
+    VbdAddress Address, string Target, bool IsReadOnly, XenbusState? Backend, XenbusState? Frontend, int? Slots,
+    ImageGeometry? Geometry, VbdStatistics Statistics);

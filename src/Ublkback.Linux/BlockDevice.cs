@@ -1,0 +1,39 @@
+namespace Ublkback.Linux;
+
+/// <summary>Questions to a block device (linux/fs.h).</summary>
+public static unsafe class BlockDevice
+{
+    private const uint GetSize = 0x80081272; // BLKGETSIZE64
+    private const uint GetSectorSize = 0x1268; // BLKSSZGET
+    private const uint GetPhysicalSectorSize = 0x127B; // BLKPBSZGET
+    private const uint GetReadOnly = 0x125E; // BLKROGET
+
+    /// <summary>Size in bytes.</summary>
+    public static long SizeOf(FileDescriptor device)
+    {
+        long size;
+        Check(Ioctl.Call(device, GetSize, &size), "BLKGETSIZE64");
+        return size;
+    }
+
+    /// <summary>Smallest unit of I/O in bytes.</summary>
+    public static int SectorSizeOf(FileDescriptor device) => Ask(device, GetSectorSize, "BLKSSZGET");
+
+    /// <summary>Unit in bytes that the device writes without reading first.</summary>
+    public static int PhysicalSectorSizeOf(FileDescriptor device) => Ask(device, GetPhysicalSectorSize, "BLKPBSZGET");
+
+    /// <summary>Whether the device refuses writes.</summary>
+    public static bool IsReadOnly(FileDescriptor device) => Ask(device, GetReadOnly, "BLKROGET") != 0;
+
+    private static int Ask(FileDescriptor device, uint request, string name)
+    {
+        int answer = 0;
+        Check(Ioctl.Call(device, request, &answer), name);
+        return answer;
+    }
+
+    private static void Check(int result, string name)
+    {
+        if (result < 0) throw new LinuxException(-result, name);
+    }
+}

@@ -1,0 +1,17 @@
+using System.Runtime.InteropServices;
+
+namespace Ublkback.Linux;
+
+/// <summary>The ioctl system call.</summary>
+public static unsafe partial class Ioctl
+{
+    /// <summary>Calls a driver with a pointer to its argument; the result as the driver gives it, or −errno.</summary>
+    public static int Call(FileDescriptor descriptor, uint request, void* argument)
+    {
+        int result = ioctl(descriptor, request, argument);
+        return result >= 0 ? result : -Marshal.GetLastPInvokeError();
+    }
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial int ioctl(FileDescriptor descriptor, nuint request, void* argument);
+}

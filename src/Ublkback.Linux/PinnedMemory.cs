@@ -1,0 +1,18 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Ublkback.Linux;
+
+/// <summary>Memory that never moves, for the kernel and the hypervisor to read and write.</summary>
+public static unsafe class PinnedMemory
+{
+    /// <summary>Makes a small array that the garbage collector never moves.</summary>
+    public static Memory<byte> Allocate(int length) => GC.AllocateArray<byte>(length, pinned: true);
+
+    /// <summary>The address of memory from <see cref="Allocate"/> or a <see cref="BufferPool"/>; of no other.</summary>
+    public static byte* AddressOf(Memory<byte> memory) =>
+        (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(memory.Span));
+
+    /// <summary><see cref="AddressOf"/> as a number, for structures that carry addresses.</summary>
+    public static nint AddressNumberOf(Memory<byte> memory) => (nint)AddressOf(memory);
+}

@@ -1,0 +1,267 @@
+using System.Collections.Concurrent;
+using System.Runtime.InteropServices;
+
+namespace Ublkback.Linux;
+
+/// <summary>
+/// One thread with one io_uring and one run loop. Everything on the data path of a ring happens on the ring's worker,
+/// so it needs no locks; and nothing on a worker may block, since others wait for their turn.
+/// </summary>
+/// <remarks>
+/// The loop has one system call: it submits what was prepared, then waits for completions unless work is scheduled.
+/// Then each completion is handed to its operation, which may schedule work; then everything scheduled has one turn.
+/// Members are for the worker's own thread unless they say otherwise.
+/// </remarks>
+public sealed unsafe partial class Worker : IDisposable
+{
+    /// <summary>Bytes of guest data that one worker holds at most.</summary>
+    public const long BufferBytes = 32 << 20;
+
+    private const uint SubmissionCount = 512;
+    private const uint CompletionCount = 8192; // beyond it the kernel keeps a list (IORING_FEAT_NODROP)
+    private const uint DataSync = 1; // IORING_FSYNC_DATASYNC
+    private const int NonBlocking = 0x800; // EFD_NONBLOCK
+    private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
+
+    [ThreadStatic]
+    private static Worker? _current;
+
+    private readonly Thread _thread;
+    private readonly ConcurrentQueue<Action> _posted = new();
+    private readonly FileDescriptor _wakeUp;
+    private readonly List<RingOperation?> _underWay = [];
+    private readonly Stack<int> _freeSlots = new();
+    private readonly Stack<IoOperation> _freeOperations = new();
+    private readonly Queue<IWork> _waitingForBuffers = new();
+    private Queue<IWork> _scheduled = new();
+    private Queue<IWork> _turns = new();
+    private IoUring? _ring;
+    private int _wakeUpSent; // 1: the event descriptor was written and its read has not completed yet
+    private bool _isStopping;
+
+    /// <summary>Starts a worker.</summary>
+    /// <exception cref="LinuxException">The kernel offers no io_uring.</exception>
+    public Worker(int number)
+    {
+        Buffers = new BufferPool(BufferBytes);
+        _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
+        TaskCompletionSource started = new();
+        _thread = new Thread(() => Main(started)) { Name = $"worker-{number}", IsBackground = true };
+        _thread.Start();
+        started.Task.GetAwaiter().GetResult();
+    }
+
+    /// <summary>The worker whose thread this is.</summary>
+    /// <exception cref="InvalidOperationException">The calling thread is not a worker's.</exception>
+    public static Worker Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
+
+    /// <summary>The memory for requests' data.</summary>
+    public BufferPool Buffers { get; }
+
+    private IoUring Ring => _ring!;
+
+    /// <summary>Runs an action on the worker soon. Any thread.</summary>
+    public void Post(Action action)
+    {
+        _posted.Enqueue(action);
+        if (Interlocked.Exchange(ref _wakeUpSent, 1) != 0) return;
+        ulong one = 1;
+        _ = write(_wakeUp.Number, &one, sizeof(ulong));
+    }
+
+    /// <summary>Runs an action on the worker and tells when it is done. Any thread.</summary>
+    public Task RunAsync(Action action)
+    {
+        TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        Post(() =>
+        {
+            try
+            {
+                action();
+                done.SetResult();
+            }
+            catch (Exception failure) when (failure is LinuxException or InvalidOperationException)
+            {
+                done.SetException(failure);
+            }
+        });
+        return done.Task;
+    }
+
+    /// <summary>Gives work one turn after the completions at hand. Scheduling it twice is the same as once.</summary>
+    public void Schedule(IWork work)
+    {
+        if (work.IsScheduled) return;
+        work.IsScheduled = true;
+        _scheduled.Enqueue(work);
+    }
+
+    /// <summary>Gives work a turn when buffers have been given back.</summary>
+    public void ScheduleWhenBuffersReturn(IWork work) => _waitingForBuffers.Enqueue(work);
+
+    /// <summary>Gives a buffer back to <see cref="Buffers"/> and wakes who waits for one.</summary>
+    public void ReturnBuffer(Memory<byte> buffer)
+    {
+        Buffers.Return(buffer);
+        while (_waitingForBuffers.TryDequeue(out IWork? work)) Schedule(work);
+    }
+
+    /// <summary>Reads at an offset into memory that never moves; the result is a byte count or −errno.</summary>
+    public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset)
+    {
+        IoOperation operation = Rent();
+        Submit(operation, IoUringOperation.Read, file, buffer, (ulong)offset);
+        return operation.Task;
+    }
+
+    /// <summary>Writes memory that never moves at an offset; the result is a byte count or −errno.</summary>
+    public ValueTask<int> WriteAsync(FileDescriptor file, Memory<byte> buffer, long offset)
+    {
+        IoOperation operation = Rent();
+        Submit(operation, IoUringOperation.Write, file, buffer, (ulong)offset);
+        return operation.Task;
+    }
+
+    /// <summary>Starts a read of a stream-like descriptor into memory that never moves.</summary>
+    public void StartRead(RingOperation operation, FileDescriptor file, Memory<byte> buffer) =>
+        Submit(operation, IoUringOperation.Read, file, buffer, ulong.MaxValue);
+
+    /// <summary>Starts a write to a stream-like descriptor from memory that never moves.</summary>
+    public void StartWrite(RingOperation operation, FileDescriptor file, Memory<byte> buffer) =>
+        Submit(operation, IoUringOperation.Write, file, buffer, ulong.MaxValue);
+
+    /// <summary>Starts an fdatasync.</summary>
+    public void StartDataSync(RingOperation operation, FileDescriptor file)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Sync;
+        entry.Descriptor = file.Number;
+        entry.OperationFlags = DataSync;
+    }
+
+    /// <summary>Asks the kernel to end an operation early; it then completes, usually as cancelled.</summary>
+    public void Cancel(RingOperation operation)
+    {
+        if (!operation.IsUnderWay) return;
+        ulong target = (ulong)operation.Slot;
+        IgnoredOperation cancel = new();
+        ref SubmissionEntry entry = ref Begin(cancel);
+        entry.Operation = IoUringOperation.Cancel;
+        entry.Address = target;
+    }
+
+    /// <summary>Ends the loop and waits for the thread. Any thread but the worker's own.</summary>
+    public void Dispose()
+    {
+        Post(() => _isStopping = true);
+        _thread.Join();
+        _wakeUp.Dispose();
+        Buffers.Dispose();
+    }
+
+    internal IoOperation Rent() =>
+        _freeOperations.TryPop(out IoOperation? operation) ? operation : new IoOperation(this);
+
+    internal void Recycle(IoOperation operation) => _freeOperations.Push(operation);
+
+    private void Main(TaskCompletionSource started)
+    {
+        try
+        {
+            _ring = new IoUring(SubmissionCount, CompletionCount);
+            _current = this;
+        }
+        catch (LinuxException failure)
+        {
+            started.SetException(failure);
+            return;
+        }
+
+        started.SetResult();
+        using (_ring)
+        {
+            WakeUp wakeUp = new(this);
+            wakeUp.Start();
+            while (!_isStopping) Turn();
+        }
+    }
+
+    private void Turn()
+    {
+        Ring.Enter(wait: _scheduled.Count == 0);
+        while (Ring.TryTake(out CompletionEntry completion)) Complete(completion);
+        while (_posted.TryDequeue(out Action? action)) action();
+
+        (_scheduled, _turns) = (_turns, _scheduled);
+        while (_turns.TryDequeue(out IWork? work))
+        {
+            work.IsScheduled = false;
+            work.Run();
+        }
+    }
+
+    private void Complete(in CompletionEntry completion)
+    {
+        int slot = (int)completion.UserData;
+        RingOperation operation = _underWay[slot]!;
+        _underWay[slot] = null;
+        _freeSlots.Push(slot);
+        operation.Slot = -1;
+        operation.Completed(completion.Result);
+    }
+
+    private void Submit(
+        RingOperation operation, IoUringOperation code, FileDescriptor file, Memory<byte> buffer, ulong offset)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = code;
+        entry.Descriptor = file.Number;
+        entry.Address = (ulong)PinnedMemory.AddressOf(buffer);
+        entry.Length = (uint)buffer.Length;
+        entry.Offset = offset;
+    }
+
+    private ref SubmissionEntry Begin(RingOperation operation)
+    {
+        if (operation.IsUnderWay) throw new InvalidOperationException("the operation is under way already");
+        if (!_freeSlots.TryPop(out int slot))
+        {
+            slot = _underWay.Count;
+            _underWay.Add(null);
+        }
+
+        _underWay[slot] = operation;
+        operation.Slot = slot;
+        ref SubmissionEntry entry = ref Ring.Prepare();
+        entry.UserData = (ulong)slot;
+        return ref entry;
+    }
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial int eventfd(uint value, int flags);
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial nint write(int descriptor, void* buffer, nuint length);
+
+    /// <summary>Keeps one read of the event descriptor under way, so that a post ends the wait.</summary>
+    private sealed class WakeUp(Worker worker) : RingOperation
+    {
+        private readonly Memory<byte> _counter = PinnedMemory.Allocate(sizeof(ulong));
+
+        public void Start() => worker.StartRead(this, worker._wakeUp, _counter);
+
+        // Actions queued before this are seen in this turn; later ones send a new wake-up.
+        protected internal override void Completed(int result)
+        {
+            Interlocked.Exchange(ref worker._wakeUpSent, 0);
+            Start();
+        }
+    }
+
+    private sealed class IgnoredOperation : RingOperation
+    {
+        protected internal override void Completed(int result)
+        {
+        }
+    }
+}
