@@ -1,7 +1,6 @@
 using System.Globalization;
 using Mono.Unix.Native;
 using Ublkback.Blkif;
-using Ublkback.Linux;
 using Ublkback.Xen;
 using Ublkback.XenStore;
 

@@ -57,7 +57,7 @@ public static class RawImageOpener
         FileStatus status;
         try
         {
-            using FileDescriptor place = FileDescriptor.Open(path, (OpenFlags)0x200000); // O_PATH, not in Mono.Posix
+            using FileDescriptor place = FileDescriptor.OpenPath(path);
             status = FileStatus.Of(place);
         }
         catch (LinuxException failure) when (failure.Errno == LinuxError.NoEntry)

@@ -9,18 +9,27 @@ namespace Ublkback.Linux;
 /// Loads Mono.Posix's native helper from a memory file. The single executable would otherwise unpack it into a
 /// temporary folder, which fails under a hotplug script with HOME unset and a read-only root.
 /// </summary>
-internal static class MonoPosixHelper
+public static class MonoPosixHelper
 {
     private const string ResourceName = "libMonoPosixHelper.so";
 
     private static readonly Lazy<nint> Handle = new(Load);
 
+    private static int _isRegistered;
+
+    /// <summary>
+    /// Sees to it that the helper is found. Happens by itself when anything of this room is used; a program that uses
+    /// Mono.Posix before that calls it first. Any thread, any number of times.
+    /// </summary>
 #pragma warning disable CA2255 // Mono.Posix must find its helper whoever uses it first
     [ModuleInitializer]
-    internal static void Register() =>
+    public static void Register()
 #pragma warning restore CA2255
+    {
+        if (Interlocked.Exchange(ref _isRegistered, 1) != 0) return;
         NativeLibrary.SetDllImportResolver(typeof(Syscall).Assembly, static (name, _, _) =>
             name.Contains("MonoPosixHelper", StringComparison.Ordinal) ? Handle.Value : 0);
+    }
 
     private static nint Load()
     {

@@ -1,0 +1,53 @@
+using Ublkback.Block;
+using Ublkback.Linux;
+
+namespace Ublkback.Backend;
+
+/// <summary>Answers the hotplug script: is the target good, and what should the toolstack know?</summary>
+public sealed class Hotplug(BackendServices services, VbdDirectory directory)
+{
+    /// <summary>
+    /// Checks the target of a device and tells the toolstack through its nodes: <c>hotplug-status</c>, and
+    /// <c>hotplug-error</c> when it cannot be served. Returns that error, or null.
+    /// </summary>
+    /// <param name="xenbusPath">The script's XENBUS_PATH, such as <c>backend/vbd/1/51712</c>.</param>
+    public async Task<string?> AddAsync(string xenbusPath)
+    {
+        const string Prefix = "backend/";
+        if (!xenbusPath.StartsWith(Prefix, StringComparison.Ordinal)
+            || !VbdAddress.TryParse(xenbusPath[Prefix.Length..], out VbdAddress address)
+            || address.RelativePath != xenbusPath)
+        {
+            return $"XENBUS_PATH is '{xenbusPath}', not the directory of a block backend such as backend/vbd/1/51712";
+        }
+
+        string path = $"{services.Home}/{xenbusPath}";
+        try
+        {
+            await directory.LookAtAsync(address).ConfigureAwait(false);
+            Vbd vbd = directory.Find(address)
+                ?? throw new TargetException($"the device is not ublkback's: its script node does not name {BackendServices.ScriptName}");
+            await vbd.CheckTargetAsync().ConfigureAwait(false);
+            if (DevicePathOf(vbd) is string device)
+                await services.Store.WriteAsync($"{path}/physical-device-path", device).ConfigureAwait(false);
+            await services.Store.WriteAsync($"{path}/hotplug-status", "connected").ConfigureAwait(false);
+            return null;
+        }
+        catch (TargetException failure)
+        {
+            await services.Store.WriteAsync($"{path}/hotplug-error", failure.Message).ConfigureAwait(false);
+            await services.Store.WriteAsync($"{path}/hotplug-status", "error").ConfigureAwait(false);
+            return failure.Message;
+        }
+    }
+
+    // QEMU opens what this node names for an HVM guest's own view of the disk, so it must be something it can open:
+    // a block device on vbd; on vbd3 it expects a socket, which we do not have.
+    private static string? DevicePathOf(Vbd vbd)
+    {
+        BlockTarget target = BlockTarget.Parse(vbd.Target);
+        if (vbd.Address.Kind != "vbd" || target.Scheme != BlockTarget.RawScheme || target.Hooks.Count > 0) return null;
+        using FileDescriptor place = FileDescriptor.OpenPath(target.Location);
+        return FileStatus.Of(place).Kind == FileKind.BlockDevice ? target.Location : null;
+    }
+}

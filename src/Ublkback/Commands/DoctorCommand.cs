@@ -1,0 +1,116 @@
+using System.CommandLine;
+using Mono.Unix.Native;
+using Spectre.Console;
+using Ublkback.Control;
+using Ublkback.Linux;
+using Ublkback.Xen;
+using Ublkback.XenStore;
+
+namespace Ublkback.Commands;
+
+/// <summary><c>ublkback doctor</c></summary>
+internal static class DoctorCommand
+{
+    private const string Script = "/etc/xen/scripts/block-ublkback";
+
+    private static readonly Version LeastKernel = new(6, 1);
+
+    public static Command Make()
+    {
+        Option<string> host = CommonOptions.Host();
+        Command command = new("doctor", "Say what is missing on this host, and how to mend it.") { host };
+        command.SetAction((arguments, _) => RunAsync(HostEnvironment.Parse(arguments.GetRequiredValue(host))));
+        return command;
+    }
+
+    private static async Task<int> RunAsync(HostEnvironment host)
+    {
+        List<Finding> findings = [Kernel(), IoUring()];
+        if (host.Emulated is null)
+        {
+            findings.Add(Root());
+            findings.Add(Device(DeviceHypervisor.GrantDevice, "xen-gntdev"));
+            findings.Add(Device(DeviceHypervisor.EventDevice, "xen-evtchn"));
+            findings.Add(HotplugScript());
+        }
+
+        findings.Add(await StoreAsync(host).ConfigureAwait(false));
+        findings.Add(await DaemonAsync(host).ConfigureAwait(false));
+
+        foreach (Finding finding in findings)
+        {
+            AnsiConsole.MarkupLine($"{(finding.Cure is null ? "[green]ok[/]     " : "[red]missing[/]")}  {Markup.Escape(finding.What)}");
+            if (finding.Cure is not null) Console.WriteLine($"         {finding.Cure}");
+        }
+
+        return findings.TrueForAll(finding => finding.Cure is null) ? 0 : 1;
+    }
+
+    private static Finding Root() => new(
+        "the user is root", Syscall.geteuid() == 0 ? null : "run the daemon, and this command, as root");
+
+    private static Finding Kernel()
+    {
+        string release = File.ReadAllText("/proc/sys/kernel/osrelease").Trim();
+        string number = string.Concat(release.TakeWhile(c => char.IsAsciiDigit(c) || c == '.')).TrimEnd('.');
+        bool isNew = Version.TryParse(number, out Version? version) && version >= LeastKernel;
+        return new Finding(
+            $"Linux {LeastKernel} or later (this is {release})", isNew ? null : "install a newer kernel");
+    }
+
+    private static Finding IoUring()
+    {
+        const string What = "io_uring";
+        try
+        {
+            using Worker worker = new(0);
+            return new Finding(What, null);
+        }
+        catch (LinuxException failure)
+        {
+            return new Finding(What, $"{failure.Message}: sysctl kernel.io_uring_disabled=0");
+        }
+    }
+
+    private static Finding Device(string path, string module)
+    {
+        string? cure = null;
+        if (!File.Exists(path)) cure = $"boot this machine under Xen, then modprobe {module}";
+        else if (Syscall.access(path, AccessModes.R_OK | AccessModes.W_OK) != 0) cure = "run as root";
+        return new Finding(path, cure);
+    }
+
+    private static Finding HotplugScript() => new(
+        $"the hotplug script {Script}", File.Exists(Script) ? null : "run scripts/install from the source tree");
+
+    private static async Task<Finding> StoreAsync(HostEnvironment host)
+    {
+        const string What = "xenstore";
+        try
+        {
+            await using XenStoreClient store = host.OpenStore();
+            string home = await Backend.BackendServices.FindHomeAsync(store).ConfigureAwait(false);
+            return new Finding($"{What} ({home})", null);
+        }
+        catch (XenStoreException failure)
+        {
+            return new Finding(What, failure.Message);
+        }
+    }
+
+    private static async Task<Finding> DaemonAsync(HostEnvironment host)
+    {
+        const string What = "the daemon";
+        try
+        {
+            ControlReply reply = await ControlClient.AskAsync(host, new ControlRequest("list")).ConfigureAwait(false);
+            return new Finding($"{What} ({reply.Vbds?.Count ?? 0} disks)", null);
+        }
+        catch (NoDaemonException failure)
+        {
+            return new Finding(What, $"{failure.Message}; without it xl waits 10 s and says only that the device timed out");
+        }
+    }
+
+    private sealed record Finding(string What, string? Cure);
+}

@@ -1,0 +1,58 @@
+using System.CommandLine;
+using Ublkback.Backend;
+using Ublkback.Control;
+using Ublkback.XenStore;
+
+namespace Ublkback.Commands;
+
+/// <summary><c>ublkback hotplug add</c>, for the hotplug script.</summary>
+internal static class HotplugCommand
+{
+    /// <summary>Exit code that tells the script that there is no daemon.</summary>
+    public const int NoDaemon = 3;
+
+    public static Command Make()
+    {
+        Option<string> host = CommonOptions.Host();
+        Option<bool> tellStore = new("--tell-store")
+        {
+            Description = "When there is no daemon, say so in the store, where the toolstack looks.",
+        };
+        Command add = new("add", "Have the daemon check the device that XENBUS_PATH names.") { host, tellStore };
+        add.SetAction((arguments, _) => AddAsync(
+            HostEnvironment.Parse(arguments.GetRequiredValue(host)), arguments.GetValue(tellStore)));
+        return new Command("hotplug", "For the hotplug script block-ublkback.") { add };
+    }
+
+    private static async Task<int> AddAsync(HostEnvironment host, bool tellStore)
+    {
+        string path = Environment.GetEnvironmentVariable("XENBUS_PATH")
+            ?? throw new CommandException("XENBUS_PATH is not set: this command is for the toolstack's hotplug script");
+        try
+        {
+            ControlReply reply = await ControlClient.AskAsync(host, new ControlRequest("hotplug-add", path)).ConfigureAwait(false);
+            return reply.Error is null ? 0 : throw new CommandException(reply.Error);
+        }
+        catch (NoDaemonException failure)
+        {
+            if (!tellStore) return NoDaemon;
+            await TellStoreAsync(host, path, failure.Message).ConfigureAwait(false);
+            throw new CommandException(failure.Message);
+        }
+    }
+
+    private static async Task TellStoreAsync(HostEnvironment host, string path, string message)
+    {
+        try
+        {
+            await using XenStoreClient store = host.OpenStore();
+            string home = await BackendServices.FindHomeAsync(store).ConfigureAwait(false);
+            await store.WriteAsync($"{home}/{path}/hotplug-error", message).ConfigureAwait(false);
+            await store.WriteAsync($"{home}/{path}/hotplug-status", "error").ConfigureAwait(false);
+        }
+        catch (XenStoreException failure)
+        {
+            throw new CommandException($"{message}; and {failure.Message}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+using System.Globalization;
+using System.Text.Json;
+using Spectre.Console;
+using Ublkback.Control;
+
+namespace Ublkback.Commands;
+
+/// <summary>What the commands that show vbds share.</summary>
+internal static class Reports
+{
+    public static async Task<int> ShowAsync(
+        HostEnvironment host, string request, bool asJson, Action<IReadOnlyList<VbdReport>> show)
+    {
+        ControlReply reply;
+        try
+        {
+            reply = await ControlClient.AskAsync(host, new ControlRequest(request)).ConfigureAwait(false);
+        }
+        catch (NoDaemonException failure)
+        {
+            throw new CommandException(failure.Message);
+        }
+
+        if (reply.Error is not null) throw new CommandException(reply.Error);
+        IReadOnlyList<VbdReport> vbds = reply.Vbds ?? [];
+        if (asJson) Console.WriteLine(JsonSerializer.Serialize(vbds, ReportJson.Default.IReadOnlyListVbdReport));
+        else if (vbds.Count == 0) Console.WriteLine("no disks: no guest has one with script=block-ublkback");
+        else show(vbds);
+        return 0;
+    }
+
+    public static Table Table(params string[] columns)
+    {
+        // A pipe has no width of its own; wide enough means that no row is broken.
+        if (Console.IsOutputRedirected) AnsiConsole.Profile.Width = 400;
+        Table table = new() { Border = TableBorder.Rounded };
+        foreach (string column in columns) table.AddColumn(new TableColumn(column) { NoWrap = true });
+        return table;
+    }
+
+    public static string Size(ulong? bytes) => bytes switch
+    {
+        null => "-",
+        < 1 << 10 => string.Create(CultureInfo.InvariantCulture, $"{bytes} B"),
+        < 1 << 20 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1024.0:F1} KiB"),
+        < 1 << 30 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1048576.0:F1} MiB"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1073741824.0:F1} GiB"),
+    };
+}

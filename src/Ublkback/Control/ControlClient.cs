@@ -1,0 +1,41 @@
+using System.IO.Pipelines;
+using System.Net.Sockets;
+using System.Text.Json;
+
+namespace Ublkback.Control;
+
+/// <summary>Asks the daemon.</summary>
+internal static class ControlClient
+{
+    /// <summary>Sends a request and awaits the reply.</summary>
+    /// <exception cref="NoDaemonException">Nobody answers on the socket.</exception>
+    /// <exception cref="CommandException">The daemon broke off.</exception>
+    public static async Task<ControlReply> AskAsync(HostEnvironment host, ControlRequest request)
+    {
+        using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(host.ControlSocket)).ConfigureAwait(false);
+        }
+        catch (SocketException failure)
+        {
+            throw new NoDaemonException(failure.SocketErrorCode == SocketError.AccessDenied
+                ? $"{host.ControlSocket} may not be used by this user: run the command as root"
+                : $"the daemon is not running (nobody answers on {host.ControlSocket}): start it with 'systemctl start ublkback'");
+        }
+
+        try
+        {
+            await using NetworkStream stream = new(socket);
+            await ControlLine.WriteAsync(PipeWriter.Create(stream), request, ControlJson.Default.ControlRequest).ConfigureAwait(false);
+            return await ControlLine.ReadAsync(PipeReader.Create(stream), ControlJson.Default.ControlReply).ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
+        {
+            throw new CommandException($"the daemon broke off: {failure.Message}");
+        }
+    }
+}
+
+/// <summary>There is no daemon to ask; the message says how to mend it.</summary>
+internal sealed class NoDaemonException(string message) : Exception(message);

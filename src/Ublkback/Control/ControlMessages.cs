@@ -1,0 +1,50 @@
+using System.Text.Json.Serialization;
+
+namespace Ublkback.Control;
+
+// The control socket speaks JSON, one line a message: a request, then its reply, then the daemon closes.
+
+/// <summary>What a command asks of the daemon.</summary>
+/// <param name="Command"><c>list</c>, <c>stats</c> or <c>hotplug-add</c>.</param>
+/// <param name="XenbusPath">For hotplug: which device.</param>
+internal sealed record ControlRequest(string Command, string? XenbusPath = null);
+
+/// <summary>What the daemon answers.</summary>
+/// <param name="Error">Why it could not be done; null when it could.</param>
+/// <param name="Vbds">The vbds, for list and stats.</param>
+internal sealed record ControlReply(string? Error, IReadOnlyList<VbdReport>? Vbds = null);
+
+/// <summary>A vbd as commands print it.</summary>
+/// <param name="Kind"><c>vbd</c> or <c>vbd3</c>.</param>
+/// <param name="Domid">The guest.</param>
+/// <param name="Device">Name in the guest, such as xvda.</param>
+/// <param name="DeviceId">Device number.</param>
+/// <param name="Target">What is served.</param>
+/// <param name="Access"><c>ro</c> or <c>rw</c>.</param>
+/// <param name="State">Our xenbus state.</param>
+/// <param name="FrontendState">The frontend's xenbus state.</param>
+/// <param name="SizeBytes">Size of the image; null when it is not open.</param>
+/// <param name="RingSlots">Slots of the ring; null when not connected.</param>
+/// <param name="InFlight">Requests being served.</param>
+/// <param name="Refused">Requests that the guest made wrong.</param>
+/// <param name="Operations">Figures by operation; null in a list.</param>
+internal sealed record VbdReport(
+    string Kind, int Domid, string Device, int DeviceId, string Target, string Access, string State,
+    string FrontendState, ulong? SizeBytes, int? RingSlots, int InFlight, long Refused,
+    IReadOnlyList<OperationReport>? Operations);
+
+/// <summary>The figures of one operation. Latency is from dequeueing to the response, in microseconds.</summary>
+internal sealed record OperationReport(
+    string Operation, long Requests, long Bytes, long Errors, double P50Us, double P99Us, double P999Us);
+
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(ControlRequest))]
+[JsonSerializable(typeof(ControlReply))]
+internal sealed partial class ControlJson : JsonSerializerContext;
+
+[JsonSourceGenerationOptions(
+    WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(IReadOnlyList<VbdReport>))]
+internal sealed partial class ReportJson : JsonSerializerContext;

@@ -1,0 +1,26 @@
+using Ublkback.Backend;
+using Ublkback.Block;
+
+namespace Ublkback.Control;
+
+/// <summary>Makes reports of vbds.</summary>
+internal static class VbdReports
+{
+    public static VbdReport Make(Vbd vbd, bool withOperations)
+    {
+        VbdSummary summary = vbd.Summarize();
+        return new VbdReport(
+            summary.Address.Kind, summary.Address.Domid, summary.Address.DeviceName, summary.Address.DeviceId,
+            summary.Target, summary.IsReadOnly ? "ro" : "rw", Name(summary.Backend), Name(summary.Frontend),
+            summary.Geometry?.SectorCount * BlockRequest.SectorSize, summary.Slots, summary.Statistics.InFlight,
+            summary.Statistics.Refused,
+            withOperations ? [.. Enum.GetValues<BlockOperation>().Select(operation => Make(operation, summary.Statistics.Of(operation)))] : null);
+    }
+
+    private static string Name(XenbusState? state) => state?.ToString() ?? "gone";
+
+    private static OperationReport Make(BlockOperation operation, OperationStatistics figures) => new(
+        operation.ToString(), figures.Requests, figures.Bytes, figures.Errors,
+        figures.Latency.QuantileMicroseconds(0.5), figures.Latency.QuantileMicroseconds(0.99),
+        figures.Latency.QuantileMicroseconds(0.999));
+}

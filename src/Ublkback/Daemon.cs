@@ -1,0 +1,173 @@
+using System.Net.Sockets;
+using System.Text;
+using Microsoft.Extensions.Logging;
+using Mono.Unix.Native;
+using Ublkback.Backend;
+using Ublkback.Block;
+using Ublkback.Control;
+using Ublkback.Images;
+using Ublkback.Linux;
+using Ublkback.Xen;
+using Ublkback.XenStore;
+
+namespace Ublkback;
+
+/// <summary>The daemon, put together by hand.</summary>
+internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
+{
+    /// <summary>Serves until cancelled, then leaves connected rings in order for the next daemon.</summary>
+    /// <exception cref="CommandException">It cannot run here; the message says why.</exception>
+    public async Task RunAsync(CancellationToken cancellation)
+    {
+        using FileDescriptor oneDaemon = BeTheOnlyOne();
+        await using XenStoreClient store = OpenStore();
+        string home = await FindHomeAsync(store).ConfigureAwait(false);
+        ushort domid = ushort.Parse(home.AsSpan(home.LastIndexOf('/') + 1));
+        using IHypervisor hypervisor = OpenHypervisor(domid);
+        List<Worker> workers = StartWorkers();
+        try
+        {
+            BackendServices services = new(
+                store, home, hypervisor, workers, MakeSchemes(), new KernelBlkback(host.Sysfs),
+                new HandoverDirectory(host.RunDirectory), logger);
+            VbdDirectory directory = new(services);
+            Hotplug hotplug = new(services, directory);
+            Task serving = directory.RunAsync(cancellation);
+            await Task.WhenAny(directory.Ready, serving).ConfigureAwait(false);
+            using (new ControlServer(host.ControlSocket, request => AnswerAsync(request, directory, hotplug)))
+            {
+                Serving(home, workers.Count);
+                await NotifySystemdAsync("READY=1").ConfigureAwait(false);
+                await serving.ConfigureAwait(false);
+            }
+
+            Ended();
+        }
+        finally
+        {
+            foreach (Worker worker in workers) worker.Dispose();
+        }
+    }
+
+    private static ImageSchemes MakeSchemes() => new ImageSchemes()
+        .Add(BlockTarget.RawScheme, RawImageOpener.Open);
+
+    private static async Task<ControlReply> AnswerAsync(ControlRequest request, VbdDirectory directory, Hotplug hotplug)
+    {
+        switch (request.Command)
+        {
+            case "list" or "stats":
+                return new ControlReply(
+                    null, [.. directory.Vbds.Select(vbd => VbdReports.Make(vbd, request.Command == "stats"))]);
+            case "hotplug-add":
+                try
+                {
+                    return new ControlReply(await hotplug.AddAsync(request.XenbusPath ?? "").ConfigureAwait(false));
+                }
+                catch (XenStoreException failure)
+                {
+                    return new ControlReply(failure.Message);
+                }
+
+            default:
+                return new ControlReply($"unknown command {request.Command}: is the daemon older than this program?");
+        }
+    }
+
+    private FileDescriptor BeTheOnlyOne()
+    {
+        try
+        {
+            Directory.CreateDirectory(host.RunDirectory);
+            FileDescriptor file = FileDescriptor.Open(
+                Path.Combine(host.RunDirectory, "daemon.lock"), OpenFlags.O_RDWR | OpenFlags.O_CREAT);
+            if (OfdLock.TryExclude(file, 0)) return file;
+            file.Dispose();
+            throw new CommandException($"another daemon runs already (it holds {host.RunDirectory}/daemon.lock)");
+        }
+        catch (Exception failure) when (failure is UnauthorizedAccessException or IOException)
+        {
+            throw new CommandException($"{host.RunDirectory} cannot be used: {failure.Message}; run the daemon as root");
+        }
+    }
+
+    private XenStoreClient OpenStore()
+    {
+        try
+        {
+            XenStoreClient store = host.OpenStore();
+            store.Lost += StoreLost;
+            store.Reconnected += StoreReconnected;
+            return store;
+        }
+        catch (XenStoreException failure)
+        {
+            throw new CommandException(failure.Message);
+        }
+    }
+
+    private static async Task<string> FindHomeAsync(XenStoreClient store)
+    {
+        try
+        {
+            return await BackendServices.FindHomeAsync(store).ConfigureAwait(false);
+        }
+        catch (XenStoreException failure)
+        {
+            throw new CommandException(failure.Message);
+        }
+    }
+
+    private IHypervisor OpenHypervisor(ushort domid)
+    {
+        try
+        {
+            return host.OpenHypervisor(domid);
+        }
+        catch (LinuxException failure)
+        {
+            throw new CommandException($"{failure.Message}: is this a Xen host, is the module xen-gntdev loaded, and is this user root?");
+        }
+    }
+
+    private static List<Worker> StartWorkers()
+    {
+        try
+        {
+            return [.. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker(number))];
+        }
+        catch (LinuxException failure)
+        {
+            throw new CommandException(failure.Message);
+        }
+    }
+
+    // sd_notify(3): a datagram to the socket that systemd names.
+    private static async Task NotifySystemdAsync(string state)
+    {
+        if (Environment.GetEnvironmentVariable("NOTIFY_SOCKET") is not { Length: > 0 } path) return;
+        using Socket socket = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        string address = path.StartsWith('@') ? '\0' + path[1..] : path;
+        await socket.SendToAsync(Encoding.UTF8.GetBytes(state), new UnixDomainSocketEndPoint(address)).ConfigureAwait(false);
+    }
+
+    private void StoreLost(string cause) => StoreLost(logger, cause);
+
+    private void StoreReconnected() => StoreReconnected(logger);
+
+    private void Serving(string home, int workers) => Serving(logger, home, workers);
+
+    private void Ended() => Ended(logger);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "serving the vbds of {Home} with {Workers} workers")]
+    private static partial void Serving(ILogger logger, string home, int workers);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "ended; connected disks wait for the next daemon")]
+    private static partial void Ended(ILogger logger);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "xenstore: connection lost: {Cause}; connected disks go on, trying to connect again")]
+    private static partial void StoreLost(ILogger logger, string cause);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "xenstore: connected again, reading everything anew")]
+    private static partial void StoreReconnected(ILogger logger);
+}
