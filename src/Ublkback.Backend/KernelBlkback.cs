@@ -7,15 +7,17 @@ namespace Ublkback.Backend;
 /// <param name="sysfsPath">Where sysfs is mounted.</param>
 public sealed class KernelBlkback(string sysfsPath)
 {
+    /// <summary>Whether the kernel's driver has the device.</summary>
+    public bool Holds(VbdAddress address) => Directory.Exists(DriverOf(address));
+
     /// <summary>Unbinds a device from its driver, if it has one; true when it had. May block.</summary>
     /// <exception cref="IOException">The kernel refused.</exception>
     public bool Release(VbdAddress address)
     {
-        string link = Path.Combine(sysfsPath, "bus/xen-backend/devices", address.KernelName, "driver");
-        if (!Directory.Exists(link)) return false;
+        if (!Holds(address)) return false;
         try
         {
-            File.WriteAllText(Path.Combine(link, "unbind"), address.KernelName);
+            File.WriteAllText(Path.Combine(DriverOf(address), "unbind"), address.KernelName);
             return true;
         }
         catch (Exception failure) when (failure is FileNotFoundException or DirectoryNotFoundException)
@@ -23,4 +25,7 @@ public sealed class KernelBlkback(string sysfsPath)
             return false; // it let go meanwhile
         }
     }
+
+    private string DriverOf(VbdAddress address) =>
+        Path.Combine(sysfsPath, "bus/xen-backend/devices", address.KernelName, "driver");
 }

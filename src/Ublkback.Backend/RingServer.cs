@@ -251,7 +251,7 @@ internal sealed class RingServer : IWork
                     now - request.StartedAt);
             }
 
-            _ring.Put(new BlkifResponse(request.Wire.Id, request.Wire.Operation, request.Status));
+            _ring.Put(new BlkifResponse(request.Wire.Id, request.Wire.AnsweredOperation, request.Status));
             _free.Push(request);
         }
 

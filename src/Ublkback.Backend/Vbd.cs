@@ -20,6 +20,13 @@ public sealed class Vbd
     private const int BindRetryDelayMs = 5;
     private const int FastBindAttempts = 3; // a failure of which is perhaps the kernel's backend being there
 
+    // What the kernel's backend may have offered before the device was taken from it, and we do not.
+    private static readonly string[] NotOffered =
+    [
+        "multi-queue-max-queues", "feature-max-indirect-segments", "feature-persistent", "feature-barrier",
+        "feature-discard", "discard-granularity", "discard-alignment", "discard-secure",
+    ];
+
     private readonly BackendServices _services;
     private readonly VbdConfiguration _configuration;
     private readonly VbdLog _log;
@@ -148,7 +155,9 @@ public sealed class Vbd
         _frontend = XenbusStates.Parse(frontend);
         if (_frontend == XenbusState.Unknown) _log.OddFrontendState(FrontendParameters.Quote(frontend!));
         bool isOnline = await store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
-        return new VbdView(_backend, isOnline, _frontend, _isOffered, _wasOffered, _blkif is not null, _hasFailed);
+        return new VbdView(
+            _backend, isOnline, _frontend, _isOffered, _wasOffered, _services.Kernel.Holds(Address), _blkif is not null,
+            _hasFailed);
     }
 
     private Task ActAsync(VbdAction action) => action switch
@@ -336,6 +345,11 @@ public sealed class Vbd
         _services.Store.TransactAsync(async store =>
         {
             if (await store.ReadAsync($"{_path}/state").ConfigureAwait(false) is null) return false;
+            if (state is XenbusState.InitWait or XenbusState.Connected)
+            {
+                foreach (string name in NotOffered) await store.RemoveAsync($"{_path}/{name}").ConfigureAwait(false);
+            }
+
             foreach ((string name, string value) in nodes)
                 await store.WriteAsync($"{_path}/{name}", value).ConfigureAwait(false);
             await store.WriteAsync($"{_path}/state", state.ToNode()).ConfigureAwait(false);

@@ -6,11 +6,12 @@ namespace Ublkback.Backend;
 /// <param name="Frontend">The frontend's state node; null when its directory is gone.</param>
 /// <param name="IsOffered">Whether we have published our features since the device last was new or closed.</param>
 /// <param name="WasOffered">Whether we have ever published them.</param>
+/// <param name="IsClaimed">Whether the kernel's xen-blkback has taken the device.</param>
 /// <param name="IsServing">Whether we hold a blkif.</param>
 /// <param name="HasFailed">Whether connecting to this frontend failed for good.</param>
 public readonly record struct VbdView(
     XenbusState? Backend, bool IsOnline, XenbusState? Frontend, bool IsOffered, bool WasOffered,
-    bool IsServing, bool HasFailed);
+    bool IsClaimed, bool IsServing, bool HasFailed);
 
 /// <summary>The next step of a vbd.</summary>
 public enum VbdAction
@@ -27,7 +28,7 @@ public enum VbdAction
     /// <summary>Take over a ring that a daemon before us served.</summary>
     Attach,
 
-    /// <summary>Somebody set our state back while we serve (the kernel's xen-blkback does): set it right.</summary>
+    /// <summary>The kernel's xen-blkback has taken a device that we serve, and set its nodes: set them right.</summary>
     Reclaim,
 
     /// <summary>Follow the frontend into Closing.</summary>
@@ -51,8 +52,10 @@ public enum VbdAction
 /// 1        any         offered before          → Forget       another device was made in the place of ours
 /// any      gone        serving or backend ≠ 6  → Disconnect   forced removal: the frontend's directory goes first
 /// 5        6, 1, 2     not online              → Disconnect   the toolstack detaches; 1 and 2 never had a ring
-/// 1, 2     1, 2, 3, 4  not offered, not serving→ Offer        never gated on the hotplug script
+/// 1, 2     1, 2, 3, 4  not serving, and not
+///                      offered or claimed      → Offer        never gated on the hotplug script
 /// 2        3, 4        serving                 → Reclaim
+/// 4        3, 4        serving, claimed        → Reclaim
 /// 2        3, 4        not failed              → Connect      mini-os goes from 1 straight to 4
 /// 4        3, 4        not serving, not failed → Attach
 /// 2, 4     5                                   → Close
@@ -80,10 +83,12 @@ public static class VbdStateMachine
             when !view.IsOnline => VbdAction.Disconnect,
 
         (XenbusState.Initialising or XenbusState.InitWait, >= XenbusState.Initialising and <= XenbusState.Connected)
-            when !view.IsOffered && !view.IsServing => VbdAction.Offer,
+            when !view.IsServing && (!view.IsOffered || view.IsClaimed) => VbdAction.Offer,
 
         (XenbusState.InitWait, XenbusState.Initialised or XenbusState.Connected)
             when view.IsServing => VbdAction.Reclaim,
+        (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)
+            when view.IsServing && view.IsClaimed => VbdAction.Reclaim,
         (XenbusState.InitWait, XenbusState.Initialised or XenbusState.Connected)
             when !view.HasFailed => VbdAction.Connect,
         (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)

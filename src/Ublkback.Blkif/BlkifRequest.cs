@@ -42,6 +42,13 @@ public struct BlkifRequest
 
     /// <summary>The segments.</summary>
     public BlkifSegments Segments;
+
+    /// <summary>
+    /// What a response names: for an indirect request the operation inside it, which is where others have their number
+    /// of segments. Linux's blkfront takes anything else for a fatal error.
+    /// </summary>
+    public readonly BlkifOperation AnsweredOperation =>
+        Operation == BlkifOperation.Indirect ? (BlkifOperation)SegmentCount : Operation;
 }
 
 /// <summary>An answer, as the frontend reads it.</summary>

@@ -1,0 +1,189 @@
+using System.Diagnostics;
+using NUnit.Framework;
+using Ublkback.Block;
+using Ublkback.Images;
+using Ublkback.Linux;
+
+namespace Ublkback.Tests.Images;
+
+public sealed class RawImageTests
+{
+    private readonly List<string> _warnings = [];
+    private string _directory = null!;
+    private Worker _worker = null!;
+
+    [SetUp]
+    public void Start()
+    {
+        _directory = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
+        _worker = new Worker(0);
+        _warnings.Clear();
+    }
+
+    [TearDown]
+    public void Stop()
+    {
+        _worker.Dispose();
+        Directory.Delete(_directory, recursive: true);
+    }
+
+    [TestCase("none")]
+    [TestCase("writeback")]
+    public async Task Keeps_what_is_written(string cache)
+    {
+        string path = Make("a.img", 1 << 20);
+        await using IBlockImage image = Open($"{path}?cache={cache}");
+        Assert.That(image.Geometry, Is.EqualTo(new ImageGeometry(2048, 512, 512, false)));
+
+        byte[] data = new byte[11 * 4096];
+        new Random(3).NextBytes(data);
+        Assert.That(await DoAsync(image, BlockOperation.Write, 3, data), Is.EqualTo(BlockStatus.Okay));
+        Assert.That(await DoAsync(image, BlockOperation.Flush, 0, []), Is.EqualTo(BlockStatus.Okay));
+        byte[] read = new byte[data.Length];
+        Assert.That(await DoAsync(image, BlockOperation.Read, 3, read), Is.EqualTo(BlockStatus.Okay));
+
+        Assert.That(read, Is.EqualTo(data));
+        Assert.That(File.ReadAllBytes(path).AsSpan(3 * 512, data.Length).SequenceEqual(data), Is.True);
+        Assert.That(new FileInfo(path).Length, Is.EqualTo(1 << 20));
+    }
+
+    [Test]
+    public async Task A_file_that_was_cut_short_is_an_error_with_its_cause()
+    {
+        string path = Make("a.img", 1 << 20);
+        await using IBlockImage image = Open(path);
+        using (FileStream file = new(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) file.SetLength(4096);
+
+        Assert.That(await DoAsync(image, BlockOperation.Read, 0, new byte[8192]), Is.EqualTo(BlockStatus.IoError));
+        Assert.That(_warnings, Has.Count.EqualTo(1));
+        Assert.That(_warnings[0], Does.Contain("the file ends there"));
+    }
+
+    [TestCase("missing.img", "does not exist")]
+    [TestCase("", "is a directory")]
+    [TestCase("empty.img", "is empty")]
+    [TestCase("odd.img", "1000 bytes, is not a multiple of 512")]
+    [TestCase("pipe", "neither a file nor a block device")]
+    [TestCase("readonly.img", "is read-only")]
+    [TestCase("good.img?cache=sometimes", "cache=sometimes")]
+    [TestCase("good.img?speed=fast", "unknown option speed")]
+    public void Says_what_is_wrong_with_a_target(string name, string part)
+    {
+        Make("empty.img", 0);
+        Make("odd.img", 1000);
+        Make("good.img", 512);
+        File.SetUnixFileMode(Make("readonly.img", 512), UnixFileMode.UserRead);
+        Mono.Unix.Native.Syscall.mkfifo(Path.Combine(_directory, "pipe"), Mono.Unix.Native.FilePermissions.S_IRUSR);
+
+        Assert.That(() => Open(Path.Combine(_directory, name)), Throws.TypeOf<TargetException>().With.Message.Contains(part));
+    }
+
+    [Test]
+    public async Task A_read_only_file_can_be_read()
+    {
+        string path = Make("a.img", 4096);
+        File.SetUnixFileMode(path, UnixFileMode.UserRead);
+        await using IBlockImage image = Open(path, isReadOnly: true);
+
+        Assert.That(image.Geometry.IsReadOnly, Is.True);
+        Assert.That(await DoAsync(image, BlockOperation.Read, 0, new byte[4096]), Is.EqualTo(BlockStatus.Okay));
+        Assert.That(await DoAsync(image, BlockOperation.Write, 0, new byte[4096]), Is.EqualTo(BlockStatus.IoError), "opened O_RDONLY");
+    }
+
+    [Test]
+    public async Task One_writer_or_many_readers()
+    {
+        string path = Make("a.img", 4096);
+        await using (Open(path))
+        {
+            Assert.That(() => Open(path), Throws.TypeOf<TargetException>().With.Message.Contains("in use by the test"));
+            Assert.That(() => Open(path, isReadOnly: true), Throws.TypeOf<TargetException>());
+            await using (Open($"{path}?share=unsafe")) { }
+        }
+
+        await using (Open(path, isReadOnly: true))
+        await using (Open(path, isReadOnly: true))
+            Assert.That(() => Open(path), Throws.TypeOf<TargetException>());
+        await using (Open(path)) { }
+    }
+
+    [Test]
+    public async Task Disks_of_one_machine_may_share()
+    {
+        string path = Make("a.img", 4096);
+        await using (Open(path, group: "/vm/1"))
+        await using (Open(path, group: "/vm/1"))
+            Assert.That(() => Open(path, group: "/vm/2"), Throws.TypeOf<TargetException>());
+    }
+
+    [Test]
+    public async Task Excludes_QEMU_and_is_excluded_by_it()
+    {
+        string path = Make("a.img", 1 << 20);
+        await using (Open(path))
+            Assert.That(RunQemuIo(path, "-c", "read 0 512"), Does.Contain("lock"));
+        await using (Open(path, isReadOnly: true))
+        {
+            Assert.That(RunQemuIo(path, "-r", "-c", "read 0 512"), Does.Contain("read 512/512"));
+            Assert.That(RunQemuIo(path, "-c", "read 0 512"), Does.Contain("lock"));
+        }
+
+        using Process qemu = Process.Start(new ProcessStartInfo("qemu-io", ["-f", "raw", path])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+        })!;
+        await qemu.StandardInput.WriteLineAsync("read 0 512");
+        await qemu.StandardInput.FlushAsync();
+        await qemu.StandardOutput.ReadLineAsync(); // it has opened the image now
+        Assert.That(() => Open(path), Throws.TypeOf<TargetException>().With.Message.Contains("another program"));
+        qemu.StandardInput.Close();
+        await qemu.WaitForExitAsync();
+        await using (Open(path)) { }
+    }
+
+    private static string RunQemuIo(string path, params string[] arguments)
+    {
+        using Process process = Process.Start(new ProcessStartInfo("qemu-io", ["-f", "raw", .. arguments, path])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        })!;
+        Task<string> errors = process.StandardError.ReadToEndAsync();
+        string output = process.StandardOutput.ReadToEnd();
+        process.WaitForExit();
+        return output + errors.Result;
+    }
+
+    private string Make(string name, int length)
+    {
+        string path = Path.Combine(_directory, name);
+        if (!File.Exists(path)) File.WriteAllBytes(path, new byte[length]);
+        return path;
+    }
+
+    private IBlockImage Open(string target, bool isReadOnly = false, string? group = null) =>
+        RawImageOpener.Open(BlockTarget.Parse(target), new ImageOpening("the test", isReadOnly, group, _warnings.Add));
+
+    private async Task<BlockStatus> DoAsync(IBlockImage image, BlockOperation operation, ulong sector, byte[] data)
+    {
+        TaskCompletionSource<BlockStatus> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        _worker.Post(async () =>
+        {
+            Memory<byte> buffer = default;
+            if (data.Length > 0) _worker.Buffers.TryRent(data.Length, out buffer);
+            data.CopyTo(buffer);
+            BlockStatus status = await image.HandleAsync(new BlockRequest
+            {
+                Operation = operation,
+                Sector = sector,
+                SectorCount = data.Length / 512,
+                Data = buffer,
+            });
+            buffer.CopyTo(data);
+            if (data.Length > 0) _worker.ReturnBuffer(buffer);
+            done.SetResult(status);
+        });
+        return await done.Task.WaitAsync(TimeSpan.FromSeconds(30));
+    }
+}
