@@ -44,14 +44,13 @@ internal sealed class StoreTree(ImmutableDictionary<string, StoreNode> nodes, in
 
     public void Write(string path, byte[] value)
     {
-        StoreNode? node = Find(path);
-        if (node is null) Make(path, value);
-        else Replace(path, node with { Value = value }, node);
+        if (Find(path) is StoreNode node) Replace(path, node with { Value = value }, node);
+        else MakeNode(path, value);
     }
 
     public void MakeDirectory(string path)
     {
-        if (Find(path) is null) Make(path, []);
+        if (Find(path) is null) MakeNode(path, []);
     }
 
     public void Remove(string path)
@@ -102,6 +101,13 @@ internal sealed class StoreTree(ImmutableDictionary<string, StoreNode> nodes, in
         return Nodes.GetValueOrDefault(path);
     }
 
+    // Parents are made silently, as xenstored does.
+    private void MakeNode(string path, byte[] value)
+    {
+        Make(path, value);
+        Changes.Add((path, false));
+    }
+
     private void Make(string path, byte[] value)
     {
         string parentPath = ParentOf(path);
@@ -116,7 +122,6 @@ internal sealed class StoreTree(ImmutableDictionary<string, StoreNode> nodes, in
             .SetItem(parentPath, parent with { Children = parent.Children.Add(NameOf(path)) })
             .SetItem(path, new StoreNode(value, permissions, parent.Children.Clear()));
         _lookedAt.Add(path);
-        Changes.Add((path, false));
     }
 
     private void Replace(string path, StoreNode node, StoreNode old)

@@ -57,11 +57,11 @@ public enum XenStoreMessageType : uint
     /// <summary>Whether the store knows a domain.</summary>
     IsDomainIntroduced = 17,
 
-    /// <summary>Names of a node's children in parts, for long lists.</summary>
-    DirectoryPart = 20,
-
     /// <summary>Removes all watches of a connection.</summary>
     ResetWatches = 21,
+
+    /// <summary>Names of a node's children in parts, for long lists.</summary>
+    DirectoryPart = 22,
 }
 
 /// <summary>The 16 bytes before each payload (struct xsd_sockmsg): four little-endian words.</summary>

@@ -35,8 +35,7 @@ const int WrongUsage = 2;
 ParseResult arguments = root.Parse(args);
 if (arguments.Errors.Count > 0)
 {
-    foreach (var error in arguments.Errors) Console.Error.WriteLine($"ublkback: {error.Message}");
-    Console.Error.WriteLine("ublkback: see 'ublkback --help'");
+    Console.Error.WriteLine($"ublkback: {arguments.Errors[0].Message.TrimEnd('.')}; see 'ublkback --help'");
     return WrongUsage;
 }
 

@@ -20,20 +20,19 @@ internal static class StatsCommand
 
     private static void Show(IReadOnlyList<VbdReport> vbds)
     {
-        Table table = Reports.Table(
-            "Guest", "Device", "Operation", "Requests", "Bytes", "Errors", "p50", "p99", "p99.9", "In flight", "Refused");
         foreach (VbdReport vbd in vbds)
         {
+            Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {vbd.InFlight} in flight, {vbd.Refused} refused");
+            Table table = Reports.Table("Operation", "Requests", "Bytes", "Errors", "p50", "p99", "p99.9");
             foreach (OperationReport operation in vbd.Operations ?? [])
             {
                 table.AddRow(
-                    $"{vbd.Domid}", Markup.Escape(vbd.Device), operation.Operation, Count(operation.Requests),
-                    Reports.Size((ulong)operation.Bytes), Count(operation.Errors), Time(operation.P50Us),
-                    Time(operation.P99Us), Time(operation.P999Us), $"{vbd.InFlight}", Count(vbd.Refused));
+                    operation.Operation, Count(operation.Requests), Reports.Size((ulong)operation.Bytes),
+                    Count(operation.Errors), Time(operation.P50Us), Time(operation.P99Us), Time(operation.P999Us));
             }
-        }
 
-        AnsiConsole.Write(table);
+            AnsiConsole.Write(table);
+        }
     }
 
     private static string Count(long count) => count.ToString("N0", CultureInfo.InvariantCulture);

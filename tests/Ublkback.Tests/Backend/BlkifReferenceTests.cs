@@ -6,6 +6,7 @@ using Ublkback.Emulator;
 namespace Ublkback.Tests.Backend;
 
 /// <summary>The reference counts that the TODO of 2005 asks for, under unplug with I/O in flight.</summary>
+[FixtureLifeCycle(LifeCycle.InstancePerTestCase)]
 public sealed class BlkifReferenceTests : BackendFixture
 {
     private const int DeviceId = 51712;

@@ -63,7 +63,7 @@ public sealed class RecyclingMethodBuilderTests
 
         public void OnCompleted(
             Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
-            _core.OnCompleted(continuation, state, token, flags);
+            _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
         public int GetResult(short token)
         {
