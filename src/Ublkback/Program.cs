@@ -35,7 +35,7 @@ const int WrongUsage = 2;
 ParseResult arguments = root.Parse(args);
 if (arguments.Errors.Count > 0)
 {
-    Console.Error.WriteLine($"ublkback: {arguments.Errors[0].Message.TrimEnd('.')}; see 'ublkback --help'");
+    Console.Error.WriteLine($"ublkback: {arguments.Errors[^1].Message.TrimEnd('.')}; see 'ublkback --help'");
     return WrongUsage;
 }
 

@@ -69,14 +69,14 @@ cmdline = "console=hvc0 quiet panic=1 ${guest_cmdline:-}"
 on_poweroff = "destroy"
 on_reboot = "restart"
 on_crash = "destroy"
-disk = [ ${disks}'phy:$tools,xvdz,r' ]
+disk = [ ${disks}'${tools_disk:-phy:$tools,xvdz,r}' ]
 CONFIG
     rm -f "/tmp/guest-$name.log"
     xl create "/tmp/$name.cfg" >"/tmp/xl-$name.log" 2>&1 || { cat "/tmp/xl-$name.log"; return 1; }
     guest_ready "$name"
 }
 
-guest_ready() { await 120 "/tmp/guest-$1.log" GUEST-READY || { tail -30 "/tmp/guest-$1.log"; return 1; }; }
+guest_ready() { await 180 "/tmp/guest-$1.log" "${2:-GUEST-READY}" || { tail -30 "/tmp/guest-$1.log"; return 1; }; }
 
 domid() { xl domid "$1"; }
 
@@ -99,20 +99,19 @@ guest() {
     return "${status:-125}"
 }
 
-# Everything that a disk may leave behind in dom0 or in the store.
-leftovers() {
-    local address
-    for address in "$@"; do
-        xenstore-ls -f /local/domain/0/backend 2>/dev/null | grep -E "/$address " && return 1
-        xenstore-ls -f /local/domain/0/error 2>/dev/null | grep -E "/$address/" && return 1
-    done
-    return 0
-}
+# guest_disk NAME DEVICE: waits until the guest has the disk.
+guest_disk() { guest "$1" "for i in \$(seq 300); do [ -b /dev/$2 ] && [ \$(cat /sys/block/$2/size) -gt 0 ] && exit 0; sleep 0.1; done; exit 1"; }
 
-# What the daemon holds: descriptors of images and event channels, mappings of grants, locks.
-holdings() {
-    ls -l /proc/"$daemon"/fd 2>/dev/null | grep -c -E '/images/|/dev/loop|/dev/xen/evtchn'
-    grep -c gntdev /proc/"$daemon"/maps
+# left_behind DEVICE-ID FILE: fails if a disk that is gone left a node in the store, or the daemon still holds its file
+# or a lock on it, or holds more rings and event channels than it has connected disks.
+left_behind() {
+    local connected
+    if xenstore-ls -f /local/domain/0 2>/dev/null | grep -E "/(backend|error)/.*/$1[/ ]"; then say "nodes are left"; return 1; fi
+    if ls -l "/proc/$daemon/fd" | grep -F "$2"; then say "the daemon holds $2"; return 1; fi
+    if grep -E "OFDLCK.*:$(stat -c %i "$2") " /proc/locks; then say "a lock on $2 is left"; return 1; fi
+    connected=$(ublkback list --json | grep -c '"state": "Connected"')
+    [ "$(ls -l "/proc/$daemon/fd" | grep -c /dev/xen/evtchn)" -eq "$connected" ] || { say "event channels are left"; return 1; }
+    [ "$(grep -c /dev/xen/gntdev "/proc/$daemon/maps")" -eq "$connected" ] || { say "grant mappings are left"; return 1; }
 }
 
 dump() {
