@@ -27,6 +27,7 @@ public sealed class VbdDirectory(BackendServices services)
     /// <summary>Serves until cancelled, then detaches from all rings in order.</summary>
     public async Task RunAsync(CancellationToken cancellation)
     {
+        await LoadKernelBackendAsync().ConfigureAwait(false);
         List<XenStoreWatch> watches = [];
         foreach (string kind in VbdAddress.Kinds)
             watches.Add(await services.Store.WatchAsync($"{services.Home}/backend/{kind}").ConfigureAwait(false));
@@ -65,6 +66,19 @@ public sealed class VbdDirectory(BackendServices services)
         Vbd vbd = new(services, address, configuration, worker);
         TaskCompletionSource start = new(TaskCreationOptions.RunContinuationsAsynchronously);
         if (_vbds.TryAdd(address, (vbd, LiveAsync(vbd, start.Task)))) start.SetResult();
+    }
+
+    // Only while no device is connected: a daemon before us has loaded it, or it is too late.
+    private async Task LoadKernelBackendAsync()
+    {
+        List<VbdAddress> addresses = await ListAsync().ConfigureAwait(false);
+        foreach (VbdAddress address in addresses)
+        {
+            string? state = await services.Store.ReadAsync($"{services.Home}/{address.RelativePath}/state").ConfigureAwait(false);
+            if (XenbusStates.Parse(state) == XenbusState.Connected) return;
+        }
+
+        await Task.Run(services.Kernel.LoadEarly).ConfigureAwait(false);
     }
 
     private async Task LiveAsync(Vbd vbd, Task start)
@@ -137,16 +151,27 @@ public sealed class VbdDirectory(BackendServices services)
     private async Task ScanAsync()
     {
         foreach ((Vbd vbd, _) in _vbds.Values) vbd.Wake();
+        foreach (VbdAddress address in await ListAsync().ConfigureAwait(false))
+            await LookAtAsync(address).ConfigureAwait(false);
+    }
+
+    private async Task<List<VbdAddress>> ListAsync()
+    {
+        List<VbdAddress> found = [];
         foreach (string kind in VbdAddress.Kinds)
         {
-            foreach (string domid in await services.Store.ListAsync($"{services.Home}/backend/{kind}").ConfigureAwait(false) ?? [])
+            foreach (string domid in await ListAsync(kind).ConfigureAwait(false))
             {
-                foreach (string device in await services.Store.ListAsync($"{services.Home}/backend/{kind}/{domid}").ConfigureAwait(false) ?? [])
+                foreach (string device in await ListAsync($"{kind}/{domid}").ConfigureAwait(false))
                 {
-                    if (VbdAddress.TryParse($"{kind}/{domid}/{device}", out VbdAddress address))
-                        await LookAtAsync(address).ConfigureAwait(false);
+                    if (VbdAddress.TryParse($"{kind}/{domid}/{device}", out VbdAddress address)) found.Add(address);
                 }
             }
         }
+
+        return found;
     }
+
+    private async Task<string[]> ListAsync(string directory) =>
+        await services.Store.ListAsync($"{services.Home}/backend/{directory}").ConfigureAwait(false) ?? [];
 }

@@ -9,6 +9,7 @@ namespace Ublkback.Backend;
 public sealed partial class VbdLog(ILogger logger, VbdAddress address)
 {
     private readonly LogLimiter _limiter = new(TimeProvider.System);
+    private readonly LogLimiter _reconnects = new(TimeProvider.System); // a guest may connect and disconnect without end
     private readonly string _vbd = address.ToString();
 
     internal void Found(string target) => Found(logger, _vbd, target);
@@ -20,19 +21,28 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     internal void ImageRefused(string reason) => ImageRefused(logger, _vbd, reason);
 
-    internal void Connected(int slots, string protocol) => Connected(logger, _vbd, slots, protocol);
+    internal void Connected(int slots, string protocol)
+    {
+        if (_reconnects.TryPass(out _)) Connected(logger, _vbd, slots, protocol);
+    }
 
     internal void Attached(int slots) => Attached(logger, _vbd, slots);
 
     internal void Detached() => Detached(logger, _vbd);
 
-    internal void Disconnected() => Disconnected(logger, _vbd);
+    internal void Disconnected()
+    {
+        if (_reconnects.TryPass(out _)) Disconnected(logger, _vbd);
+    }
 
     internal void Orphaned() => Orphaned(logger, _vbd);
 
     internal void ReleasedFromKernel() => ReleasedFromKernel(logger, _vbd);
 
-    internal void Fatal(string reason) => Fatal(logger, _vbd, reason);
+    internal void Fatal(string reason)
+    {
+        if (_reconnects.TryPass(out _)) Fatal(logger, _vbd, reason);
+    }
 
     internal void StoreFailed(string reason) => StoreFailed(logger, _vbd, reason);
 

@@ -56,6 +56,7 @@ public enum VbdAction
 ///                      offered or claimed      → Offer        never gated on the hotplug script
 /// 2        3, 4        serving                 → Reclaim
 /// 4        3, 4        serving, claimed        → Reclaim
+/// 5        4           serving, online         → Reclaim      neither the toolstack nor we write that: the kernel did
 /// 2        3, 4        not failed              → Connect      mini-os goes from 1 straight to 4
 /// 4        3, 4        not serving, not failed → Attach
 /// 2, 4     5                                   → Close
@@ -89,6 +90,7 @@ public static class VbdStateMachine
             when view.IsServing => VbdAction.Reclaim,
         (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)
             when view.IsServing && view.IsClaimed => VbdAction.Reclaim,
+        (XenbusState.Closing, XenbusState.Connected) when view.IsServing && view.IsOnline => VbdAction.Reclaim,
         (XenbusState.InitWait, XenbusState.Initialised or XenbusState.Connected)
             when !view.HasFailed => VbdAction.Connect,
         (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)

@@ -17,8 +17,6 @@ public abstract class HostFixture
 
     private readonly List<Process> _processes = [];
     private readonly List<IDisposable> _guests = [];
-    private Process? _host;
-
     protected static TimeSpan Soon { get; } = TimeSpan.FromSeconds(20);
 
     /// <summary>The program under test.</summary>
@@ -32,6 +30,8 @@ public abstract class HostFixture
 
     protected string DaemonLog => Path.Combine(Scratch, "daemon.log");
 
+    protected Process Host { get; private set; } = null!;
+
     protected Process Daemon { get; set; } = null!;
 
     protected XenStoreClient Store { get; private set; } = null!;
@@ -41,8 +41,8 @@ public abstract class HostFixture
     [SetUp]
     public async Task StartHost()
     {
-        _host = Start([], "xen-host", Layout.Root);
-        while (await _host.StandardOutput.ReadLineAsync().WaitAsync(Soon) is string line && !line.StartsWith("ready:", StringComparison.Ordinal)) { }
+        Host = Start([], "xen-host", Layout.Root);
+        while (await Host.StandardOutput.ReadLineAsync().WaitAsync(Soon) is string line && !line.StartsWith("ready:", StringComparison.Ordinal)) { }
         Store = XenStoreClient.Open(new XenStoreTransport(Layout.StoreSocket));
         Toolstack = new Toolstack(Layout, Store, new Dictionary<string, string> { ["UBLKBACK"] = Program });
         Daemon = await StartDaemonAsync();
@@ -80,8 +80,14 @@ public abstract class HostFixture
     /// <summary>Ends the daemon as systemd does.</summary>
     protected async Task StopDaemonAsync()
     {
-        using (Process kill = Process.Start("kill", ["-TERM", $"{Daemon.Id}"])!) await kill.WaitForExitAsync();
+        await SignalAsync(Daemon, "TERM");
         await Daemon.WaitForExitAsync().WaitAsync(Soon);
+    }
+
+    protected static async Task SignalAsync(Process process, string signal)
+    {
+        using Process kill = Process.Start("kill", [$"-{signal}", $"{process.Id}"])!;
+        await kill.WaitForExitAsync();
     }
 
     /// <summary>Runs a command of the program to its end.</summary>

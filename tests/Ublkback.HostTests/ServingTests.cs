@@ -204,6 +204,27 @@ public sealed class ServingTests : HostFixture
     }
 
     [Test]
+    public async Task A_lost_store_is_told_and_found_again_while_guests_go_on()
+    {
+        (EmulatedGuest guest, Blkfront disk) = await ConnectAsync(MakeImage("a.img"));
+        await using (disk)
+        {
+            TaskCompletionSource found = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            Store.Reconnected += found.SetResult;
+            await SignalAsync(Host, "HUP");
+            await AwaitLogAsync("connection lost");
+            Assert.That(await disk.WriteAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+            await AwaitLogAsync("connected again");
+            await found.Task.WaitAsync(Soon);
+
+            await Toolstack.AttachAsync(1, Disk(MakeImage("b.img"), deviceId: 51728));
+            await using Blkfront second = await ConnectAsync(guest, 51728);
+            Assert.That(await second.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
+            await disk.CloseAsync(Soon);
+        }
+    }
+
+    [Test]
     public async Task Detaching_leaves_nothing_behind([Values] bool force, [Values] bool underLoad)
     {
         string image = MakeImage("a.img");

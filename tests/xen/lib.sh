@@ -22,17 +22,7 @@ tools=$(disk_with_serial tools)
 
 say() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
 
-# await SECONDS FILE PATTERN: until a line of a growing file matches.
-await() {
-    local status tail
-    exec 9< <(exec tail -n +1 -F "$2" 2>/dev/null)
-    tail=$!
-    timeout "$1" grep -m1 -q -e "$3" <&9
-    status=$?
-    kill "$tail" 2>/dev/null
-    exec 9<&-
-    return $status
-}
+. "$(dirname "${BASH_SOURCE[0]}")/await.sh"
 
 # await_node SECONDS PATH VALUE: until a node of the store has a value ("" means: is gone).
 await_node() {
@@ -81,21 +71,19 @@ guest_ready() { await 180 "/tmp/guest-$1.log" "${2:-GUEST-READY}" || { tail -30 
 domid() { xl domid "$1"; }
 
 # guest NAME COMMAND: runs it in the guest, shows its output, returns its status. GUEST_SECONDS bounds it.
-commands=0
 guest() {
     local name=$1 number tty log="/tmp/guest-$1.log" status
-    commands=$((commands + 1))
-    number=$commands
+    number=$(date +%s%N) # unique also among subshells
     tty=$(xenstore-read "/local/domain/$(domid "$name")/console/tty") || return 1
     local start=$(($(wc -l <"$log") + 1))
     printf '%s %s\n' "$number" "$2" >"$tty"
-    if ! await "${GUEST_SECONDS:-120}" "$log" "^GUEST-DONE $number "; then
+    if ! await "${GUEST_SECONDS:-60}" "$log" "GUEST-DONE $number "; then
         say "guest $name: no answer to: $2"
         tail -40 "$log"
         return 124
     fi
-    status=$(sed -n "s/^GUEST-DONE $number \([0-9]*\).*/\1/p" "$log" | tail -1)
-    tail -n +"$start" "$log" | sed "/^GUEST-DONE $number /,\$d"
+    status=$(sed -n "s/.*GUEST-DONE $number \([0-9]*\).*/\1/p" "$log" | tail -1)
+    tail -n +"$start" "$log" | sed "/GUEST-DONE $number /{s/GUEST-DONE $number .*//;/^$/d;q}"
     return "${status:-125}"
 }
 
@@ -115,7 +103,7 @@ left_behind() {
 }
 
 dump() {
-    say "--- store"; xenstore-ls -f /local/domain/0/backend
+    say "--- store"; xenstore-ls -f /local/domain/0/backend | grep -E '/(state|online|hotplug-[a-z]*|params) = '
     say "--- daemon"; tail -40 "$daemon_log"
     say "--- xen"; xl dmesg | tail -20
     say "--- kernel"; dmesg | tail -20

@@ -35,9 +35,15 @@ internal static class XenHostCommand
 
         await using (host)
         {
+            using PosixSignalRegistration hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, signal =>
+            {
+                signal.Cancel = true;
+                host.Store.DropConnections();
+            });
             Console.WriteLine($"ready: {host.Layout.Root}");
             Console.WriteLine($"  daemon:  ublkback daemon --host {host.Layout.Root}");
             Console.WriteLine($"  store:   XENSTORED_PATH={host.Layout.StoreSocket} xenstore-ls -f");
+            Console.WriteLine("  SIGHUP makes the store drop all its connections, SIGTERM ends it.");
             await stopped.Task.ConfigureAwait(false);
         }
 

@@ -43,6 +43,7 @@ public sealed class VbdStateMachineTests
     [TestCase(2, 3, false, Offer)]
     [TestCase(2, 4, true, Reclaim)]
     [TestCase(4, 4, true, Reclaim)]
+    [TestCase(5, 4, true, Reclaim)]
     public void What_the_kernel_claims_is_taken_back(int backend, int frontend, bool serving, VbdAction expected) =>
         Assert.That(
             VbdStateMachine.Decide(View(backend, frontend, true, true, serving) with { IsClaimed = true }),
