@@ -78,7 +78,8 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
     {
         try
         {
-            Directory.CreateDirectory(host.RunDirectory);
+            const UnixFileMode OnlyTheUser = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+            Directory.CreateDirectory(host.RunDirectory, OnlyTheUser);
             FileDescriptor file = FileDescriptor.Open(
                 Path.Combine(host.RunDirectory, "daemon.lock"), OpenFlags.O_RDWR | OpenFlags.O_CREAT);
             if (OfdLock.TryExclude(file, 0)) return file;
