@@ -81,9 +81,6 @@ internal sealed class EventPort : RingOperation
             worker.StartWrite(this, descriptor, _port);
         }
 
-        protected override void Completed(int result)
-        {
-            if (port._onStopped is not null) port.TellWhenStopped();
-        }
+        protected override void Completed(int result) => port.TellWhenStopped();
     }
 }

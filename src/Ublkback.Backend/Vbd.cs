@@ -84,7 +84,7 @@ public sealed class Vbd
 
     /// <summary>Opens the image, if it is not open, for the hotplug script.</summary>
     /// <exception cref="TargetException">It cannot be opened.</exception>
-    public async Task<ImageGeometry> CheckTargetAsync() => (await _image.OpenAsync().ConfigureAwait(false)).Image.Geometry;
+    public Task CheckTargetAsync() => _image.OpenAsync();
 
     /// <summary>Lives until the device is gone or <see cref="Stop"/>.</summary>
     public async Task RunAsync()
