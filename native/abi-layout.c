@@ -33,6 +33,25 @@ struct blkif_request_i386 {
     struct blkif_request_segment seg[BLKIF_MAX_SEGMENTS_PER_REQUEST];
 };
 
+struct blkif_request_discard_i386 {
+    uint8_t operation;
+    uint8_t flag;
+    blkif_vdev_t handle;
+    uint64_i386 id;
+    uint64_i386 sector_number;
+    uint64_i386 nr_sectors;
+};
+
+struct blkif_request_indirect_i386 {
+    uint8_t operation;
+    uint8_t indirect_op;
+    uint16_t nr_segments;
+    uint64_i386 id;
+    uint64_i386 sector_number;
+    blkif_vdev_t handle;
+    grant_ref_t indirect_grefs[BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST];
+};
+
 struct blkif_response_i386 {
     uint64_i386 id;
     uint8_t operation;
@@ -53,6 +72,13 @@ int main(void)
     SHOW("x86_64.request.id", offsetof(struct blkif_request, id));
     SHOW("x86_64.request.sector", offsetof(struct blkif_request, sector_number));
     SHOW("x86_64.request.segments", offsetof(struct blkif_request, seg));
+    SHOW("x86_64.discard.count", offsetof(struct blkif_request_discard, nr_sectors));
+    SHOW("x86_64.discard.id", offsetof(struct blkif_request_discard, id));
+    SHOW("x86_64.discard.flag", offsetof(struct blkif_request_discard, flag));
+    SHOW("x86_64.indirect.operation", offsetof(struct blkif_request_indirect, indirect_op));
+    SHOW("x86_64.indirect.count", offsetof(struct blkif_request_indirect, nr_segments));
+    SHOW("x86_64.indirect.id", offsetof(struct blkif_request_indirect, id));
+    SHOW("x86_64.indirect.grefs", offsetof(struct blkif_request_indirect, indirect_grefs));
     SHOW("x86_64.response.size", sizeof(struct blkif_response));
     SHOW("x86_64.request.operation", offsetof(struct blkif_request, operation));
     SHOW("x86_64.request.nr_segments", offsetof(struct blkif_request, nr_segments));
@@ -64,6 +90,11 @@ int main(void)
     SHOW("x86_32.request.id", offsetof(struct blkif_request_i386, id));
     SHOW("x86_32.request.sector", offsetof(struct blkif_request_i386, sector_number));
     SHOW("x86_32.request.segments", offsetof(struct blkif_request_i386, seg));
+    SHOW("x86_32.discard.count", offsetof(struct blkif_request_discard_i386, nr_sectors));
+    SHOW("x86_32.discard.id", offsetof(struct blkif_request_discard_i386, id));
+    SHOW("x86_32.indirect.count", offsetof(struct blkif_request_indirect_i386, nr_segments));
+    SHOW("x86_32.indirect.id", offsetof(struct blkif_request_indirect_i386, id));
+    SHOW("x86_32.indirect.grefs", offsetof(struct blkif_request_indirect_i386, indirect_grefs));
     SHOW("x86_32.response.size", sizeof(struct blkif_response_i386));
     SHOW("x86_32.response.operation", offsetof(struct blkif_response_i386, operation));
     SHOW("x86_32.response.status", offsetof(struct blkif_response_i386, status));
@@ -162,6 +193,7 @@ int main(void)
     SHOW("uring.cq_off.cqes", offsetof(struct io_cqring_offsets, cqes));
     SHOW("uring.op.fsync", IORING_OP_FSYNC);
     SHOW("uring.op.cancel", IORING_OP_ASYNC_CANCEL);
+    SHOW("uring.op.fallocate", IORING_OP_FALLOCATE);
     SHOW("uring.op.read", IORING_OP_READ);
     SHOW("uring.op.write", IORING_OP_WRITE);
     SHOW("uring.setup.cqsize", IORING_SETUP_CQSIZE);

@@ -13,14 +13,24 @@ namespace Ublkback.Backend;
 /// <param name="Workers">The I/O threads.</param>
 /// <param name="Schemes">Opens images.</param>
 /// <param name="Kernel">Takes devices from the kernel's backend.</param>
+/// <param name="Grants">Bounds the pages of guests that stay mapped.</param>
 /// <param name="Handovers">Where a daemon leaves connected rings for the next.</param>
 /// <param name="Logger">The log.</param>
 public sealed record BackendServices(
     XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, ImageSchemes Schemes,
-    KernelBlkback Kernel, HandoverDirectory Handovers, ILogger Logger)
+    KernelBlkback Kernel, GrantBudget Grants, HandoverDirectory Handovers, ILogger Logger)
 {
+    /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>
+    public const int MaxQueues = 16;
+
     /// <summary>Name of the hotplug script that makes a device ours.</summary>
     public const string ScriptName = "block-ublkback";
+
+    /// <summary>Queues that are offered: one for each worker.</summary>
+    public int OfferedQueues => Math.Min(Workers.Count, MaxQueues);
+
+    /// <summary>Each worker's batch of grant copies.</summary>
+    internal PerWorker<GrantCopyBatch> CopyBatches { get; } = new(() => new GrantCopyBatch(Hypervisor));
 
     /// <summary>The home path of the domain that the store connection belongs to.</summary>
     /// <exception cref="XenStoreException">The store does not say.</exception>

@@ -1,4 +1,5 @@
 using Ublkback.Blkif;
+using Ublkback.Block;
 using Ublkback.Linux;
 using Ublkback.Xen;
 
@@ -6,53 +7,76 @@ namespace Ublkback.Backend;
 
 /// <summary>What a <see cref="Blkif"/> is made of; it takes over what must be disposed.</summary>
 /// <param name="Domid">The frontend's domain.</param>
-/// <param name="Hypervisor">For grant copies.</param>
-/// <param name="Worker">Serves the ring.</param>
 /// <param name="Image">The image; the caller has taken a reference for the blkif.</param>
+/// <param name="Queues">The queues, at least one.</param>
+/// <param name="Log">Where mishaps go.</param>
+/// <param name="OnActive">Called on a worker now and then while the guest uses the disk.</param>
+internal sealed record BlkifParts(
+    ushort Domid, SharedImage Image, IReadOnlyList<QueueParts> Queues, VbdLog Log, Action OnActive);
+
+/// <summary>What serves one queue.</summary>
+/// <param name="Worker">Serves the ring.</param>
 /// <param name="Mapping">The ring's pages.</param>
 /// <param name="Channel">The ring's event channel.</param>
 /// <param name="Ring">Our end of the ring in these pages.</param>
+/// <param name="Persistent">The pages that the frontend keeps granted; null when it does not.</param>
 /// <param name="Statistics">Where the figures go.</param>
-/// <param name="Log">Where mishaps go.</param>
-public sealed record BlkifParts(
-    ushort Domid, IHypervisor Hypervisor, Worker Worker, SharedImage Image, IGrantMapping Mapping,
-    IEventChannel Channel, BackRing Ring, VbdStatistics Statistics, VbdLog Log);
+internal sealed record QueueParts(
+    Worker Worker, IGrantMapping Mapping, IEventChannel Channel, BackRing Ring, PersistentGrants? Persistent,
+    QueueStatistics Statistics);
 
 /// <summary>
-/// One connected interface of a vbd: ring, event channel and image, kept by references. Making it takes one, which its
+/// One connected interface of a vbd: rings, event channels and image, kept by references. Making it takes one, which its
 /// vbd drops in <see cref="CloseAsync"/>; every request in flight holds one, from being dequeued until its response is
-/// published. When the last is dropped the event channel is unbound, the ring unmapped and the image let go, once.
+/// published. When the last is dropped the event channels are unbound, the rings unmapped and the image let go, once.
 /// </summary>
-public sealed class Blkif : ReferenceCounted
+internal sealed class Blkif : ReferenceCounted
 {
     private readonly BlkifParts _parts;
-    private readonly RingServer _server;
+    private readonly RingServer[] _servers;
     private readonly TaskCompletionSource _released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private int _running; // rings that still take requests
+    private int _listening; // rings whose event channels are listened to
 
     /// <summary>Makes an interface that does not serve yet.</summary>
-    public Blkif(BlkifParts parts)
+    public Blkif(BlkifParts parts, PerWorker<GrantCopyBatch> batches)
     {
         _parts = parts;
-        _server = new RingServer(this, parts.Worker, parts.Hypervisor, parts.Image.Image, parts.Ring, parts.Channel);
+        _servers = [.. parts.Queues.Select(queue => new RingServer(this, queue, batches))];
+        _running = _servers.Length;
+        _listening = _servers.Length;
     }
 
     /// <summary>The frontend's domain.</summary>
     public ushort Domid => _parts.Domid;
 
-    /// <summary>Where the figures go.</summary>
-    public VbdStatistics Statistics => _parts.Statistics;
+    /// <summary>The image.</summary>
+    public IBlockImage Image => _parts.Image.Image;
 
     /// <summary>Where mishaps go.</summary>
     public VbdLog Log => _parts.Log;
 
-    /// <summary>Slots of the ring.</summary>
-    public int SlotCount => _parts.Ring.SlotCount;
+    /// <summary>Called on a worker now and then while the guest uses the disk.</summary>
+    public Action OnActive => _parts.OnActive;
 
-    /// <summary>Responses published since the ring was made; for the successor, once the interface is released.</summary>
-    public uint ResponseProducer => _parts.Ring.ResponseProducer;
+    /// <summary>Number of queues.</summary>
+    public int QueueCount => _servers.Length;
+
+    /// <summary>Slots of each ring.</summary>
+    public int SlotCount => _parts.Queues[0].Ring.SlotCount;
+
+    /// <summary>Pages that are kept mapped; null when the frontend does not keep them granted. Any thread.</summary>
+    public int? PersistentPages => _parts.Queues[0].Persistent is null
+        ? null
+        : _parts.Queues.Sum(queue => queue.Persistent!.Count);
+
+    /// <summary>
+    /// For each queue, responses published since its ring was made; for the successor, once the interface is released.
+    /// </summary>
+    public IReadOnlyList<uint> ResponseProducers => [.. _parts.Queues.Select(queue => queue.Ring.ResponseProducer)];
 
     /// <summary>Begins to serve.</summary>
-    public void Start() => _parts.Worker.Post(_server.Start);
+    public void Start() => OnEachWorker(server => server.Start());
 
     /// <summary>
     /// Takes no further requests and drops the owner's reference; ends when those in flight are answered and all is
@@ -60,21 +84,38 @@ public sealed class Blkif : ReferenceCounted
     /// </summary>
     public Task CloseAsync()
     {
-        _parts.Worker.Post(() =>
+        OnEachWorker(server =>
         {
-            _server.Stop();
-            DropReference();
+            server.Stop();
+            if (Interlocked.Decrement(ref _running) == 0) DropReference();
         });
         return _released.Task;
     }
 
     /// <inheritdoc/>
-    protected override void Release() => _server.StopListening(() => Task.Run(ReleaseParts));
+    protected override void Release() => OnEachWorker(server => server.StopListening(() =>
+    {
+        if (Interlocked.Decrement(ref _listening) == 0) _ = Task.Run(ReleaseParts);
+    }));
+
+    private void OnEachWorker(Action<RingServer> action)
+    {
+        for (int i = 0; i < _servers.Length; i++)
+        {
+            RingServer server = _servers[i];
+            _parts.Queues[i].Worker.Post(() => action(server));
+        }
+    }
 
     private void ReleaseParts()
     {
-        _parts.Channel.Dispose();
-        _parts.Mapping.Dispose();
+        foreach (QueueParts queue in _parts.Queues)
+        {
+            queue.Channel.Dispose();
+            queue.Persistent?.Dispose();
+            queue.Mapping.Dispose();
+        }
+
         _parts.Image.DropReference();
         _released.SetResult();
     }

@@ -4,21 +4,20 @@ using System.Text.Json.Serialization;
 namespace Ublkback.Backend;
 
 /// <summary>
-/// A connected ring that a daemon left in order: every request that it consumed is answered. Without such a note
+/// A connected vbd that a daemon left in order: every request that it consumed is answered. Without such a note
 /// nobody can know what a daemon had in hand when it ended.
 /// </summary>
 /// <param name="Frontend">The frontend's directory.</param>
-/// <param name="EventChannel">The frontend's port.</param>
-/// <param name="RingReferences">The ring's pages.</param>
-/// <param name="Protocol">The ring's layout.</param>
-/// <param name="ResponseProducer">Responses published since the ring was made.</param>
+/// <param name="Protocol">The rings' layout.</param>
+/// <param name="Queues">The queues, as the frontend described them.</param>
+/// <param name="ResponseProducers">For each queue, responses published since its ring was made.</param>
 public sealed record Handover(
-    string Frontend, uint EventChannel, IReadOnlyList<uint> RingReferences, string Protocol, uint ResponseProducer)
+    string Frontend, string Protocol, IReadOnlyList<FrontendQueue> Queues, IReadOnlyList<uint> ResponseProducers)
 {
-    /// <summary>Whether the note speaks of the ring that the frontend describes now.</summary>
+    /// <summary>Whether the note speaks of the rings that the frontend describes now.</summary>
     public bool Fits(string frontend, FrontendParameters parameters) =>
-        Frontend == frontend && EventChannel == parameters.EventChannel && Protocol == parameters.Abi.Protocol
-        && RingReferences.SequenceEqual(parameters.RingReferences);
+        Frontend == frontend && Protocol == parameters.Abi.Protocol && Queues.SequenceEqual(parameters.Queues)
+        && ResponseProducers.Count == Queues.Count;
 }
 
 /// <summary>The notes, one file a vbd, in the daemon's run-time directory.</summary>

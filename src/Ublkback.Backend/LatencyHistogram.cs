@@ -20,6 +20,12 @@ public sealed class LatencyHistogram
     public void Record(long stopwatchTicks) =>
         _counts[BucketOf((ulong)(stopwatchTicks * (1_000_000_000.0 / Stopwatch.Frequency)))]++;
 
+    /// <summary>Adds the counts of another.</summary>
+    public void Add(LatencyHistogram other)
+    {
+        for (int i = 0; i < BucketCount; i++) _counts[i] += other._counts[i];
+    }
+
     /// <summary>Durations recorded.</summary>
     public long Count => _counts.Sum();
 

@@ -12,14 +12,17 @@ public enum RequestFault
     /// <summary>The operation is unknown or not offered.</summary>
     UnknownOperation,
 
-    /// <summary>More segments than a slot has.</summary>
+    /// <summary>More segments than a request may have.</summary>
     TooManySegments,
 
-    /// <summary>A read or write without segments.</summary>
-    NoSegments,
+    /// <summary>A read, write or discard of nothing.</summary>
+    NoSectors,
 
     /// <summary>A segment ends before it begins, or leaves its page.</summary>
     BadSegment,
+
+    /// <summary>The page with its segments cannot be copied.</summary>
+    NoDescriptors,
 
     /// <summary>Sectors past the end of the disk.</summary>
     PastEnd,
@@ -27,42 +30,70 @@ public enum RequestFault
     /// <summary>Not in whole sectors of a disk with 4096-byte sectors.</summary>
     Unaligned,
 
-    /// <summary>A write to a read-only disk.</summary>
+    /// <summary>A write or discard on a read-only disk.</summary>
     ReadOnly,
 }
 
 /// <summary>The one place where a guest's request is checked; a request that passed is valid everywhere.</summary>
 public static class RequestCheck
 {
-    /// <summary>Checks a copied slot. <paramref name="sectorCount"/> is its length in sectors of 512 bytes.</summary>
-    public static RequestFault Check(in BlkifRequest request, in ImageGeometry geometry, out int sectorCount)
+    /// <summary>
+    /// Checks what the slot alone tells: the operation and the number of segments. <paramref name="segmentCount"/> is how
+    /// many there are, in the slot or in a page that it names.
+    /// </summary>
+    public static RequestFault CheckSlot(in BlkifRequest request, ImageGeometry geometry, out int segmentCount)
+    {
+        bool isIndirect = request.Operation == BlkifOperation.Indirect;
+        segmentCount = request.Operation == BlkifOperation.Discard ? 0 : isIndirect ? request.Handle : request.SegmentCount;
+        switch (request.Operation)
+        {
+            case BlkifOperation.Discard when geometry.DiscardGranularity == 0 || request.IsSecureDiscard:
+                return RequestFault.UnknownOperation;
+            case BlkifOperation.Indirect when request.InnerOperation is not (BlkifOperation.Read or BlkifOperation.Write):
+                return RequestFault.UnknownOperation;
+            case BlkifOperation.Read or BlkifOperation.Write or BlkifOperation.WriteBarrier
+                or BlkifOperation.FlushDiskCache or BlkifOperation.Discard or BlkifOperation.Indirect:
+                return segmentCount > (isIndirect ? BlkifConstants.MaxIndirectSegments : BlkifConstants.MaxDirectSegments)
+                    ? RequestFault.TooManySegments
+                    : RequestFault.None;
+            default:
+                return RequestFault.UnknownOperation;
+        }
+    }
+
+    /// <summary>
+    /// Checks the segments of a request whose slot is right. <paramref name="sectorCount"/> is its length in sectors of
+    /// 512 bytes.
+    /// </summary>
+    public static RequestFault CheckRange(
+        in BlkifRequest request, ReadOnlySpan<BlkifSegment> segments, ImageGeometry geometry, out long sectorCount)
     {
         sectorCount = 0;
-        if (request.Operation is not (BlkifOperation.Read or BlkifOperation.Write or BlkifOperation.FlushDiskCache))
-            return RequestFault.UnknownOperation;
-        if (request.SegmentCount > BlkifConstants.MaxDirectSegments) return RequestFault.TooManySegments;
-
-        int total = 0;
-        for (int i = 0; i < request.SegmentCount; i++)
+        BlkifOperation operation = request.InnerOperation;
+        ulong total = operation == BlkifOperation.Discard ? request.DiscardSectorCount : 0;
+        foreach (BlkifSegment segment in segments)
         {
-            BlkifSegment segment = request.Segments[i];
             if (segment.First > segment.Last || segment.Last >= BlkifConstants.SectorsPerPage)
                 return RequestFault.BadSegment;
-            total += segment.SectorCount;
+            total += (ulong)segment.SectorCount;
         }
 
-        // A flush may carry data that must be written after it, or nothing at all.
-        bool isFlush = request.Operation == BlkifOperation.FlushDiskCache;
-        if (total == 0) return isFlush ? RequestFault.None : RequestFault.NoSegments;
-        if (geometry.IsReadOnly && request.Operation != BlkifOperation.Read) return RequestFault.ReadOnly;
+        // A flush or barrier may carry data, or nothing at all.
+        if (total == 0)
+        {
+            return operation is BlkifOperation.FlushDiskCache or BlkifOperation.WriteBarrier
+                ? RequestFault.None
+                : RequestFault.NoSectors;
+        }
+
+        if (geometry.IsReadOnly && operation != BlkifOperation.Read) return RequestFault.ReadOnly;
 
         // Written so that no sum can overflow.
-        if ((ulong)total > geometry.SectorCount || request.Sector > geometry.SectorCount - (ulong)total)
-            return RequestFault.PastEnd;
+        if (total > geometry.SectorCount || request.Sector > geometry.SectorCount - total) return RequestFault.PastEnd;
         uint unit = (uint)geometry.SectorSize / BlockRequest.SectorSize;
-        if (request.Sector % unit != 0 || (uint)total % unit != 0) return RequestFault.Unaligned;
+        if (request.Sector % unit != 0 || total % unit != 0) return RequestFault.Unaligned;
 
-        sectorCount = total;
+        sectorCount = (long)total;
         return RequestFault.None;
     }
 }

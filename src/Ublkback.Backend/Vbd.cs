@@ -1,9 +1,6 @@
-using System.Globalization;
 using System.Threading.Channels;
-using Ublkback.Blkif;
 using Ublkback.Block;
 using Ublkback.Linux;
-using Ublkback.Xen;
 using Ublkback.XenStore;
 
 namespace Ublkback.Backend;
@@ -16,23 +13,12 @@ namespace Ublkback.Backend;
 public sealed class Vbd
 #pragma warning restore CA1001
 {
-    private const int MaxBindAttempts = 100;
-    private const int BindRetryDelayMs = 5;
-    private const int FastBindAttempts = 3; // a failure of which is perhaps the kernel's backend being there
-
-    // What the kernel's backend may have offered before the device was taken from it, and we do not.
-    private static readonly string[] NotOffered =
-    [
-        "multi-queue-max-queues", "feature-max-indirect-segments", "feature-persistent", "feature-barrier",
-        "feature-discard", "discard-granularity", "discard-alignment", "discard-secure",
-    ];
-
     private readonly BackendServices _services;
     private readonly VbdConfiguration _configuration;
     private readonly VbdLog _log;
     private readonly VbdImage _image;
     private readonly string _path;
-    private readonly Worker _worker;
+    private readonly BlkifConnector _connector;
     private readonly CancellationTokenSource _stopping = new();
 
     private readonly Channel<bool> _signal =
@@ -45,17 +31,20 @@ public sealed class Vbd
     private bool _isOffered;
     private bool _wasOffered;
     private bool _hasFailed;
+    private TaskCompletionSource? _measurement; // asked for, not yet begun
 
-    /// <summary>Makes a vbd; <see cref="RunAsync"/> gives it life.</summary>
-    public Vbd(BackendServices services, VbdAddress address, VbdConfiguration configuration, Worker worker)
+    /// <summary>
+    /// Makes a vbd; <see cref="RunAsync"/> gives it life. Its queues are spread over the workers, from one of them on.
+    /// </summary>
+    public Vbd(BackendServices services, VbdAddress address, VbdConfiguration configuration, int firstWorker)
     {
         _services = services;
         _configuration = configuration;
-        _worker = worker;
         Address = address;
         _path = $"{services.Home}/{address.RelativePath}";
         _log = new VbdLog(services.Logger, address);
         _image = new VbdImage(services, address, configuration, _log);
+        _connector = new BlkifConnector(services, address, _log, Statistics, firstWorker);
     }
 
     /// <summary>Which vbd it is.</summary>
@@ -69,8 +58,8 @@ public sealed class Vbd
 
     /// <summary>A view for people; any thread, may be a moment old.</summary>
     public VbdSummary Summarize() => new(
-        Address, _configuration.Target, _configuration.IsReadOnly, _backend, _frontend, _blkif?.SlotCount,
-        _image.Geometry, Statistics);
+        Address, _configuration.Target, _configuration.IsReadOnly, _backend, _frontend, _blkif?.QueueCount,
+        _blkif?.SlotCount, _blkif?.PersistentPages, _image.Geometry, Statistics);
 
     /// <summary>Has the loop look at the store. Any thread.</summary>
     public void Wake() => _signal.Writer.TryWrite(true);
@@ -85,6 +74,17 @@ public sealed class Vbd
     /// <summary>Opens the image, if it is not open, for the hotplug script.</summary>
     /// <exception cref="TargetException">It cannot be opened.</exception>
     public Task CheckTargetAsync() => _image.OpenAsync();
+
+    /// <summary>
+    /// Has the loop look whether the image has another size now, and tell the guest; ends when that is done. Any thread.
+    /// </summary>
+    public Task MeasureAsync()
+    {
+        TaskCompletionSource mine = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource asked = Interlocked.CompareExchange(ref _measurement, mine, null) ?? mine;
+        Wake();
+        return asked.Task;
+    }
 
     /// <summary>Lives until the device is gone or <see cref="Stop"/>.</summary>
     public async Task RunAsync()
@@ -130,6 +130,12 @@ public sealed class Vbd
         {
             try
             {
+                if (Interlocked.Exchange(ref _measurement, null) is TaskCompletionSource measurement)
+                {
+                    await TellSizeAsync().ConfigureAwait(false);
+                    measurement.SetResult();
+                }
+
                 VbdAction action = VbdStateMachine.Decide(await ViewAsync().ConfigureAwait(false));
                 if (action == VbdAction.Wait) return true;
                 await ActAsync(action).ConfigureAwait(false);
@@ -174,10 +180,9 @@ public sealed class Vbd
 
     private async Task OfferAsync()
     {
-        ReleaseFromKernel();
+        _connector.ReleaseFromKernel();
         _ = ForgivingAsync(_image.OpenAsync); // told by the hotplug request or at Connect
-        await SwitchAsync(
-            XenbusState.InitWait, ("max-ring-page-order", Number(BlkifConstants.MaxRingPageOrder))).ConfigureAwait(false);
+        await SwitchAsync(XenbusState.InitWait, VbdNodes.Offer(_services.OfferedQueues)).ConfigureAwait(false);
         _isOffered = true;
         _wasOffered = true;
         _hasFailed = false;
@@ -189,8 +194,8 @@ public sealed class Vbd
         try
         {
             FrontendParameters parameters = await ReadFrontendAsync().ConfigureAwait(false);
-            await ServeAsync(parameters, responseProducer: 0).ConfigureAwait(false);
-            _log.Connected(_blkif!.SlotCount, parameters.Abi.Protocol);
+            await ServeAsync(parameters, new uint[parameters.Queues.Count]).ConfigureAwait(false);
+            _log.Connected(parameters);
         }
         catch (Exception failure) when (IsExpected(failure))
         {
@@ -215,9 +220,9 @@ public sealed class Vbd
                 return;
             }
 
-            await ServeAsync(parameters, handover.ResponseProducer).ConfigureAwait(false);
+            await ServeAsync(parameters, handover.ResponseProducers).ConfigureAwait(false);
             _services.Handovers.Remove(Address);
-            _log.Attached(_blkif!.SlotCount);
+            _log.Attached(parameters.Queues.Count);
         }
         catch (Exception failure) when (IsExpected(failure))
         {
@@ -230,63 +235,24 @@ public sealed class Vbd
         failure is TargetException or FrontendException or LinuxException;
 
     private Task<FrontendParameters> ReadFrontendAsync() =>
-        FrontendParameters.ReadAsync(_services.Store, _configuration.FrontendPath);
+        FrontendParameters.ReadAsync(_services.Store, _configuration.FrontendPath, _services.OfferedQueues);
 
-    private async Task ServeAsync(FrontendParameters parameters, uint responseProducer)
+    private async Task ServeAsync(FrontendParameters parameters, IReadOnlyList<uint> responseProducers)
     {
         SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
-        ReleaseFromKernel();
-        Blkif blkif = await Task.Run(() => MapAndBindAsync(image, parameters, responseProducer)).ConfigureAwait(false);
+        Blkif blkif = await Task.Run(() => _connector.ConnectAsync(
+            image, parameters, responseProducers, () => _ = MeasureAsync())).ConfigureAwait(false);
         _blkif = blkif;
         _parameters = parameters;
         blkif.Start();
-        await SwitchAsync(XenbusState.Connected, Features(image.Image.Geometry)).ConfigureAwait(false);
-    }
-
-    private async Task<Blkif> MapAndBindAsync(SharedImage image, FrontendParameters parameters, uint responseProducer)
-    {
-        IGrantMapping mapping = _services.Hypervisor.MapGrants(Address.Domid, [.. parameters.RingReferences]);
-        IEventChannel? channel = null;
-        try
-        {
-            channel = await BindAsync(parameters.EventChannel).ConfigureAwait(false);
-            BackRing ring = new(mapping.Address, parameters.RingPageOrder, parameters.Abi, responseProducer);
-            if (responseProducer != 0 && ring.SharedResponseProducer != responseProducer)
-                throw new FrontendException("the ring's response index was changed while no daemon served it");
-            image.AddReference();
-            return new Blkif(new BlkifParts(
-                Address.Domid, _services.Hypervisor, _worker, image, mapping, channel, ring, Statistics, _log));
-        }
-        catch
-        {
-            channel?.Dispose();
-            mapping.Dispose();
-            throw;
-        }
-    }
-
-    // A port is freed a little after its process has died, and the kernel's backend may have taken it.
-    private async Task<IEventChannel> BindAsync(uint port)
-    {
-        for (int attempt = 1; ; attempt++)
-        {
-            try
-            {
-                return _services.Hypervisor.BindEventChannel(Address.Domid, port);
-            }
-            catch (LinuxException) when (attempt < MaxBindAttempts)
-            {
-                if (attempt >= FastBindAttempts) ReleaseFromKernel();
-                await Task.Delay(BindRetryDelayMs).ConfigureAwait(false);
-            }
-        }
+        await SwitchAsync(XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
     }
 
     private async Task ReclaimAsync()
     {
-        ReleaseFromKernel();
+        _connector.ReleaseFromKernel();
         SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
-        await SwitchAsync(XenbusState.Connected, Features(image.Image.Geometry)).ConfigureAwait(false);
+        await SwitchAsync(XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
     }
 
     private async Task DisconnectAsync()
@@ -314,8 +280,7 @@ public sealed class Vbd
         {
             await CloseBlkifAsync().ConfigureAwait(false);
             _services.Handovers.Put(Address, new Handover(
-                _configuration.FrontendPath, parameters.EventChannel, parameters.RingReferences,
-                parameters.Abi.Protocol, blkif.ResponseProducer));
+                _configuration.FrontendPath, parameters.Abi.Protocol, parameters.Queues, blkif.ResponseProducers));
             _log.Detached();
         }
 
@@ -329,44 +294,30 @@ public sealed class Vbd
         _blkif = null;
     }
 
-    private (string Name, string Value)[] Features(ImageGeometry geometry) =>
-    [
-        ("sectors", Number(geometry.SectorCount)), // always of 512 bytes
-        ("sector-size", Number((ulong)geometry.SectorSize)),
-        ("physical-sector-size", Number((ulong)geometry.PhysicalSectorSize)),
-        ("info", Number((ulong)_configuration.Info)),
-        ("feature-flush-cache", "1"),
-    ];
-
-    private static string Number(ulong value) => value.ToString(CultureInfo.InvariantCulture);
+    // The guest reads the size again when the state is written, though it is the same.
+    private async Task TellSizeAsync()
+    {
+        if (_blkif is null) return;
+        SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
+        if (!await Task.Run(image.Image.Remeasure).ConfigureAwait(false)) return;
+        _log.Resized(image.Image.Geometry.SectorCount / 2048);
+        await SwitchAsync(XenbusState.Connected, VbdNodes.Size(image.Image.Geometry)).ConfigureAwait(false);
+    }
 
     // The state is read in the same transaction, so that a node that was deleted is never made again.
-    private Task<bool> SwitchAsync(XenbusState state, params (string Name, string Value)[] nodes) =>
+    private Task<bool> SwitchAsync(XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
         _services.Store.TransactAsync(async store =>
         {
             if (await store.ReadAsync($"{_path}/state").ConfigureAwait(false) is null) return false;
-            if (state is XenbusState.InitWait or XenbusState.Connected)
+            foreach ((string name, string? value) in nodes)
             {
-                foreach (string name in NotOffered) await store.RemoveAsync($"{_path}/{name}").ConfigureAwait(false);
+                if (value is null) await store.RemoveAsync($"{_path}/{name}").ConfigureAwait(false);
+                else await store.WriteAsync($"{_path}/{name}", value).ConfigureAwait(false);
             }
 
-            foreach ((string name, string value) in nodes)
-                await store.WriteAsync($"{_path}/{name}", value).ConfigureAwait(false);
             await store.WriteAsync($"{_path}/state", state.ToNode()).ConfigureAwait(false);
             return true;
         });
-
-    private void ReleaseFromKernel()
-    {
-        try
-        {
-            if (_services.Kernel.Release(Address)) _log.ReleasedFromKernel();
-        }
-        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
-        {
-            _log.Fatal($"the kernel's xen-blkback holds the device and cannot be unbound: {failure.Message}");
-        }
-    }
 
     private string ErrorDirectory => $"{_services.Home}/error/{Address.RelativePath}";
 

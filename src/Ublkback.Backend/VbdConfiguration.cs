@@ -9,9 +9,11 @@ namespace Ublkback.Backend;
 /// <param name="Mode"><c>r</c>, <c>w</c>, or <c>w!</c> (no lock).</param>
 /// <param name="IsCdRom">Whether the guest sees a CD-ROM.</param>
 /// <param name="IsRemovable">Whether the medium can be removed.</param>
+/// <param name="AllowsDiscard">Whether the guest may free sectors (<c>discard-enable</c>).</param>
 /// <param name="SharingGroup">The virtual machine's own path, the same for all its disks; null when unknown.</param>
 public sealed record VbdConfiguration(
-    string FrontendPath, string Target, string Mode, bool IsCdRom, bool IsRemovable, string? SharingGroup)
+    string FrontendPath, string Target, string Mode, bool IsCdRom, bool IsRemovable, bool AllowsDiscard,
+    string? SharingGroup)
 {
     /// <summary>Whether the guest may not write.</summary>
     public bool IsReadOnly => !Mode.StartsWith('w');
@@ -39,6 +41,7 @@ public sealed record VbdConfiguration(
             await store.ReadAsync($"{path}/mode").ConfigureAwait(false) ?? "r",
             await store.ReadAsync($"{path}/device-type").ConfigureAwait(false) == "cdrom",
             await store.ReadAsync($"{path}/removable").ConfigureAwait(false) == "1",
+            await store.ReadAsync($"{path}/discard-enable").ConfigureAwait(false) != "0",
             await store.ReadAsync($"{domain}/vm").ConfigureAwait(false));
     }
 }

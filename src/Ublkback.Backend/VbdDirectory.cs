@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using Ublkback.Linux;
 using Ublkback.XenStore;
 
 namespace Ublkback.Backend;
@@ -62,8 +61,8 @@ public sealed class VbdDirectory(BackendServices services)
         }
 
         if (configuration is null) return;
-        Worker worker = services.Workers[(int)((uint)Interlocked.Increment(ref _nextWorker) % (uint)services.Workers.Count)];
-        Vbd vbd = new(services, address, configuration, worker);
+        int firstWorker = (int)((uint)Interlocked.Increment(ref _nextWorker) % (uint)services.Workers.Count);
+        Vbd vbd = new(services, address, configuration, firstWorker);
         TaskCompletionSource start = new(TaskCreationOptions.RunContinuationsAsynchronously);
         if (_vbds.TryAdd(address, (vbd, LiveAsync(vbd, start.Task)))) start.SetResult();
     }

@@ -56,8 +56,8 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         try
         {
             ImageOpening opening = new(
-                $"domain {address.Domid} as {address.DeviceName}", configuration.IsReadOnly, configuration.SharingGroup,
-                log.ImageFailed);
+                $"domain {address.Domid} as {address.DeviceName}", configuration.IsReadOnly,
+                configuration.AllowsDiscard, configuration.SharingGroup, log.ImageFailed);
             IBlockImage image = services.Schemes.Open(TargetOf(configuration), opening);
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,

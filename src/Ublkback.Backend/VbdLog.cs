@@ -21,12 +21,17 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     internal void ImageRefused(string reason) => ImageRefused(logger, _vbd, reason);
 
-    internal void Connected(int slots, string protocol)
+    internal void Connected(FrontendParameters frontend)
     {
-        if (_reconnects.TryPass(out _)) Connected(logger, _vbd, slots, protocol);
+        if (!_reconnects.TryPass(out _)) return;
+        int slots = BlkifConstants.SlotCount(frontend.RingPageOrder);
+        string grants = frontend.IsPersistent ? "persistent" : "no persistent";
+        Connected(logger, _vbd, frontend.Queues.Count, slots, frontend.Abi.Protocol, grants);
     }
 
-    internal void Attached(int slots) => Attached(logger, _vbd, slots);
+    internal void Attached(int queues) => Attached(logger, _vbd, queues);
+
+    internal void Resized(ulong mebibytes) => Resized(logger, _vbd, mebibytes);
 
     internal void Detached() => Detached(logger, _vbd);
 
@@ -87,11 +92,15 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}")]
     private static partial void ImageRefused(ILogger logger, string vbd, string reason);
 
-    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: connected, a ring of {Slots} slots, {Protocol}")]
-    private static partial void Connected(ILogger logger, string vbd, int slots, string protocol);
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: connected, {Queues} queue(s) of {Slots} slots, {Protocol}, {Persistent} grants")]
+    private static partial void Connected(
+        ILogger logger, string vbd, int queues, int slots, string protocol, string persistent);
 
-    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: taken over from the daemon before, a ring of {Slots} slots")]
-    private static partial void Attached(ILogger logger, string vbd, int slots);
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: taken over from the daemon before, {Queues} queue(s)")]
+    private static partial void Attached(ILogger logger, string vbd, int queues);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: has another size now, {Mebibytes} MiB")]
+    private static partial void Resized(ILogger logger, string vbd, ulong mebibytes);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: detached for the next daemon")]
     private static partial void Detached(ILogger logger, string vbd);

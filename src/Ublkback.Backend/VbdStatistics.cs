@@ -3,12 +3,38 @@ using Ublkback.Block;
 namespace Ublkback.Backend;
 
 /// <summary>
-/// What a vbd has done since the daemon found it. Written by the ring's worker; others may read at any time and see
-/// figures that are a moment old.
+/// What a vbd has done since the daemon found it, over all its queues and connections. Each queue's figures are written
+/// by the worker that serves it; others may read at any time and see figures that are a moment old.
 /// </summary>
 public sealed class VbdStatistics
 {
-    private readonly OperationStatistics[] _operations = [new(), new(), new()];
+    private readonly QueueStatistics?[] _queues = new QueueStatistics?[BackendServices.MaxQueues];
+
+    /// <summary>Requests refused because the guest made them wrong.</summary>
+    public long Refused => Queues.Sum(queue => queue.Refused);
+
+    /// <summary>Requests dequeued and not yet answered.</summary>
+    public int InFlight => Queues.Sum(queue => queue.InFlight);
+
+    private IEnumerable<QueueStatistics> Queues => _queues.OfType<QueueStatistics>();
+
+    /// <summary>The figures of one operation.</summary>
+    public OperationStatistics Of(BlockOperation operation)
+    {
+        OperationStatistics sum = new();
+        foreach (QueueStatistics queue in Queues) sum.Add(queue.Of(operation));
+        return sum;
+    }
+
+    /// <summary>The figures of one queue.</summary>
+    internal QueueStatistics Queue(int number) => _queues[number] ??= new QueueStatistics();
+}
+
+/// <summary>What one queue of a vbd has done.</summary>
+public sealed class QueueStatistics
+{
+    private readonly OperationStatistics[] _operations =
+        [.. Enum.GetValues<BlockOperation>().Select(_ => new OperationStatistics())];
 
     /// <summary>Requests refused because the guest made them wrong.</summary>
     public long Refused { get; internal set; }
@@ -20,13 +46,13 @@ public sealed class VbdStatistics
     public OperationStatistics Of(BlockOperation operation) => _operations[(int)operation];
 }
 
-/// <summary>The figures of one operation of a vbd.</summary>
+/// <summary>The figures of one operation.</summary>
 public sealed class OperationStatistics
 {
     /// <summary>Requests answered.</summary>
     public long Requests { get; private set; }
 
-    /// <summary>Bytes of data of requests that succeeded.</summary>
+    /// <summary>Bytes of data, or freed, of requests that succeeded.</summary>
     public long Bytes { get; private set; }
 
     /// <summary>Requests answered with an error.</summary>
@@ -35,11 +61,19 @@ public sealed class OperationStatistics
     /// <summary>Time from dequeueing a request to writing its response.</summary>
     public LatencyHistogram Latency { get; } = new();
 
-    internal void Record(bool succeeded, int bytes, long stopwatchTicks)
+    internal void Record(bool succeeded, long bytes, long stopwatchTicks)
     {
         Requests++;
         if (succeeded) Bytes += bytes;
         else Errors++;
         Latency.Record(stopwatchTicks);
+    }
+
+    internal void Add(OperationStatistics other)
+    {
+        Requests += other.Requests;
+        Bytes += other.Bytes;
+        Errors += other.Errors;
+        Latency.Add(other.Latency);
     }
 }

@@ -8,9 +8,11 @@ namespace Ublkback.Backend;
 /// <param name="IsReadOnly">Whether the guest may not write.</param>
 /// <param name="Backend">Our xenbus state.</param>
 /// <param name="Frontend">The frontend's xenbus state.</param>
-/// <param name="Slots">Slots of the ring; null when not connected.</param>
+/// <param name="Queues">Number of queues; null when not connected.</param>
+/// <param name="Slots">Slots of each queue's ring; null when not connected.</param>
+/// <param name="PersistentPages">Pages kept mapped; null when the frontend does not keep them granted.</param>
 /// <param name="Geometry">The image's shape; null when it is not open.</param>
 /// <param name="Statistics">What it has done.</param>
 public sealed record VbdSummary(
-    VbdAddress Address, string Target, bool IsReadOnly, XenbusState? Backend, XenbusState? Frontend, int? Slots,
-    ImageGeometry? Geometry, VbdStatistics Statistics);
+    VbdAddress Address, string Target, bool IsReadOnly, XenbusState? Backend, XenbusState? Frontend, int? Queues,
+    int? Slots, int? PersistentPages, ImageGeometry? Geometry, VbdStatistics Statistics);

@@ -65,12 +65,9 @@ public sealed unsafe class BackRing
         request.Handle = Unsafe.ReadUnaligned<ushort>(copy + BlkifAbi.HandleOffset);
         request.Id = Unsafe.ReadUnaligned<ulong>(copy + _abi.IdOffset);
         request.Sector = Unsafe.ReadUnaligned<ulong>(copy + _abi.SectorOffset);
-        Unsafe.SkipInit(out request.Segments);
-        for (int i = 0; i < BlkifConstants.MaxDirectSegments; i++)
-        {
-            byte* segment = copy + _abi.SegmentsOffset + (i * BlkifAbi.SegmentSize);
-            request.Segments[i] = new BlkifSegment(Unsafe.ReadUnaligned<uint>(segment), segment[4], segment[5]);
-        }
+        request.Segments = Unsafe.ReadUnaligned<BlkifSegments>(copy + _abi.SegmentsOffset);
+        request.DescriptorReference = Unsafe.ReadUnaligned<uint>(copy + _abi.DescriptorsOffset);
+        request.DiscardSectorCount = Unsafe.ReadUnaligned<ulong>(copy + _abi.DiscardCountOffset);
     }
 
     /// <summary>Writes a response into the next slot; the guest sees it after <see cref="Publish"/>.</summary>

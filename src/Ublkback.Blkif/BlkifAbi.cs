@@ -19,6 +19,8 @@ public sealed record BlkifAbi
         IdOffset = 8,
         SectorOffset = 16,
         SegmentsOffset = 24,
+        DiscardCountOffset = 24,
+        DescriptorsOffset = 28,
     };
 
     /// <summary>32-bit guests.</summary>
@@ -30,15 +32,19 @@ public sealed record BlkifAbi
         IdOffset = 4,
         SectorOffset = 12,
         SegmentsOffset = 20,
+        DiscardCountOffset = 20,
+        DescriptorsOffset = 24,
     };
 
     /// <summary>Offset of the operation in a request.</summary>
     public const int OperationOffset = 0;
 
-    /// <summary>Offset of the number of segments in a request.</summary>
+    /// <summary>
+    /// Offset of the byte after the operation: number of segments, flag of a discard, or operation of an indirect request.
+    /// </summary>
     public const int SegmentCountOffset = 1;
 
-    /// <summary>Offset of the device handle in a request.</summary>
+    /// <summary>Offset of the device handle in a request; in an indirect one, of its number of segments.</summary>
     public const int HandleOffset = 2;
 
     /// <summary>Size of a segment: grant reference, first and last sector.</summary>
@@ -67,6 +73,12 @@ public sealed record BlkifAbi
 
     /// <summary>Offset of the first segment in a request.</summary>
     public required int SegmentsOffset { get; init; }
+
+    /// <summary>Offset of the 64-bit number of sectors in a discard.</summary>
+    public required int DiscardCountOffset { get; init; }
+
+    /// <summary>Offset of the first grant reference of a page of segments in an indirect request.</summary>
+    public required int DescriptorsOffset { get; init; }
 
     /// <summary>The layout that a <c>protocol</c> node names; absent means 32-bit. Null: unknown.</summary>
     public static BlkifAbi? FromProtocol(string? protocol) => protocol switch

@@ -12,6 +12,11 @@ public static class BlkifConstants
     /// <summary>Most segments in a request's slot (BLKIF_MAX_SEGMENTS_PER_REQUEST).</summary>
     public const int MaxDirectSegments = 11;
 
+    /// <summary>
+    /// Most segments in an indirect request, as we offer it. A page holds 512 of them, so one page of segments is enough.
+    /// </summary>
+    public const int MaxIndirectSegments = 256;
+
     /// <summary>Largest ring order that is served: 16 pages.</summary>
     public const int MaxRingPageOrder = 4;
 

@@ -40,14 +40,12 @@ public sealed unsafe class FrontRing
         Unsafe.WriteUnaligned(slot + BlkifAbi.HandleOffset, request.Handle);
         Unsafe.WriteUnaligned(slot + _abi.IdOffset, request.Id);
         Unsafe.WriteUnaligned(slot + _abi.SectorOffset, request.Sector);
-        for (int i = 0; i < Math.Min((int)request.SegmentCount, BlkifConstants.MaxDirectSegments); i++)
-        {
-            BlkifSegment segment = request.Segments[i];
-            byte* place = slot + _abi.SegmentsOffset + (i * BlkifAbi.SegmentSize);
-            Unsafe.WriteUnaligned(place, segment.Gref);
-            place[4] = segment.First;
-            place[5] = segment.Last;
-        }
+        if (request.Operation == BlkifOperation.Indirect)
+            Unsafe.WriteUnaligned(slot + _abi.DescriptorsOffset, request.DescriptorReference);
+        else if (request.Operation == BlkifOperation.Discard)
+            Unsafe.WriteUnaligned(slot + _abi.DiscardCountOffset, request.DiscardSectorCount);
+        else
+            Unsafe.WriteUnaligned(slot + _abi.SegmentsOffset, request.Segments);
 
         _requestProducer++;
     }

@@ -11,4 +11,9 @@ public enum BlockOperation : byte
 
     /// <summary>Make every write that completed before this request durable. Carries no data.</summary>
     Flush,
+
+    /// <summary>
+    /// Free the sectors: what they hold afterwards is undefined until it is written. Carries no data.
+    /// </summary>
+    Discard,
 }

@@ -18,10 +18,10 @@ public class BlockRequest
     public ulong Sector { get; set; }
 
     /// <summary>Length of the range in sectors of 512 bytes; 0 for a flush.</summary>
-    public int SectorCount { get; set; }
+    public long SectorCount { get; set; }
 
     /// <summary>
-    /// The data, <see cref="SectorCount"/> × 512 bytes in one piece. It is a private copy of the guest's, so nothing
+    /// The data of a read or write, <see cref="SectorCount"/> × 512 bytes in one piece. It is a private copy of the guest's, so nothing
     /// changes it meanwhile; it starts on a page boundary and never moves, so it may be the target of direct I/O.
     /// </summary>
     public Memory<byte> Data { get; set; }

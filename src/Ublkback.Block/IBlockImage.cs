@@ -3,12 +3,24 @@ namespace Ublkback.Block;
 /// <summary>An image terminates requests: it is what the blocks of a virtual disk are kept in.</summary>
 public interface IBlockImage : IAsyncDisposable
 {
-    /// <summary>Size, sector sizes and access, fixed while the image is open.</summary>
+    /// <summary>Size, sector sizes and access. Only <see cref="Remeasure"/> changes it. Any thread.</summary>
     ImageGeometry Geometry { get; }
+
+    /// <summary>
+    /// Whether the queues of a disk may hand in their requests on different workers at the same time. Otherwise all
+    /// requests come on one worker.
+    /// </summary>
+    bool AllowsManyWorkers => false;
 
     /// <summary>
     /// Does what the request asks. Called on a worker, any number of times before the first call has ended; must not
     /// block. Failures are a status, not an exception: an exception is a bug of the image.
     /// </summary>
     ValueTask<BlockStatus> HandleAsync(BlockRequest request);
+
+    /// <summary>
+    /// Looks whether what the image is kept in has grown or shrunk, and sets <see cref="Geometry"/>; true when the size
+    /// has changed. Blocks, so runs on a helper thread; requests may be under way meanwhile.
+    /// </summary>
+    bool Remeasure() => false;
 }

@@ -5,5 +5,6 @@ namespace Ublkback.Block;
 /// <param name="SectorSize">Smallest unit in bytes that a request may address: 512 or 4096.</param>
 /// <param name="PhysicalSectorSize">Unit in bytes that the storage below writes without reading first.</param>
 /// <param name="IsReadOnly">Whether writes are refused.</param>
-public readonly record struct ImageGeometry(
-    ulong SectorCount, int SectorSize, int PhysicalSectorSize, bool IsReadOnly);
+/// <param name="DiscardGranularity">Unit in bytes that a discard can free; 0 when the image knows no discard.</param>
+public sealed record ImageGeometry(
+    ulong SectorCount, int SectorSize, int PhysicalSectorSize, bool IsReadOnly, int DiscardGranularity = 0);

@@ -57,10 +57,11 @@ public sealed unsafe class EmulatedHypervisor(HostLayout layout, ushort ownDomid
         ushort offset = isWrite ? copy.DestinationOffset : copy.SourceOffset;
         if (offset + copy.Length > MemoryMapping.PageSize)
             throw new LinuxException(LinuxError.InvalidArgument, "a grant copy past its page");
-        short status = _memories[domid].Resolve(reference, ownDomid, isWrite, out uint frame);
+        DomainMemory memory = _memories[domid];
+        short status = memory.Resolve(reference, ownDomid, isWrite, out uint frame);
         if (status != GrantCopy.Okay) return status;
 
-        byte* place = _memories[domid].Page(frame) + offset;
+        byte* place = memory.Page(frame) + offset;
         if (isWrite) Buffer.MemoryCopy((void*)copy.SourceAddress, place, copy.Length, copy.Length);
         else Buffer.MemoryCopy(place, (void*)copy.DestinationAddress, copy.Length, copy.Length);
         return GrantCopy.Okay;

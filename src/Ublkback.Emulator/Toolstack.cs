@@ -11,8 +11,10 @@ namespace Ublkback.Emulator;
 /// <param name="IsWritable"><c>access=rw</c>.</param>
 /// <param name="Kind"><c>vbd</c>, or <c>vbd3</c> for backendtype=tap.</param>
 /// <param name="IsCdRom"><c>devtype=cdrom</c>.</param>
+/// <param name="AllowsDiscard"><c>discard</c>, as xl has it unless told otherwise.</param>
 public sealed record DiskConfiguration(
-    int DeviceId, string Target, string Script, bool IsWritable = true, string Kind = "vbd", bool IsCdRom = false);
+    int DeviceId, string Target, string Script, bool IsWritable = true, string Kind = "vbd", bool IsCdRom = false,
+    bool AllowsDiscard = true);
 
 /// <summary>A disk that could not be attached; the message is what xl would show.</summary>
 public sealed class ToolstackException(string message) : Exception(message);
@@ -72,7 +74,7 @@ public sealed class Toolstack(
         }).ConfigureAwait(false);
         try
         {
-            await Blkfront.WaitForStateAsync(store, backend, StateTimeout, "2").ConfigureAwait(false);
+            await FrontendConnection.WaitForStateAsync(store, backend, StateTimeout, "2").ConfigureAwait(false);
             await RunScriptAsync(disk.Script, "add", backend).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is TimeoutException or ToolstackException)
@@ -97,7 +99,7 @@ public sealed class Toolstack(
         if (force) await store.RemoveAsync(FrontendPath(domid, disk.DeviceId)).ConfigureAwait(false);
         try
         {
-            await Blkfront.WaitForStateAsync(store, backend, StateTimeout, "6", null).ConfigureAwait(false);
+            await FrontendConnection.WaitForStateAsync(store, backend, StateTimeout, "6", null).ConfigureAwait(false);
         }
         catch (TimeoutException failure) when (!force)
         {
@@ -130,7 +132,7 @@ public sealed class Toolstack(
             ("params", disk.Kind == "vbd3" ? $"aio:{disk.Target}" : disk.Target), ("script", disk.Script),
             ("online", "1"), ("removable", disk.IsCdRom ? "1" : "0"), ("bootable", "1"), ("state", "1"),
             ("dev", Number(disk.DeviceId)), ("type", "phy"), ("mode", disk.IsWritable ? "w" : "r"),
-            ("device-type", disk.IsCdRom ? "cdrom" : "disk"), ("discard-enable", "1"),
+            ("device-type", disk.IsCdRom ? "cdrom" : "disk"), ("discard-enable", disk.AllowsDiscard ? "1" : "0"),
         ];
         foreach ((string name, string value) in nodes)
             await store.WriteAsync($"{path}/{name}", value).ConfigureAwait(false);

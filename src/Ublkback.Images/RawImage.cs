@@ -6,26 +6,42 @@ namespace Ublkback.Images;
 
 /// <summary>
 /// A disk kept one to one in a file or a block device. All its I/O is on one open file description that also holds its
-/// locks, on one worker.
+/// locks; any number of workers.
 /// </summary>
 /// <remarks>
 /// A failed fdatasync is remembered: the kernel drops the pages that it could not write and reports that once, so no
 /// later flush can promise anything until the image is opened again.
 /// </remarks>
 internal sealed class RawImage(
-    string path, FileDescriptor file, ImageLock? imageLock, ImageGeometry geometry, Action<string> warn) : IBlockImage
+    string path, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry, Action<string> warn)
+    : IBlockImage
 {
-    private DataSyncQueue? _dataSync; // made by the worker that uses it
-    private bool _syncHasFailed;
+    private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
+    private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));
+    private volatile ImageGeometry _geometry = geometry;
+    private volatile bool _syncHasFailed;
 
-    public ImageGeometry Geometry => geometry;
+    public ImageGeometry Geometry => _geometry;
+
+    public bool AllowsManyWorkers => true;
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => request.Operation switch
     {
         BlockOperation.Read or BlockOperation.Write => TransferAsync(request),
         BlockOperation.Flush => FlushAsync(),
+        BlockOperation.Discard => DiscardAsync(request),
         _ => new ValueTask<BlockStatus>(BlockStatus.Unsupported),
     };
+
+    public bool Remeasure()
+    {
+        ImageGeometry now = _geometry;
+        long length = isDevice ? BlockDevice.SizeOf(file) : FileStatus.Of(file).Length;
+        ulong sectorCount = (ulong)(length / now.SectorSize * now.SectorSize / BlockRequest.SectorSize);
+        if (sectorCount == now.SectorCount) return false;
+        _geometry = now with { SectorCount = sectorCount };
+        return true;
+    }
 
     public async ValueTask DisposeAsync() => await Task.Run(() =>
     {
@@ -57,8 +73,7 @@ internal sealed class RawImage(
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FlushAsync()
     {
-        _dataSync ??= new DataSyncQueue(file);
-        int result = await _dataSync.SyncAsync();
+        int result = await _dataSyncs.Current.SyncAsync();
         if (result < 0)
         {
             _syncHasFailed = true;
@@ -68,7 +83,16 @@ internal sealed class RawImage(
         return _syncHasFailed ? BlockStatus.IoError : BlockStatus.Okay;
     }
 
-    private BlockStatus Fail(string action, int length, long offset, int errno)
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> DiscardAsync(BlockRequest request)
+    {
+        long offset = (long)request.Sector * BlockRequest.SectorSize;
+        long length = request.SectorCount * BlockRequest.SectorSize;
+        int result = await _discards.Current.DiscardAsync(offset, length);
+        return result < 0 ? Fail("discarding", length, offset, -result) : BlockStatus.Okay;
+    }
+
+    private BlockStatus Fail(string action, long length, long offset, int errno)
     {
         string cause = errno == 0 ? "the file ends there" : LinuxError.Describe(errno);
         warn($"{path}: {action} {length} bytes at {offset} failed: {cause}");

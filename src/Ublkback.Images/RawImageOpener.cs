@@ -7,7 +7,8 @@ namespace Ublkback.Images;
 /// <summary>
 /// Opens raw images: <c>raw:/path</c> or just the path, of a file or a block device. Options: <c>cache=none</c>
 /// (direct I/O where the storage allows it, the default) or <c>cache=writeback</c> (the page cache); <c>share=unsafe</c>
-/// (no lock: the admin promises that the users of the image do not hurt each other).
+/// (no lock: the admin promises that the users of the image do not hurt each other); <c>sector-size=512</c> (the default)
+/// or <c>sector-size=4096</c>, for files: what the guest sees as the disk's smallest unit.
 /// </summary>
 public static class RawImageOpener
 {
@@ -17,16 +18,17 @@ public static class RawImageOpener
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
     public static IBlockImage Open(BlockTarget target, ImageOpening opening)
     {
-        target.AllowOnly("cache", "share");
+        target.AllowOnly("cache", "share", "sector-size");
         bool wantsDirect = target.GetChoice("cache", "none", "writeback") == "none";
         bool isShared = target.GetChoice("share", "no", "unsafe") == "unsafe";
+        int fileSectorSize = target.GetChoice("sector-size", "512", "4096") == "512" ? BlockRequest.SectorSize : MaxSectorSize;
         string path = target.Location;
         if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path: begin it with /");
 
         try
         {
             FileStatus status = Examine(path, opening.IsReadOnly);
-            bool useDirect = wantsDirect && AllowsDirect(status);
+            bool useDirect = wantsDirect && AllowsDirect(status, fileSectorSize);
             FileDescriptor file = Reopen(path, opening.IsReadOnly, useDirect);
             ImageLock? imageLock = null;
             try
@@ -34,9 +36,10 @@ public static class RawImageOpener
                 FileStatus opened = FileStatus.Of(file);
                 if ((opened.Device, opened.Inode) != (status.Device, status.Inode))
                     throw new TargetException($"{path} was replaced while it was being opened: try again");
-                ImageGeometry geometry = Measure(path, file, opened, opening.IsReadOnly);
+                ImageGeometry geometry = Measure(path, file, opened, fileSectorSize, opening);
                 if (!isShared) imageLock = ImageLock.Take(path, file, opened, opening);
-                return new RawImage(path, file, imageLock, geometry, opening.Warn);
+                return new RawImage(
+                    path, file, opened.Kind == FileKind.BlockDevice, imageLock, geometry, opening.Warn);
             }
             catch
             {
@@ -75,11 +78,11 @@ public static class RawImageOpener
         };
     }
 
-    // A file is told to have 512-byte sectors, so direct I/O must take those; a device says what it takes.
-    private static bool AllowsDirect(FileStatus status) =>
+    // Direct I/O must take the sectors that the guest is told of; a device itself says what they are.
+    private static bool AllowsDirect(FileStatus status, int fileSectorSize) =>
         status.Kind == FileKind.BlockDevice
             ? status.DirectMemoryAlignment <= MemoryMapping.PageSize
-            : status.DirectOffsetAlignment is > 0 and <= BlockRequest.SectorSize
+            : status.DirectOffsetAlignment > 0 && status.DirectOffsetAlignment <= fileSectorSize
                 && status.DirectMemoryAlignment <= MemoryMapping.PageSize;
 
     private static FileDescriptor Reopen(string path, bool isReadOnly, bool direct)
@@ -104,20 +107,30 @@ public static class RawImageOpener
         }
     }
 
-    private static ImageGeometry Measure(string path, FileDescriptor file, FileStatus status, bool isReadOnly)
+    private static ImageGeometry Measure(
+        string path, FileDescriptor file, FileStatus status, int fileSectorSize, ImageOpening opening)
     {
         bool isDevice = status.Kind == FileKind.BlockDevice;
+        bool isReadOnly = opening.IsReadOnly;
         if (isDevice && !isReadOnly && BlockDevice.IsReadOnly(file))
             throw new TargetException($"{path} is a read-only device: attach the disk read-only (access=ro)");
         long length = isDevice ? BlockDevice.SizeOf(file) : status.Length;
-        int sectorSize = isDevice ? BlockDevice.SectorSizeOf(file) : BlockRequest.SectorSize;
-        int physicalSize = isDevice ? BlockDevice.PhysicalSectorSizeOf(file) : BlockRequest.SectorSize;
+        int sectorSize = isDevice ? BlockDevice.SectorSizeOf(file) : fileSectorSize;
+        int physicalSize = isDevice ? BlockDevice.PhysicalSectorSizeOf(file) : fileSectorSize;
         if (length == 0)
             throw new TargetException($"{path} is empty: give it a size, for instance with truncate --size=10G");
         if (length % sectorSize != 0)
             throw new TargetException($"the size of {path}, {length} bytes, is not a multiple of {sectorSize}: it is no disk image, or was cut short");
         if (sectorSize > MaxSectorSize)
             throw new TargetException($"{path} has sectors of {sectorSize} bytes; guests know up to {MaxSectorSize}");
-        return new ImageGeometry((ulong)length / BlockRequest.SectorSize, sectorSize, physicalSize, isReadOnly);
+        return new ImageGeometry(
+            (ulong)length / BlockRequest.SectorSize, sectorSize, physicalSize, isReadOnly,
+            isReadOnly || !opening.AllowsDiscard ? 0 : MeasureDiscard(file, status));
+    }
+
+    private static int MeasureDiscard(FileDescriptor file, FileStatus status)
+    {
+        if (status.Kind == FileKind.BlockDevice) return BlockDevice.DiscardGranularityOf(status.RawDevice);
+        return FileHole.CanPunch(file, status.Length) ? status.BlockSize : 0;
     }
 }

@@ -24,11 +24,12 @@ public enum FileKind
 /// <param name="Device">Device the inode is on, major and minor in one number.</param>
 /// <param name="Inode">Inode number, unique on its device.</param>
 /// <param name="Length">Length in bytes; 0 for a device.</param>
+/// <param name="BlockSize">The file system's unit of allocation and I/O in bytes.</param>
 /// <param name="RawDevice">For a device its own number, major and minor in one.</param>
 /// <param name="DirectMemoryAlignment">Alignment of memory for O_DIRECT in bytes; 0 when unsupported or not told.</param>
 /// <param name="DirectOffsetAlignment">Alignment of file offsets for O_DIRECT in bytes; 0 likewise.</param>
 public readonly partial record struct FileStatus(
-    FileKind Kind, bool CanWrite, ulong Device, ulong Inode, long Length, ulong RawDevice,
+    FileKind Kind, bool CanWrite, ulong Device, ulong Inode, long Length, int BlockSize, ulong RawDevice,
     int DirectMemoryAlignment, int DirectOffsetAlignment)
 {
     private const int EmptyPath = 0x1000; // AT_EMPTY_PATH, fcntl.h
@@ -51,6 +52,7 @@ public readonly partial record struct FileStatus(
         };
         return new FileStatus(
             kind, (status.Mode & WriteBits) != 0, ((ulong)status.DeviceMajor << 32) | status.DeviceMinor, status.Inode, (long)status.Size,
+            (int)status.BlockSize,
             ((ulong)status.RawMajor << 32) | status.RawMinor,
             (int)status.DirectMemoryAlignment, (int)status.DirectOffsetAlignment);
     }
@@ -62,6 +64,9 @@ public readonly partial record struct FileStatus(
     [StructLayout(LayoutKind.Explicit, Size = 256)]
     private struct Statx
     {
+        [FieldOffset(4)]
+        public uint BlockSize;
+
         [FieldOffset(28)]
         public ushort Mode;
 

@@ -9,6 +9,7 @@ internal enum IoUringOperation : byte
 {
     Sync = 3, // IORING_OP_FSYNC
     Cancel = 14, // IORING_OP_ASYNC_CANCEL
+    Allocate = 17, // IORING_OP_FALLOCATE
     Read = 22, // IORING_OP_READ
     Write = 23, // IORING_OP_WRITE
 }

@@ -15,4 +15,7 @@ public static unsafe class PinnedMemory
 
     /// <summary><see cref="AddressOf"/> as a number, for structures that carry addresses.</summary>
     public static nint AddressNumberOf(Memory<byte> memory) => (nint)AddressOf(memory);
+
+    /// <summary>Copies bytes between addresses that do not overlap. The caller knows that both are mapped.</summary>
+    public static void Copy(nint from, nint to, int length) => Unsafe.CopyBlock((void*)to, (void*)from, (uint)length);
 }

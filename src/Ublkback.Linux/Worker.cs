@@ -17,6 +17,9 @@ public sealed unsafe partial class Worker : IDisposable
     /// <summary>Bytes of guest data that one worker holds at most.</summary>
     public const long BufferBytes = 32 << 20;
 
+    /// <summary>Bytes of descriptions of requests, a page each, that one worker holds at most.</summary>
+    public const long DescriptionBytes = 4 << 20;
+
     private const uint SubmissionCount = 512;
     private const uint CompletionCount = 8192; // beyond it the kernel keeps a list (IORING_FEAT_NODROP)
     private const uint DataSync = 1; // IORING_FSYNC_DATASYNC
@@ -32,7 +35,6 @@ public sealed unsafe partial class Worker : IDisposable
     private readonly List<RingOperation?> _underWay = [];
     private readonly Stack<int> _freeSlots = new();
     private readonly Stack<IoOperation> _freeOperations = new();
-    private readonly Queue<IWork> _waitingForBuffers = new();
     private Queue<IWork> _scheduled = new();
     private Queue<IWork> _turns = new();
     private IoUring? _ring;
@@ -43,7 +45,9 @@ public sealed unsafe partial class Worker : IDisposable
     /// <exception cref="LinuxException">The kernel offers no io_uring.</exception>
     public Worker(int number)
     {
-        Buffers = new BufferPool(BufferBytes);
+        Number = number;
+        Buffers = new SharedBuffers(this, BufferBytes);
+        Descriptions = new SharedBuffers(this, DescriptionBytes);
         _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
         TaskCompletionSource started = new();
         _thread = new Thread(() => Main(started)) { Name = $"worker-{number}", IsBackground = true };
@@ -55,8 +59,16 @@ public sealed unsafe partial class Worker : IDisposable
     /// <exception cref="InvalidOperationException">The calling thread is not a worker's.</exception>
     public static Worker Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
 
+    /// <summary>Which worker this is, from 0.</summary>
+    public int Number { get; }
+
     /// <summary>The memory for requests' data.</summary>
-    public BufferPool Buffers { get; }
+    public SharedBuffers Buffers { get; }
+
+    /// <summary>
+    /// The memory for descriptions of requests. Apart from their data: a request that has the one waits for the other.
+    /// </summary>
+    public SharedBuffers Descriptions { get; }
 
     private IoUring Ring => _ring!;
 
@@ -96,16 +108,6 @@ public sealed unsafe partial class Worker : IDisposable
         _scheduled.Enqueue(work);
     }
 
-    /// <summary>Gives work a turn when buffers have been given back.</summary>
-    public void ScheduleWhenBuffersReturn(IWork work) => _waitingForBuffers.Enqueue(work);
-
-    /// <summary>Gives a buffer back to <see cref="Buffers"/> and wakes who waits for one.</summary>
-    public void ReturnBuffer(Memory<byte> buffer)
-    {
-        Buffers.Return(buffer);
-        while (_waitingForBuffers.TryDequeue(out IWork? work)) Schedule(work);
-    }
-
     /// <summary>Reads at an offset into memory that never moves; the result is a byte count or −errno.</summary>
     public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset)
     {
@@ -139,6 +141,17 @@ public sealed unsafe partial class Worker : IDisposable
         entry.OperationFlags = DataSync;
     }
 
+    /// <summary>Starts to free a range of a file, which keeps its size and reads as zeros there.</summary>
+    public void StartPunchHole(RingOperation operation, FileDescriptor file, long offset, long length)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Allocate;
+        entry.Descriptor = file.Number;
+        entry.Offset = (ulong)offset;
+        entry.Address = (ulong)length;
+        entry.Length = FileHole.PunchMode;
+    }
+
     /// <summary>Asks the kernel to end an operation early; it then completes, usually as cancelled.</summary>
     public void Cancel(RingOperation operation)
     {
@@ -157,6 +170,7 @@ public sealed unsafe partial class Worker : IDisposable
         _thread.Join();
         _wakeUp.Dispose();
         Buffers.Dispose();
+        Descriptions.Dispose();
     }
 
     internal IoOperation Rent() =>

@@ -15,6 +15,8 @@ namespace Ublkback;
 /// <summary>The daemon, put together by hand.</summary>
 internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
 {
+    private static readonly TimeSpan ResizeTimeout = TimeSpan.FromSeconds(10);
+
     /// <summary>Serves until cancelled, then leaves connected rings in order for the next daemon.</summary>
     /// <exception cref="CommandException">It cannot run here; the message says why.</exception>
     public async Task RunAsync(CancellationToken cancellation)
@@ -29,7 +31,7 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
         {
             BackendServices services = new(
                 store, home, hypervisor, workers, MakeSchemes(), new KernelBlkback(host.Sysfs),
-                new HandoverDirectory(host.RunDirectory), logger);
+                new GrantBudget(), new HandoverDirectory(host.RunDirectory), logger);
             VbdDirectory directory = new(services);
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);
@@ -58,7 +60,14 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
         {
             case "list" or "stats":
                 return new ControlReply(
-                    null, [.. directory.Vbds.Select(vbd => VbdReports.Make(vbd, request.Command == "stats"))]);
+                    null, [.. directory.Vbds.Select(vbd => VbdReports.Make(vbd, request.Command == "stats"))],
+                    new ProcessReport(GC.GetTotalAllocatedBytes(), GC.CollectionCount(0), Environment.ProcessId));
+            case "resize":
+                List<Vbd> chosen = [.. directory.Vbds.Where(vbd =>
+                    (request.Domid ?? vbd.Address.Domid) == vbd.Address.Domid
+                    && (request.Device ?? vbd.Address.DeviceName) == vbd.Address.DeviceName)];
+                await Task.WhenAll(chosen.Select(vbd => vbd.MeasureAsync())).WaitAsync(ResizeTimeout).ConfigureAwait(false);
+                return new ControlReply(null, [.. chosen.Select(vbd => VbdReports.Make(vbd, withOperations: false))]);
             case "hotplug-add":
                 try
                 {

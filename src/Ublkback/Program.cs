@@ -14,6 +14,8 @@ RootCommand root = new("""
       ublkback daemon                     serve all guests (systemd does this for you)
       ublkback list                       the disks being served
       ublkback stats --json               what they have done, for programs
+      ublkback resize 3 xvda              tell guest 3 that its disk has grown
+      ublkback bench --image /tmp/a.img   how fast it is here, without Xen
 
     In a guest's configuration:
       disk = [ 'vdev=xvda,format=raw,access=rw,script=block-ublkback,target=/images/disk.img' ]
@@ -22,6 +24,8 @@ RootCommand root = new("""
     DaemonCommand.Make(),
     ListCommand.Make(),
     StatsCommand.Make(),
+    ResizeCommand.Make(),
+    BenchCommand.Make(),
     DoctorCommand.Make(),
     DemoCommand.Make(),
     XenHostCommand.Make(),

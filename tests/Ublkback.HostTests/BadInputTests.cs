@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.Emulator;
@@ -99,6 +100,8 @@ public sealed class BadInputTests : HostFixture
     [TestCase("protocol", "z80-abi")]
     [TestCase("ring-page-order", "31")]
     [TestCase("multi-queue-num-queues", "4000000000")]
+    [TestCase("multi-queue-num-queues", "0")]
+    [TestCase("multi-queue-num-queues", "17")]
     public async Task A_frontend_that_writes_nonsense_is_closed_and_others_go_on(string node, string value)
     {
         (_, Blkfront good) = await ConnectAsync(MakeImage("good.img"));
@@ -111,7 +114,7 @@ public sealed class BadInputTests : HostFixture
                 await Store.WriteAsync($"{frontend}/{name}", sane);
             await Store.WriteAsync($"{frontend}/state", "3");
 
-            await Blkfront.WaitForStateAsync(Store, "/local/domain/0/backend/vbd/2/51712", Soon, "5");
+            await FrontendConnection.WaitForStateAsync(Store, "/local/domain/0/backend/vbd/2/51712", Soon, "5");
             Assert.That(await Store.ReadAsync("/local/domain/0/error/backend/vbd/2/51712/error"), Is.Not.Empty);
             Assert.That(await good.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
             await Toolstack.DestroyDomainAsync(2, Script);
@@ -134,7 +137,6 @@ public sealed class BadInputTests : HostFixture
     private static IEnumerable<TestCaseData> BadRequests()
     {
         yield return Case("unknown operation", (BlkifOperation)77, 1, 0, 0, 7, BlkifStatus.NotSupported);
-        yield return Case("indirect, not offered", BlkifOperation.Indirect, 1, 0, 0, 7, BlkifStatus.NotSupported);
         yield return Case("too many segments", BlkifOperation.Read, 12, 0, 0, 7, BlkifStatus.Error);
         yield return Case("no segments", BlkifOperation.Write, 0, 0, 0, 7, BlkifStatus.Error);
         yield return Case("segment backwards", BlkifOperation.Read, 1, 0, 5, 4, BlkifStatus.Error);
@@ -194,6 +196,121 @@ public sealed class BadInputTests : HostFixture
             }
         }
     }
+
+    [TestCase(BlkifOperation.Write, 0, BlkifStatus.Error)]
+    [TestCase(BlkifOperation.Read, 257, BlkifStatus.Error)]
+    [TestCase(BlkifOperation.Read, 65535, BlkifStatus.Error)]
+    [TestCase(BlkifOperation.FlushDiskCache, 1, BlkifStatus.NotSupported)]
+    [TestCase(BlkifOperation.Indirect, 1, BlkifStatus.NotSupported)]
+    public async Task A_bad_indirect_request_gets_an_error(BlkifOperation inner, int count, BlkifStatus expected)
+    {
+        string image = MakeImage("a.img");
+        (EmulatedGuest guest, Blkfront disk) = await ConnectAsync(image);
+        await using (disk)
+        {
+            BlkifRequest request = Indirect(inner, count, guest.Grant(guest.AllocatePages(1), 0));
+            BlkifResponse response = await disk.SubmitAsync(request).WaitAsync(Soon);
+            Assert.That((response.Status, response.Operation), Is.EqualTo((expected, inner)));
+
+            request = Indirect(BlkifOperation.Write, 1, 60000);
+            Assert.That((await disk.SubmitAsync(request).WaitAsync(Soon)).Status, Is.EqualTo(BlkifStatus.Error), "its page is not granted");
+            Assert.That(File.ReadAllBytes(image), Has.All.Zero);
+        }
+    }
+
+    [Test]
+    public async Task A_page_of_segments_that_changes_while_it_is_read_touches_nothing_else([Values] bool isPersistent)
+    {
+        string image = MakeImage("a.img");
+        (EmulatedGuest guest, Blkfront disk) = await ConnectAsync(image, new BlkfrontOptions(BlkifAbi.X86_64, null, 1, isPersistent));
+        await using (disk)
+        {
+            uint data = guest.AllocatePages(1);
+            guest.Pages(data, 1).Fill(0x77);
+            uint reference = guest.Grant(data, 0);
+            uint page = guest.AllocatePages(1);
+            uint descriptor = guest.Grant(page, 0);
+            using CancellationTokenSource stop = new();
+            Task flipping = Task.Run(() =>
+            {
+                BlkifSegment good = new(reference, 0, 7);
+                BlkifSegment bad = new(uint.MaxValue, 200, 3);
+                while (!stop.IsCancellationRequested)
+                {
+                    MemoryMarshal.Cast<byte, BlkifSegment>(guest.Pages(page, 1))[..16].Fill(good);
+                    MemoryMarshal.Cast<byte, BlkifSegment>(guest.Pages(page, 1))[..16].Fill(bad);
+                }
+            });
+            HashSet<BlkifStatus> seen = [];
+            for (int i = 0; i < 500; i++)
+                seen.Add((await disk.SubmitAsync(Indirect(BlkifOperation.Write, 16, descriptor)).WaitAsync(Soon)).Status);
+            await stop.CancelAsync();
+            await flipping;
+
+            Assert.That(seen, Does.Contain(BlkifStatus.Error));
+            byte[] content = File.ReadAllBytes(image);
+            Assert.That(content.AsSpan(16 * 4096).ContainsAnyExcept((byte)0), Is.False, "only the request's own range is written");
+            Assert.That(content.AsSpan(0, 16 * 4096).ContainsAnyExcept((byte)0, (byte)0x77), Is.False);
+            Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
+        }
+    }
+
+    [Test]
+    public async Task Persistent_grants_that_are_lies_are_served_by_copies()
+    {
+        (EmulatedGuest guest, Blkfront disk) = await ConnectAsync(
+            MakeImage("a.img"), new BlkfrontOptions(BlkifAbi.X86_64, null, 1, IsPersistent: true));
+        await using (disk)
+        {
+            uint page = guest.AllocatePages(1);
+            uint readOnly = guest.Grant(page, 0, isReadOnly: true); // cannot be mapped for writing
+            for (int i = 0; i < 50; i++)
+            {
+                foreach ((uint reference, BlkifOperation operation, BlkifStatus expected) in new[]
+                {
+                    (readOnly, BlkifOperation.Write, BlkifStatus.Okay), (readOnly, BlkifOperation.Read, BlkifStatus.Error),
+                    (60000u + (uint)i, BlkifOperation.Write, BlkifStatus.Error),
+                })
+                {
+                    BlkifRequest request = new() { Operation = operation, SegmentCount = 1 };
+                    request.Segments[0] = new BlkifSegment(reference, 0, 0);
+                    Assert.That((await disk.SubmitAsync(request).WaitAsync(Soon)).Status, Is.EqualTo(expected));
+                }
+            }
+        }
+    }
+
+    [Test]
+    public async Task Grants_revoked_in_flight_hurt_only_their_guest()
+    {
+        (_, Blkfront good) = await ConnectAsync(MakeImage("good.img"), new BlkfrontOptions(BlkifAbi.X86_64, null, 1, IsPersistent: true));
+        EmulatedGuest evil = await MakeGuestAsync(2);
+        await Toolstack.AttachAsync(2, Disk(MakeImage("evil.img")));
+        await using Blkfront bad = await ConnectAsync(evil, options: new BlkfrontOptions(BlkifAbi.X86_64, null, 1, IsPersistent: true));
+        await using (good)
+        {
+            uint page = evil.AllocatePages(1);
+            for (int i = 0; i < 500; i++)
+            {
+                uint reference = evil.Grant(page, 0);
+                BlkifRequest request = new() { Operation = (BlkifOperation)(i % 2), SegmentCount = 1 };
+                request.Segments[0] = new BlkifSegment(reference, 0, 7);
+                Task<BlkifResponse> answer = bad.SubmitAsync(request);
+                evil.Revoke(reference);
+                await answer.WaitAsync(Soon);
+            }
+
+            Assert.That(await good.WriteAsync(0, new byte[65536]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+        }
+    }
+
+    private static BlkifRequest Indirect(BlkifOperation inner, int count, uint descriptor) => new()
+    {
+        Operation = BlkifOperation.Indirect,
+        SegmentCount = (byte)inner,
+        Handle = (ushort)count,
+        DescriptorReference = descriptor,
+    };
 
     [Test]
     public async Task A_ring_whose_index_jumps_is_stopped_and_others_go_on()

@@ -104,6 +104,16 @@ public abstract class HostFixture
         return (process.ExitCode, output, await errors);
     }
 
+    /// <summary>Runs another program to its end: its status, a colon, and all that it said.</summary>
+    protected static async Task<string> RunOtherAsync(string program, params string[] arguments)
+    {
+        using Process process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        Task<string> errors = process.StandardError.ReadToEndAsync();
+        string output = await process.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
+        await process.WaitForExitAsync();
+        return $"{process.ExitCode}:{output}{await errors}";
+    }
+
     protected string MakeImage(string name, long length = 8 << 20)
     {
         string path = Path.Combine(Scratch, name);

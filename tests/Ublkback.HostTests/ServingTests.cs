@@ -16,6 +16,17 @@ public sealed class ServingTests : HostFixture
             yield return new TestCaseData(new BlkfrontOptions(abi)).SetArgDisplayNames($"{abi.Protocol}, one page");
             for (int order = 0; order <= 4; order++)
                 yield return new TestCaseData(new BlkfrontOptions(abi, order)).SetArgDisplayNames($"{abi.Protocol}, order {order}");
+            foreach (bool isPersistent in new[] { false, true })
+            {
+                foreach (int queues in new[] { 1, 2 })
+                {
+                    foreach (int segments in new[] { 11, 12, 256 })
+                    {
+                        yield return new TestCaseData(new BlkfrontOptions(abi, 1, queues, isPersistent, segments)).SetArgDisplayNames(
+                            $"{abi.Protocol}, {queues} queue(s), {(isPersistent ? "persistent" : "copied")}, {segments} segments");
+                    }
+                }
+            }
         }
     }
 
@@ -27,18 +38,22 @@ public sealed class ServingTests : HostFixture
         await using (disk)
         {
             Assert.That(disk.SectorCount, Is.EqualTo((8ul << 20) / 512));
-            Assert.That(disk.CanFlush, Is.True);
+            Assert.That(await disk.Connection.BackendNodeAsync("feature-flush-cache"), Is.EqualTo("1"));
             Random random = new(4);
             byte[] data = new byte[4 << 20];
             random.NextBytes(data);
             await Task.WhenAll(Enumerable.Range(0, 64).Select(async i =>
                 Assert.That(await disk.WriteAsync((ulong)i * 128, data.AsMemory(i * 65536, 65536)), Is.EqualTo(BlkifStatus.Okay))));
+            random.NextBytes(data.AsSpan(1 << 20, 1 << 20));
+            Assert.That(await disk.WriteAsync(2048, data.AsMemory(1 << 20, 1 << 20)), Is.EqualTo(BlkifStatus.Okay));
             Assert.That(await disk.FlushAsync(), Is.EqualTo(BlkifStatus.Okay));
             byte[] read = new byte[data.Length];
             Assert.That(await disk.ReadAsync(0, read), Is.EqualTo(BlkifStatus.Okay));
 
             Assert.That(read.AsSpan().SequenceEqual(data), Is.True);
+            if (options.IsPersistent) Assert.That(await PersistentPagesAsync(), Is.Positive);
             await disk.CloseAsync(Soon);
+            Assert.That(MappedRingPages(), Is.Zero, "persistent grants are released");
             Assert.That(File.ReadAllBytes(image).AsSpan(0, data.Length).SequenceEqual(data), Is.True);
         }
     }
@@ -153,22 +168,25 @@ public sealed class ServingTests : HostFixture
         }
     }
 
-    [Test]
-    public async Task A_guest_does_not_notice_a_daemon_that_is_replaced()
+    private static IEnumerable<BlkfrontOptions> FrontendsThatStay() =>
+        [new(BlkifAbi.X86_64, 1), new(BlkifAbi.X86_64, 1, Queues: 2, IsPersistent: true, MaxSegments: 32)];
+
+    [TestCaseSource(nameof(FrontendsThatStay))]
+    public async Task A_guest_does_not_notice_a_daemon_that_is_replaced(BlkfrontOptions options)
     {
-        (_, Blkfront disk) = await ConnectAsync(MakeImage("a.img"), new BlkfrontOptions(BlkifAbi.X86_64, 1));
+        (_, Blkfront disk) = await ConnectAsync(MakeImage("a.img"), options);
         await using (disk)
         {
             using CancellationTokenSource stop = new();
             Task[] load = [.. Enumerable.Range(0, 16).Select(async worker =>
             {
-                byte[] data = new byte[4096];
-                byte[] read = new byte[4096];
+                byte[] data = new byte[65536];
+                byte[] read = new byte[65536];
                 for (byte round = 1; !stop.IsCancellationRequested; round++)
                 {
                     Array.Fill(data, round);
-                    Assert.That(await disk.WriteAsync((ulong)worker * 8, data), Is.EqualTo(BlkifStatus.Okay));
-                    Assert.That(await disk.ReadAsync((ulong)worker * 8, read), Is.EqualTo(BlkifStatus.Okay));
+                    Assert.That(await disk.WriteAsync((ulong)worker * 128, data), Is.EqualTo(BlkifStatus.Okay));
+                    Assert.That(await disk.ReadAsync((ulong)worker * 128, read), Is.EqualTo(BlkifStatus.Okay));
                     Assert.That(read, Is.EqualTo(data));
                 }
             })];
@@ -244,7 +262,7 @@ public sealed class ServingTests : HostFixture
             {
                 // As blkfront does: it stops, then follows the backend into Closing.
                 Task detaching = Toolstack.DetachAsync(1, Disk(image));
-                await Blkfront.WaitForStateAsync(Store, $"/local/domain/0/backend/vbd/1/{Xvda}", Soon, "5");
+                await FrontendConnection.WaitForStateAsync(Store, $"/local/domain/0/backend/vbd/1/{Xvda}", Soon, "5");
                 await stop.CancelAsync();
                 await load.WaitAsync(Soon);
                 await disk.CloseAsync(Soon);
@@ -277,6 +295,12 @@ public sealed class ServingTests : HostFixture
         }
     }
 
+    private async Task<int> PersistentPagesAsync()
+    {
+        (_, string json, _) = await RunAsync("list", "--json", "--host", Layout.Root);
+        return JsonDocument.Parse(json).RootElement[0].GetProperty("persistentPages").GetInt32();
+    }
+
     // The emulated hypervisor maps a domain's memory once as a whole; pages of a ring are mapped beside that.
     private int MappedRingPages() => File.ReadLines($"/proc/{Daemon.Id}/maps")
         .Count(line => line.Contains("memfd:domain-", StringComparison.Ordinal)) - 1;
@@ -292,14 +316,5 @@ public sealed class ServingTests : HostFixture
         {
             // The disk was taken away.
         }
-    }
-
-    private static async Task<string> RunOtherAsync(string program, params string[] arguments)
-    {
-        using Process process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
-        Task<string> errors = process.StandardError.ReadToEndAsync();
-        string output = await process.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
-        await process.WaitForExitAsync();
-        return $"{process.ExitCode}:{output}{await errors}";
     }
 }

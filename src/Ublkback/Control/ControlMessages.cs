@@ -5,14 +5,25 @@ namespace Ublkback.Control;
 // The control socket speaks JSON, one line a message: a request, then its reply, then the daemon closes.
 
 /// <summary>What a command asks of the daemon.</summary>
-/// <param name="Command"><c>list</c>, <c>stats</c> or <c>hotplug-add</c>.</param>
+/// <param name="Command"><c>list</c>, <c>stats</c>, <c>resize</c> or <c>hotplug-add</c>.</param>
 /// <param name="XenbusPath">For hotplug: which device.</param>
-internal sealed record ControlRequest(string Command, string? XenbusPath = null);
+/// <param name="Domid">For resize: whose disks; null means all guests'.</param>
+/// <param name="Device">For resize: which of them, such as xvda; null means all.</param>
+internal sealed record ControlRequest(
+    string Command, string? XenbusPath = null, int? Domid = null, string? Device = null);
 
 /// <summary>What the daemon answers.</summary>
 /// <param name="Error">Why it could not be done; null when it could.</param>
-/// <param name="Vbds">The vbds, for list and stats.</param>
-internal sealed record ControlReply(string? Error, IReadOnlyList<VbdReport>? Vbds = null);
+/// <param name="Vbds">The vbds, for list, stats and resize.</param>
+/// <param name="Process">The daemon itself, for list and stats.</param>
+internal sealed record ControlReply(
+    string? Error, IReadOnlyList<VbdReport>? Vbds = null, ProcessReport? Process = null);
+
+/// <summary>The daemon as a process.</summary>
+/// <param name="AllocatedBytes">Managed memory allocated since its start, in bytes.</param>
+/// <param name="Collections">Garbage collections since its start.</param>
+/// <param name="Id">Process number.</param>
+internal sealed record ProcessReport(long AllocatedBytes, int Collections, int Id);
 
 /// <summary>A vbd as commands print it.</summary>
 /// <param name="Kind"><c>vbd</c> or <c>vbd3</c>.</param>
@@ -24,13 +35,15 @@ internal sealed record ControlReply(string? Error, IReadOnlyList<VbdReport>? Vbd
 /// <param name="State">Our xenbus state.</param>
 /// <param name="FrontendState">The frontend's xenbus state.</param>
 /// <param name="SizeBytes">Size of the image; null when it is not open.</param>
-/// <param name="RingSlots">Slots of the ring; null when not connected.</param>
+/// <param name="Queues">Number of queues; null when not connected.</param>
+/// <param name="RingSlots">Slots of each queue's ring; null when not connected.</param>
+/// <param name="PersistentPages">Pages of the guest that stay mapped; null when it does not keep them granted.</param>
 /// <param name="InFlight">Requests being served.</param>
 /// <param name="Refused">Requests that the guest made wrong.</param>
 /// <param name="Operations">Figures by operation; null in a list.</param>
 internal sealed record VbdReport(
     string Kind, int Domid, string Device, int DeviceId, string Target, string Access, string State,
-    string FrontendState, ulong? SizeBytes, int? RingSlots, int InFlight, long Refused,
+    string FrontendState, ulong? SizeBytes, int? Queues, int? RingSlots, int? PersistentPages, int InFlight, long Refused,
     IReadOnlyList<OperationReport>? Operations);
 
 /// <summary>The figures of one operation. Latency is from dequeueing to the response, in microseconds.</summary>

@@ -12,7 +12,8 @@ internal static class VbdReports
         return new VbdReport(
             summary.Address.Kind, summary.Address.Domid, summary.Address.DeviceName, summary.Address.DeviceId,
             summary.Target, summary.IsReadOnly ? "ro" : "rw", Name(summary.Backend), Name(summary.Frontend),
-            summary.Geometry?.SectorCount * BlockRequest.SectorSize, summary.Slots, summary.Statistics.InFlight,
+            summary.Geometry?.SectorCount * BlockRequest.SectorSize, summary.Queues, summary.Slots,
+            summary.PersistentPages, summary.Statistics.InFlight,
             summary.Statistics.Refused,
             withOperations ? [.. Enum.GetValues<BlockOperation>().Select(operation => Make(operation, summary.Statistics.Of(operation)))] : null);
     }

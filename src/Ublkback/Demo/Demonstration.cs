@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Net.Sockets;
-using System.Reflection;
 using System.Security.Cryptography;
 using Spectre.Console;
 using Ublkback.Control;
@@ -19,16 +17,12 @@ internal sealed class Demonstration(TimeSpan mixTime)
     private const int Domid = 1;
     private const int DeviceId = 51712; // xvda
 
-    private static readonly TimeSpan ReadyTimeout = TimeSpan.FromSeconds(30);
-
     private readonly string _directory = Directory.CreateTempSubdirectory("ublkback-demo-").FullName;
 
     private readonly List<(string Phase, int Requests, long Bytes, double Seconds)> _results = [];
     private string? _guestChecksum;
 
     private string Image => Path.Combine(_directory, "disk.img");
-
-    private string DaemonLog => Path.Combine(_directory, "daemon.log");
 
     public async Task<int> RunAsync()
     {
@@ -38,7 +32,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
         }
         catch (Exception failure) when (failure is ToolstackException or XenStoreException or TimeoutException or NoDaemonException)
         {
-            string log = File.Exists(DaemonLog) ? await File.ReadAllTextAsync(DaemonLog).ConfigureAwait(false) : "";
+            string path = PrivateHost.LogOf(_directory);
+            string log = File.Exists(path) ? await File.ReadAllTextAsync(path).ConfigureAwait(false) : "";
             throw new CommandException($"the demonstration failed: {failure.Message}\n{log}");
         }
         finally
@@ -50,27 +45,19 @@ internal sealed class Demonstration(TimeSpan mixTime)
     private async Task<int> ShowAsync()
     {
         Say("An emulated Xen host: a store that speaks xenstore's protocol, grants, event channels");
-        string hostDirectory = Path.Combine(_directory, "host");
-        await using ChildProcess hostProcess = ChildProcess.Start(DaemonLog, NoVariables, "xen-host", hostDirectory);
-        await ReadUntilAsync(hostProcess, "ready:").ConfigureAwait(false);
-        HostEnvironment host = HostEnvironment.Parse(hostDirectory);
-
         Say("The daemon, as systemd would start it on a real host");
-        await using ChildProcess daemon = await StartDaemonAsync(host).ConfigureAwait(false);
+        await using PrivateHost host = await PrivateHost.StartAsync(_directory).ConfigureAwait(false);
 
         Say($"A disk image of {ImageBytes >> 20} MiB, attached to a guest as xl does, with the hotplug script");
         using (FileStream image = File.Create(Image)) image.SetLength(ImageBytes);
-        await using XenStoreClient store = host.OpenStore();
-        Toolstack toolstack = new(
-            host.Emulated!, store, new Dictionary<string, string> { ["UBLKBACK"] = ChildProcess.Program });
-        await toolstack.CreateDomainAsync(Domid).ConfigureAwait(false);
-        DiskConfiguration disk = new(DeviceId, Image, WriteScript());
-        await toolstack.AttachAsync(Domid, disk).ConfigureAwait(false);
+        await host.Toolstack.CreateDomainAsync(Domid).ConfigureAwait(false);
+        DiskConfiguration disk = new(DeviceId, Image, host.Script);
+        await host.Toolstack.AttachAsync(Domid, disk).ConfigureAwait(false);
 
         Say("A guest that uses the disk through its ring and checks all that it reads");
-        bool isGood = await RunGuestAsync(host).ConfigureAwait(false);
-        ControlReply figures = await ControlClient.AskAsync(host, new ControlRequest("stats")).ConfigureAwait(false);
-        await toolstack.DetachAsync(Domid, disk).ConfigureAwait(false);
+        bool isGood = await RunGuestAsync(host.Environment).ConfigureAwait(false);
+        ControlReply figures = await ControlClient.AskAsync(host.Environment, new ControlRequest("stats")).ConfigureAwait(false);
+        await host.Toolstack.DetachAsync(Domid, disk).ConfigureAwait(false);
 
         isGood &= await CompareImageAsync().ConfigureAwait(false);
         ShowSummary(figures);
@@ -80,51 +67,12 @@ internal sealed class Demonstration(TimeSpan mixTime)
         return isGood ? 0 : 1;
     }
 
-    private static readonly Dictionary<string, string> NoVariables = [];
-
     private static void Say(string what) => AnsiConsole.MarkupLine($"[blue]•[/] {Markup.Escape(what)}");
-
-    private static async Task ReadUntilAsync(ChildProcess process, string start)
-    {
-        using CancellationTokenSource limit = new(ReadyTimeout);
-        while (await process.Output.ReadLineAsync(limit.Token).ConfigureAwait(false) is string line)
-        {
-            if (line.StartsWith(start, StringComparison.Ordinal)) return;
-        }
-
-        throw new TimeoutException($"a process ended without saying '{start}'");
-    }
-
-    // The daemon tells that it is ready by systemd's protocol, so nothing here has to guess.
-    private async Task<ChildProcess> StartDaemonAsync(HostEnvironment host)
-    {
-        string path = Path.Combine(_directory, "notify");
-        using Socket socket = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
-        socket.Bind(new UnixDomainSocketEndPoint(path));
-        ChildProcess daemon = ChildProcess.Start(
-            DaemonLog, new Dictionary<string, string> { ["NOTIFY_SOCKET"] = path }, "daemon", "--host", host.Emulated!.Root);
-        using CancellationTokenSource limit = new(ReadyTimeout);
-        Task<int> ready = socket.ReceiveAsync(new byte[64], limit.Token).AsTask();
-        Task<int> ended = daemon.WaitAsync();
-        if (await Task.WhenAny(ready, ended).ConfigureAwait(false) == ended)
-            throw new TimeoutException("the daemon ended at once");
-        await ready.ConfigureAwait(false);
-        return daemon;
-    }
-
-    private string WriteScript()
-    {
-        string path = Path.Combine(_directory, "block-ublkback");
-        using Stream script = Assembly.GetExecutingAssembly().GetManifestResourceStream("block-ublkback")!;
-        using (FileStream copy = File.Create(path)) script.CopyTo(copy);
-        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        return path;
-    }
 
     private async Task<bool> RunGuestAsync(HostEnvironment host)
     {
         await using ChildProcess guest = ChildProcess.Start(
-            DaemonLog, NoVariables, "demo-guest", "--host", host.Emulated!.Root,
+            PrivateHost.LogOf(_directory), new Dictionary<string, string>(), "demo-guest", "--host", host.Emulated!.Root,
             "--domid", Domid.ToString(CultureInfo.InvariantCulture),
             "--device", DeviceId.ToString(CultureInfo.InvariantCulture),
             "--seconds", mixTime.TotalSeconds.ToString(CultureInfo.InvariantCulture));

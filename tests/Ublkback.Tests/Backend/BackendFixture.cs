@@ -23,6 +23,9 @@ public abstract class BackendFixture
 
     protected Dictionary<string, GateImage> Images { get; } = [];
 
+    /// <summary>The images with targets manual:NAME.</summary>
+    protected Dictionary<string, ManualImage> ManualImages { get; } = [];
+
     protected CountingHypervisor Hypervisor { get; private set; } = null!;
 
     protected XenStoreClient Store { get; private set; } = null!;
@@ -39,10 +42,11 @@ public abstract class BackendFixture
         Store = XenStoreClient.Open(new XenStoreTransport(_host.Layout.StoreSocket));
         _workers = [new Worker(0)];
         Hypervisor = new CountingHypervisor(new EmulatedHypervisor(_host.Layout, 0));
-        ImageSchemes schemes = new ImageSchemes().Add("gate", (target, _) => Images[target.Location] = new GateImage());
+        ImageSchemes schemes = new ImageSchemes().Add("gate", (target, _) => Images[target.Location] = new GateImage())
+            .Add("manual", (target, _) => ManualImages[target.Location] = new ManualImage());
         Vbds = new VbdDirectory(new BackendServices(
             Store, "/local/domain/0", Hypervisor, _workers, schemes, new KernelBlkback(_host.Layout.Sysfs),
-            new HandoverDirectory(_host.Layout.RunDirectory), NullLogger.Instance));
+            new GrantBudget(), new HandoverDirectory(_host.Layout.RunDirectory), NullLogger.Instance));
         _serving = Vbds.RunAsync(_stopping.Token);
         await Vbds.Ready;
         await Store.IntroduceAsync(1);
@@ -53,6 +57,7 @@ public abstract class BackendFixture
     public async Task StopHost()
     {
         foreach (GateImage image in Images.Values) image.Open();
+        foreach (ManualImage image in ManualImages.Values) image.EndAll();
         await _stopping.CancelAsync();
         await _serving.WaitAsync(Soon);
         foreach (Worker worker in _workers) worker.Dispose();
@@ -63,8 +68,17 @@ public abstract class BackendFixture
         Directory.Delete(_directory, recursive: true);
     }
 
+    /// <summary>
+    /// Ends when the worker has had its turns for all events that were sent before: what is posted comes after them.
+    /// </summary>
+    protected async Task WorkerHasLookedAsync()
+    {
+        const int TurnsOfARequest = 3;
+        for (int i = 0; i < TurnsOfARequest; i++) await _workers[0].RunAsync(() => { });
+    }
+
     /// <summary>Makes the nodes of a disk and a frontend that is connected to it.</summary>
-    protected async Task<Blkfront> ConnectAsync(int deviceId, string name)
+    protected async Task<Blkfront> ConnectAsync(int deviceId, string name, string scheme = "gate")
     {
         string backend = $"/local/domain/0/backend/vbd/1/{deviceId}";
         string frontend = Toolstack.FrontendPath(1, deviceId);
@@ -74,7 +88,7 @@ public abstract class BackendFixture
                 await transaction.WriteAsync($"{frontend}/{node}", value);
             foreach ((string node, string value) in new[]
             {
-                ("frontend", frontend), ("params", $"gate:{name}"), ("script", "/etc/xen/scripts/block-ublkback"),
+                ("frontend", frontend), ("params", $"{scheme}:{name}"), ("script", "/etc/xen/scripts/block-ublkback"),
                 ("online", "1"), ("mode", "w"), ("state", "1"),
             })
             {

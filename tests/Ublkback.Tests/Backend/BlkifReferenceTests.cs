@@ -36,7 +36,7 @@ public sealed class BlkifReferenceTests : BackendFixture
         image.Open();
         Assert.That(await Task.WhenAll(reads).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay), "each was answered");
         await image.Disposed.WaitAsync(Soon);
-        await Blkfront.WaitForStateAsync(Store, BackendPath, Soon, "6");
+        await FrontendConnection.WaitForStateAsync(Store, BackendPath, Soon, "6");
         Assert.That(Hypervisor.Held, Is.EqualTo((0, 0)));
         Assert.That(image.DisposeCount, Is.EqualTo(1));
         Assert.That(vbd.Statistics.InFlight, Is.Zero);
@@ -78,7 +78,7 @@ public sealed class BlkifReferenceTests : BackendFixture
     // Once the ring is stopped a request stays where it is; until then it is taken and held by the image.
     private async Task RefusesNewRequestsAsync(Blkfront disk)
     {
-        await Blkfront.WaitForStateAsync(Store, BackendPath, Soon, "4");
+        await FrontendConnection.WaitForStateAsync(Store, BackendPath, Soon, "4");
         Assert.That(disk.Ring.FreeCount, Is.EqualTo(disk.SlotCount - InFlight));
     }
 

@@ -90,15 +90,15 @@ public sealed class SmallPartsTests
             VbdAddress.TryParse("vbd/1/51712", out VbdAddress address);
             HandoverDirectory handovers = new(directory);
             Assert.That(handovers.Read(address), Is.Null);
-            handovers.Put(address, new Handover("/front", 7, [8, 9], "x86_64-abi", 1234));
+            handovers.Put(address, new Handover("/front", "x86_64-abi", [new FrontendQueue(7, [8, 9]), new FrontendQueue(10, [11, 12])], [1234, 5]));
 
             Handover handover = handovers.Read(address)!;
-            Assert.That(handover.ResponseProducer, Is.EqualTo(1234));
-            FrontendParameters same = new(BlkifAbi.X86_64, 1, [8, 9], 7);
+            Assert.That(handover.ResponseProducers, Is.EqualTo([1234u, 5u]));
+            FrontendParameters same = new(BlkifAbi.X86_64, 1, false, [new FrontendQueue(7, [8, 9]), new FrontendQueue(10, [11, 12])]);
             Assert.That(handover.Fits("/front", same), Is.True);
             Assert.That(handover.Fits("/other", same), Is.False);
-            Assert.That(handover.Fits("/front", same with { EventChannel = 8 }), Is.False);
-            Assert.That(handover.Fits("/front", same with { RingReferences = [9, 8] }), Is.False);
+            Assert.That(handover.Fits("/front", same with { Queues = [same.Queues[0]] }), Is.False);
+            Assert.That(handover.Fits("/front", same with { Queues = [same.Queues[0], new FrontendQueue(10, [12, 11])] }), Is.False);
             Assert.That(handover.Fits("/front", same with { Abi = BlkifAbi.X86_32 }), Is.False);
 
             handovers.Remove(address);
@@ -117,11 +117,21 @@ public sealed class SmallPartsTests
     [TestCase("ring-page-order=2 ring-ref0=1 ring-ref1=2 ring-ref2=3 ring-ref3=4 event-channel=3", 2, "1,2,3,4")]
     public async Task Frontends_describe_their_rings(string nodes, int order, string references)
     {
-        FrontendParameters parameters = await FrontendParameters.ReadAsync(new NodeStore(nodes), "/front");
+        FrontendParameters parameters = await FrontendParameters.ReadAsync(new NodeStore(nodes), "/front", 2);
 
-        Assert.That((parameters.RingPageOrder, parameters.EventChannel), Is.EqualTo((order, 3u)));
-        Assert.That(string.Join(',', parameters.RingReferences), Is.EqualTo(references));
+        Assert.That((parameters.RingPageOrder, parameters.Queues[0].EventChannel, parameters.Queues.Count), Is.EqualTo((order, 3u, 1)));
+        Assert.That(string.Join(',', parameters.Queues[0].RingReferences), Is.EqualTo(references));
         Assert.That(parameters.Abi, Is.SameAs(BlkifAbi.X86_32), "no protocol means 32 bits");
+    }
+
+    [Test]
+    public async Task Several_queues_have_directories_of_their_own()
+    {
+        FrontendParameters parameters = await FrontendParameters.ReadAsync(
+            new NodeStore("multi-queue-num-queues=2 feature-persistent=1 queue-0/ring-ref=8 queue-0/event-channel=3 queue-1/ring-ref=9 queue-1/event-channel=4"), "/front", 2);
+
+        Assert.That(parameters.IsPersistent, Is.True);
+        Assert.That(parameters.Queues, Is.EqualTo([new FrontendQueue(3, [8]), new FrontendQueue(4, [9])]));
     }
 
     [TestCase("event-channel=3", "no node ring-ref")]
@@ -132,10 +142,13 @@ public sealed class SmallPartsTests
     [TestCase("ring-page-order=5 event-channel=3", "ring-page-order is 5, not from 0 to 4")]
     [TestCase("ring-page-order=1 ring-ref0=1 event-channel=3", "no node ring-ref1")]
     [TestCase("protocol=sparc ring-ref=8 event-channel=3", "protocol 'sparc' is unknown")]
-    [TestCase("multi-queue-num-queues=2 ring-ref=8 event-channel=3", "not from 1 to 1")]
+    [TestCase("multi-queue-num-queues=3 ring-ref=8 event-channel=3", "multi-queue-num-queues is 3, not from 1 to 2")]
+    [TestCase("multi-queue-num-queues=0 ring-ref=8 event-channel=3", "multi-queue-num-queues is 0, not from 1 to 2")]
+    [TestCase("multi-queue-num-queues=2 queue-0/ring-ref=8 queue-0/event-channel=3", "no node ring-ref")]
+    [TestCase("feature-persistent=yes ring-ref=8 event-channel=3", "feature-persistent is 'yes'")]
     public void Odd_frontends_are_refused_with_the_reason(string nodes, string part) =>
         Assert.That(
-            () => FrontendParameters.ReadAsync(new NodeStore(nodes), "/front"),
+            () => FrontendParameters.ReadAsync(new NodeStore(nodes), "/front", 2),
             Throws.TypeOf<FrontendException>().With.Message.Contains(part));
 
     [Test]

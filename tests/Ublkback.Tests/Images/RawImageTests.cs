@@ -3,6 +3,7 @@ using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Images;
 using Ublkback.Linux;
+using Ublkback.Tests.Linux;
 
 namespace Ublkback.Tests.Images;
 
@@ -27,13 +28,63 @@ public sealed class RawImageTests
         Directory.Delete(_directory, recursive: true);
     }
 
+    [Test]
+    public async Task A_discard_makes_a_hole_and_leaves_the_rest()
+    {
+        string path = Make("a.img", 1 << 20);
+        File.WriteAllBytes(path, [.. Enumerable.Repeat((byte)7, 1 << 20)]);
+        IBlockImage image = Open(path);
+        await using (image)
+        {
+            Assert.That(image.Geometry.DiscardGranularity, Is.EqualTo(4096));
+            Assert.That(await DoAsync(image, BlockOperation.Discard, 512, [], sectorCount: 1024), Is.EqualTo(BlockStatus.Okay));
+        }
+
+        byte[] content = File.ReadAllBytes(path);
+        Assert.That(content.AsSpan(512 * 512, 1024 * 512).ContainsAnyExcept((byte)0), Is.False);
+        Assert.That(content.AsSpan(0, 512 * 512).ContainsAnyExcept((byte)7), Is.False);
+        Assert.That(content.AsSpan(1536 * 512).ContainsAnyExcept((byte)7), Is.False);
+    }
+
+    [Test]
+    public async Task Discard_is_not_offered_when_it_is_off_or_the_disk_read_only()
+    {
+        await using (IBlockImage off = Open(Make("a.img", 4096), allowsDiscard: false)) Assert.That(off.Geometry.DiscardGranularity, Is.Zero);
+        await using IBlockImage readOnly = Open(Make("a.img", 4096), isReadOnly: true);
+        Assert.That(readOnly.Geometry.DiscardGranularity, Is.Zero);
+    }
+
+    [Test]
+    public async Task Notices_that_the_file_has_grown_or_shrunk()
+    {
+        string path = Make("a.img", 8192);
+        await using IBlockImage image = Open(path);
+        Assert.That(image.Remeasure(), Is.False);
+        foreach (long length in new[] { 1 << 20, 4096, 5000 })
+        {
+            using (FileStream file = new(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) file.SetLength(length);
+            Assert.That(image.Remeasure(), Is.True);
+            Assert.That(image.Geometry.SectorCount, Is.EqualTo(length / 512), "whole sectors only");
+        }
+    }
+
+    [Test]
+    public async Task A_file_can_have_large_sectors()
+    {
+        await using (IBlockImage image = Open(Make("a.img", 8192) + "?sector-size=4096"))
+            Assert.That((image.Geometry.SectorSize, image.Geometry.PhysicalSectorSize, image.Geometry.SectorCount), Is.EqualTo((4096, 4096, 16ul)));
+        Assert.That(
+            () => Open(Make("odd.img", 8192 + 512) + "?sector-size=4096"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("not a multiple of 4096"));
+    }
+
     [TestCase("none")]
     [TestCase("writeback")]
     public async Task Keeps_what_is_written(string cache)
     {
         string path = Make("a.img", 1 << 20);
         await using IBlockImage image = Open($"{path}?cache={cache}");
-        Assert.That(image.Geometry, Is.EqualTo(new ImageGeometry(2048, 512, 512, false)));
+        Assert.That(image.Geometry, Is.EqualTo(new ImageGeometry(2048, 512, 512, false, 4096)));
 
         byte[] data = new byte[11 * 4096];
         new Random(3).NextBytes(data);
@@ -162,26 +213,27 @@ public sealed class RawImageTests
         return path;
     }
 
-    private IBlockImage Open(string target, bool isReadOnly = false, string? group = null) =>
-        RawImageOpener.Open(BlockTarget.Parse(target), new ImageOpening("the test", isReadOnly, group, _warnings.Add));
+    private IBlockImage Open(string target, bool isReadOnly = false, string? group = null, bool allowsDiscard = true) =>
+        RawImageOpener.Open(BlockTarget.Parse(target), new ImageOpening("the test", isReadOnly, allowsDiscard, group, _warnings.Add));
 
-    private async Task<BlockStatus> DoAsync(IBlockImage image, BlockOperation operation, ulong sector, byte[] data)
+    private async Task<BlockStatus> DoAsync(
+        IBlockImage image, BlockOperation operation, ulong sector, byte[] data, long? sectorCount = null)
     {
         TaskCompletionSource<BlockStatus> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
         _worker.Post(async () =>
         {
             Memory<byte> buffer = default;
-            if (data.Length > 0) _worker.Buffers.TryRent(data.Length, out buffer);
+            if (data.Length > 0) _worker.Buffers.TryRent(new IdleWork(), data.Length, out buffer);
             data.CopyTo(buffer);
             BlockStatus status = await image.HandleAsync(new BlockRequest
             {
                 Operation = operation,
                 Sector = sector,
-                SectorCount = data.Length / 512,
+                SectorCount = sectorCount ?? data.Length / 512,
                 Data = buffer,
             });
             buffer.CopyTo(data);
-            if (data.Length > 0) _worker.ReturnBuffer(buffer);
+            if (data.Length > 0) _worker.Buffers.Return(buffer);
             done.SetResult(status);
         });
         return await done.Task.WaitAsync(TimeSpan.FromSeconds(30));

@@ -59,7 +59,7 @@ public sealed class WorkerTests
             List<(Memory<byte> Buffer, ValueTask<int> Writing)> writes = [];
             for (int i = 0; i < Count; i++)
             {
-                _worker.Buffers.TryRent(4096, out Memory<byte> buffer);
+                _worker.Buffers.TryRent(new IdleWork(), 4096, out Memory<byte> buffer);
                 buffer.Span.Fill((byte)i);
                 writes.Add((buffer, _worker.WriteAsync(_file, buffer, i * 4096L)));
             }
@@ -76,7 +76,7 @@ public sealed class WorkerTests
                 Memory<byte> buffer = writes[i].Buffer;
                 if (await _worker.ReadAsync(_file, buffer, i * 4096L) != 4096) bad++;
                 if (buffer.Span.ContainsAnyExcept((byte)i)) bad++;
-                _worker.ReturnBuffer(buffer);
+                _worker.Buffers.Return(buffer);
             }
 
             return bad;
@@ -92,7 +92,7 @@ public sealed class WorkerTests
         using FileDescriptor readOnly = FileDescriptor.Open(_path, OpenFlags.O_RDONLY);
         int result = await OnWorker(async () =>
         {
-            _worker.Buffers.TryRent(512, out Memory<byte> buffer);
+            _worker.Buffers.TryRent(new IdleWork(), 512, out Memory<byte> buffer);
             return await _worker.WriteAsync(readOnly, buffer, 0);
         });
 
@@ -113,6 +113,30 @@ public sealed class WorkerTests
         });
 
         Assert.That(results, Is.All.Zero);
+    }
+
+    [Test]
+    public async Task Who_waits_for_a_buffer_gets_it_before_those_who_come_later()
+    {
+        IdleWork large = new();
+        IdleWork small = new();
+        (bool First, bool Large, bool Small, bool LargeAgain, bool SmallAgain) seen = await OnWorker(() =>
+        {
+            const int Half = (int)Worker.BufferBytes / 2;
+            bool first = _worker.Buffers.TryRent(small, Half, out Memory<byte> held);
+            bool isLarge = _worker.Buffers.TryRent(large, (int)Worker.BufferBytes, out _);
+            bool isSmall = _worker.Buffers.TryRent(small, 4096, out _); // there is room, but large is first
+            _worker.Buffers.Return(held);
+            bool largeAgain = _worker.Buffers.TryRent(large, (int)Worker.BufferBytes, out Memory<byte> all);
+            _worker.Buffers.Return(all);
+            bool smallAgain = _worker.Buffers.TryRent(small, 4096, out Memory<byte> page);
+            _worker.Buffers.Return(page);
+            return Task.FromResult((first, isLarge, isSmall, largeAgain, smallAgain));
+        });
+
+        Assert.That(seen, Is.EqualTo((true, false, false, true, true)));
+        await _worker.RunAsync(() => { });
+        Assert.That((large.Turns, small.Turns), Is.EqualTo((1, 1)), "each is woken when it is first");
     }
 
     // The continuations of I/O run on the worker, as on the data path.

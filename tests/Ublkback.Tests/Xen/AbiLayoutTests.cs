@@ -50,6 +50,11 @@ public sealed class AbiLayoutTests
             yield return ($"{name}.request.id", abi.IdOffset);
             yield return ($"{name}.request.sector", abi.SectorOffset);
             yield return ($"{name}.request.segments", abi.SegmentsOffset);
+            yield return ($"{name}.discard.id", abi.IdOffset);
+            yield return ($"{name}.discard.count", abi.DiscardCountOffset);
+            yield return ($"{name}.indirect.id", abi.IdOffset);
+            yield return ($"{name}.indirect.count", BlkifAbi.HandleOffset);
+            yield return ($"{name}.indirect.grefs", abi.DescriptorsOffset);
             yield return ($"{name}.response.size", abi.ResponseSize);
             yield return ($"{name}.response.operation", BlkifAbi.ResponseOperationOffset);
             yield return ($"{name}.response.status", BlkifAbi.ResponseStatusOffset);
@@ -58,6 +63,8 @@ public sealed class AbiLayoutTests
         yield return ("x86_64.request.operation", BlkifAbi.OperationOffset);
         yield return ("x86_64.request.nr_segments", BlkifAbi.SegmentCountOffset);
         yield return ("x86_64.request.handle", BlkifAbi.HandleOffset);
+        yield return ("x86_64.discard.flag", BlkifAbi.SegmentCountOffset);
+        yield return ("x86_64.indirect.operation", BlkifAbi.SegmentCountOffset);
         yield return ("segment.size", BlkifAbi.SegmentSize);
         yield return ("segment.max", BlkifConstants.MaxDirectSegments);
         yield return ("op.read", (long)BlkifOperation.Read);
@@ -145,6 +152,7 @@ public sealed class AbiLayoutTests
         yield return ("uring.cq_off.cqes", Offset<CompletionOffsets>(nameof(CompletionOffsets.Entry)));
         yield return ("uring.op.fsync", (long)IoUringOperation.Sync);
         yield return ("uring.op.cancel", (long)IoUringOperation.Cancel);
+        yield return ("uring.op.fallocate", (long)IoUringOperation.Allocate);
         yield return ("uring.op.read", (long)IoUringOperation.Read);
         yield return ("uring.op.write", (long)IoUringOperation.Write);
         yield return ("uring.setup.cqsize", IoUringParameters.CompletionSize);
