@@ -197,6 +197,8 @@ int main(void)
     SHOW("uring.op.read", IORING_OP_READ);
     SHOW("uring.op.write", IORING_OP_WRITE);
     SHOW("uring.setup.cqsize", IORING_SETUP_CQSIZE);
+    SHOW("uring.setup.taskrun_flag", IORING_SETUP_TASKRUN_FLAG);
+    SHOW("uring.sq.taskrun", IORING_SQ_TASKRUN);
     SHOW("uring.setup.single_issuer", IORING_SETUP_SINGLE_ISSUER);
     SHOW("uring.setup.defer_taskrun", IORING_SETUP_DEFER_TASKRUN);
     return 0;

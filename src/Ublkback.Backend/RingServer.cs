@@ -16,16 +16,25 @@ namespace Ublkback.Backend;
 /// start in the order of the ring: one that must wait, for its segments, for its pages to be mapped, for a barrier or an
 /// overlapping discard, or for a buffer, keeps those behind it waiting too.
 /// </remarks>
-internal sealed class RingServer : IWork
+internal sealed class RingServer : IPolledWork
 {
     /// <summary>Most requests taken, and most answered, in one turn.</summary>
     public const int MaxRequestsPerTurn = 64;
 
     /// <summary>
-    /// Bytes after which a turn starts, and answers, no further requests: two of the largest, so a turn stays short.
+    /// Bytes after which a turn starts, and answers, no further requests: one of the largest, so its data stays in the cache.
     /// </summary>
-    public const int MaxBytesPerTurn = 2 << 20;
+    public const int MaxBytesPerTurn = 1 << 20;
 
+    /// <summary>
+    /// How long a ring is looked at before its worker sleeps, if its guest has lately come back sooner than that; as
+    /// long as Linux polls before it halts a processor (guest_halt_poll_ns). A guest that does not is waited for at once,
+    /// so an idle ring costs nothing.
+    /// </summary>
+    public const int MaxPollMicroseconds = 200;
+
+    private static readonly long MaxPollTicks = Stopwatch.Frequency / 1_000_000 * MaxPollMicroseconds;
+    private static readonly long MinPollTicks = MaxPollTicks / 8;
     private static readonly long SizeCheckInterval = Stopwatch.Frequency; // a second
 
     private readonly Blkif _blkif;
@@ -44,6 +53,9 @@ internal sealed class RingServer : IWork
     private readonly List<RingRequest> _starting = new(MaxRequestsPerTurn);
     private int _startedBytes; // in this turn
     private long _sizeCheckedAt;
+    private long _quietSince; // when the ring was last found empty; 0 while it is not
+    private long _pollTicks;
+    private bool _isPolled;
     private int _batchNumber; // of the batch of copies that is being gathered
     private Obstacle _obstacle;
     private bool _isStopped; // takes nothing more
@@ -91,6 +103,17 @@ internal sealed class RingServer : IWork
 
     /// <summary>Ends listening when nothing is in hand any more; the action then runs on the worker.</summary>
     public void StopListening(Action onStopped) => _port.Stop(onStopped);
+
+    /// <inheritdoc/>
+    public bool HasWork => _isStopped || _ring.CountWaiting() != 0;
+
+    /// <inheritdoc/>
+    public void EndPolling(bool hasWork)
+    {
+        _isPolled = false;
+        if (hasWork) _worker.Schedule(this);
+        else Sleep();
+    }
 
     /// <summary>One turn.</summary>
     public void Run()
@@ -165,6 +188,7 @@ internal sealed class RingServer : IWork
         if (count == 0) return;
         long now = Stopwatch.GetTimestamp();
         CheckSize(now);
+        AdaptPolling(now);
         count = Math.Min(count, MaxRequestsPerTurn);
         while (count-- > 0 && _free.TryPop(out RingRequest? request)) Take(request, now);
     }
@@ -342,8 +366,37 @@ internal sealed class RingServer : IWork
 
         if (_isStopped || _isBroken) return;
         if (_free.Count == 0) return; // an answer frees a record and schedules the next turn
+        if (_ring.CountWaiting() != 0)
+        {
+            _worker.Schedule(this);
+            return;
+        }
+
+        if (_quietSince == 0) _quietSince = Stopwatch.GetTimestamp();
+        if (_isPolled) return;
+        if (_pollTicks == 0)
+        {
+            Sleep();
+            return;
+        }
+
+        _isPolled = true;
+        _worker.Poll(this, _pollTicks);
+    }
+
+    private void Sleep()
+    {
         if (_ring.FinalCheck()) _worker.Schedule(this);
         else _port.Rearm();
+    }
+
+    // The ring was empty for a while: is it worth looking at it that long the next time?
+    private void AdaptPolling(long now)
+    {
+        if (_quietSince == 0) return;
+        if (now - _quietSince <= MaxPollTicks) _pollTicks = MaxPollTicks;
+        else if ((_pollTicks /= 2) < MinPollTicks) _pollTicks = 0;
+        _quietSince = 0;
     }
 
     // Like the kernel's backend: a disk that is in use notices that its file has grown.

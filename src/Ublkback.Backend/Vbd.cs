@@ -132,8 +132,14 @@ public sealed class Vbd
             {
                 if (Interlocked.Exchange(ref _measurement, null) is TaskCompletionSource measurement)
                 {
-                    await TellSizeAsync().ConfigureAwait(false);
-                    measurement.SetResult();
+                    try
+                    {
+                        await TellSizeAsync().ConfigureAwait(false);
+                    }
+                    finally
+                    {
+                        measurement.SetResult();
+                    }
                 }
 
                 VbdAction action = VbdStateMachine.Decide(await ViewAsync().ConfigureAwait(false));
@@ -294,21 +300,34 @@ public sealed class Vbd
         _blkif = null;
     }
 
-    // The guest reads the size again when the state is written, though it is the same.
     private async Task TellSizeAsync()
     {
         if (_blkif is null) return;
-        SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
-        if (!await Task.Run(image.Image.Remeasure).ConfigureAwait(false)) return;
-        _log.Resized(image.Image.Geometry.SectorCount / 2048);
-        await SwitchAsync(XenbusState.Connected, VbdNodes.Size(image.Image.Geometry)).ConfigureAwait(false);
+        try
+        {
+            SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
+            if (!await Task.Run(image.Image.Remeasure).ConfigureAwait(false)) return;
+            ImageGeometry geometry = image.Image.Geometry;
+            _log.Resized(geometry.SectorCount / 2048);
+            // The guest reads the size again when the state is written, though it is the same.
+            await SwitchAsync(XenbusState.Connected, XenbusState.Connected, VbdNodes.Size(geometry)).ConfigureAwait(false);
+        }
+        catch (LinuxException failure)
+        {
+            _log.ImageFailed($"the size cannot be told: {failure.Message}");
+        }
     }
 
-    // The state is read in the same transaction, so that a node that was deleted is never made again.
     private Task<bool> SwitchAsync(XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
+        SwitchAsync(null, state, nodes);
+
+    // The state is read in the same transaction, so that a node that was deleted is never made again.
+    private Task<bool> SwitchAsync(
+        XenbusState? from, XenbusState state, IEnumerable<(string Name, string? Value)> nodes) =>
         _services.Store.TransactAsync(async store =>
         {
-            if (await store.ReadAsync($"{_path}/state").ConfigureAwait(false) is null) return false;
+            string? current = await store.ReadAsync($"{_path}/state").ConfigureAwait(false);
+            if (current is null || (from is not null && XenbusStates.Parse(current) != from)) return false;
             foreach ((string name, string? value) in nodes)
             {
                 if (value is null) await store.RemoveAsync($"{_path}/{name}").ConfigureAwait(false);

@@ -62,6 +62,9 @@ public sealed unsafe class FrontRing
         return SharedRing.Passed(_shared.RequestEvent, previous, _requestProducer);
     }
 
+    /// <summary>Whether a response waits.</summary>
+    public bool HasResponses => Volatile.Read(ref _shared.ResponseProducer) != _responseConsumer;
+
     /// <summary>Takes the next response, if there is one.</summary>
     public bool TryTake(out BlkifResponse response)
     {
@@ -87,6 +90,6 @@ public sealed unsafe class FrontRing
         _shared.ResponseEvent = _responseConsumer + 1;
         // The wish is visible before the producer is read, or both ends could go to sleep.
         Thread.MemoryBarrier();
-        return Volatile.Read(ref _shared.ResponseProducer) != _responseConsumer;
+        return HasResponses;
     }
 }

@@ -14,10 +14,15 @@ public sealed record LoadPattern(bool IsWrite, bool IsRandom, int BlockSize, int
 
 /// <summary>
 /// Keeps one queue of a frontend busy, and does nothing else: pages are granted before it starts, data is not looked at,
-/// and nothing is allocated while it runs. All on one worker.
+/// and nothing is allocated while it runs. Like an idle processor of a guest, it looks for answers for a while before it
+/// sleeps. All on one worker.
 /// </summary>
-public sealed class LoadQueue : RingOperation
+public sealed class LoadQueue : RingOperation, IPolledWork
 {
+    private const int PollMicroseconds = 200; // Linux's guest_halt_poll_ns
+
+    private static readonly long PollTicks = Stopwatch.Frequency / 1_000_000 * PollMicroseconds;
+
     private readonly Worker _worker;
     private readonly FrontQueue _queue;
     private readonly LoadPattern _pattern;
@@ -57,6 +62,12 @@ public sealed class LoadQueue : RingOperation
         _requests = [.. Enumerable.Range(0, pattern.Depth).Select(id => Prepare(id, guest, pages))];
     }
 
+    /// <inheritdoc/>
+    public bool IsScheduled { get; set; }
+
+    /// <inheritdoc/>
+    public bool HasWork => _queue.Ring.HasResponses;
+
     /// <summary>Whether a request has failed.</summary>
     public bool HasFailed { get; private set; }
 
@@ -65,7 +76,7 @@ public sealed class LoadQueue : RingOperation
     {
         for (int id = 0; id < _requests.Length; id++) Issue(id, Stopwatch.GetTimestamp());
         Push();
-        _worker.StartRead(this, _queue.Channel.Descriptor, _event);
+        _worker.Schedule(this);
     });
 
     /// <summary>Asks nothing more; ends when all is answered.</summary>
@@ -79,20 +90,25 @@ public sealed class LoadQueue : RingOperation
         return _ended.Task;
     }
 
-    /// <inheritdoc/>
-    protected override void Completed(int result)
+    /// <summary>Takes what has come, and asks for more.</summary>
+    public void Run()
     {
-        do
-        {
-            long now = Stopwatch.GetTimestamp();
-            while (_queue.Ring.TryTake(out BlkifResponse response)) Take(response, now);
-            Push();
-        }
-        while (_queue.Ring.FinalCheck());
-
-        if (_inFlight > 0) _worker.StartRead(this, _queue.Channel.Descriptor, _event);
+        long now = Stopwatch.GetTimestamp();
+        while (_queue.Ring.TryTake(out BlkifResponse response)) Take(response, now);
+        Push();
+        if (_inFlight > 0) _worker.Poll(this, PollTicks);
         else _ended.TrySetResult();
     }
+
+    /// <inheritdoc/>
+    public void EndPolling(bool hasWork)
+    {
+        if (hasWork || _queue.Ring.FinalCheck()) _worker.Schedule(this);
+        else if (!IsUnderWay) _worker.StartRead(this, _queue.Channel.Descriptor, _event);
+    }
+
+    /// <inheritdoc/>
+    protected override void Completed(int result) => _worker.Schedule(this);
 
     private void Take(in BlkifResponse response, long now)
     {

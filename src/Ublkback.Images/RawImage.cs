@@ -18,6 +18,7 @@ internal sealed class RawImage(
 {
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
     private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));
+    private readonly bool _isInMemory = MemoryFileIo.Fits(file);
     private volatile ImageGeometry _geometry = geometry;
     private volatile bool _syncHasFailed;
 
@@ -52,15 +53,12 @@ internal sealed class RawImage(
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> TransferAsync(BlockRequest request)
     {
-        Worker worker = Worker.Current;
         bool isRead = request.Operation == BlockOperation.Read;
         Memory<byte> rest = request.Data;
         long offset = (long)request.Sector * BlockRequest.SectorSize;
         while (!rest.IsEmpty)
         {
-            int done = isRead
-                ? await worker.ReadAsync(file, rest, offset)
-                : await worker.WriteAsync(file, rest, offset);
+            int done = await (isRead ? ReadAsync(rest, offset) : WriteAsync(rest, offset));
             if (done == -LinuxError.Interrupted) continue;
             if (done <= 0) return Fail(isRead ? "reading" : "writing", rest.Length, offset, -done);
             rest = rest[done..];
@@ -69,6 +67,14 @@ internal sealed class RawImage(
 
         return BlockStatus.Okay;
     }
+
+    private ValueTask<int> ReadAsync(Memory<byte> buffer, long offset) => _isInMemory
+        ? new ValueTask<int>(MemoryFileIo.Read(file, buffer, offset))
+        : Worker.Current.ReadAsync(file, buffer, offset);
+
+    private ValueTask<int> WriteAsync(Memory<byte> buffer, long offset) => _isInMemory
+        ? new ValueTask<int>(MemoryFileIo.Write(file, buffer, offset))
+        : Worker.Current.WriteAsync(file, buffer, offset);
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FlushAsync()

@@ -9,3 +9,15 @@ public interface IWork
     /// <summary>Takes one turn, on the worker.</summary>
     void Run();
 }
+
+/// <summary>Work whose worker looks for a while whether there is more to do, before it sleeps.</summary>
+public interface IPolledWork : IWork
+{
+    /// <summary>Whether there is something to do. A look at memory, no more.</summary>
+    bool HasWork { get; }
+
+    /// <summary>
+    /// The looking is over. Without <paramref name="hasWork"/>, an event must bring the next turn from now on.
+    /// </summary>
+    void EndPolling(bool hasWork);
+}

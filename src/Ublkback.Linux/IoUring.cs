@@ -14,6 +14,10 @@ internal sealed unsafe partial class IoUring : IDisposable
     private const long EntriesOffset = 0x10000000; // IORING_OFF_SQES
     private const uint GetEvents = 1; // IORING_ENTER_GETEVENTS
 
+    /// <summary>Flag of the submission ring: completions wait for <see cref="Enter"/> (IORING_SQ_TASKRUN).</summary>
+    internal const uint TaskRun = 1 << 2;
+
+
     private readonly FileDescriptor _descriptor;
     private readonly MemoryMapping _rings;
     private readonly MemoryMapping _entries;
@@ -21,6 +25,7 @@ internal sealed unsafe partial class IoUring : IDisposable
     private readonly uint _completionMask;
     private readonly uint* _submissionHead; // stored by the kernel
     private readonly uint* _submissionTail; // stored by us
+    private readonly uint* _submissionFlags; // stored by the kernel
     private readonly uint* _completionHead; // stored by us
     private readonly uint* _completionTail; // stored by the kernel
     private readonly CompletionEntry* _completions;
@@ -33,7 +38,8 @@ internal sealed unsafe partial class IoUring : IDisposable
         IoUringParameters parameters = new()
         {
             CompletionEntries = completions,
-            Flags = IoUringParameters.CompletionSize | IoUringParameters.SingleIssuer | IoUringParameters.DeferTaskRun,
+            Flags = IoUringParameters.CompletionSize | IoUringParameters.SingleIssuer | IoUringParameters.DeferTaskRun
+                | IoUringParameters.TaskRunFlag,
         };
         _descriptor = new FileDescriptor(LinuxException.Check(
             (int)syscall(SetupCall, (nint)submissions, (nint)(&parameters), 0, 0, 0, 0),
@@ -48,6 +54,7 @@ internal sealed unsafe partial class IoUring : IDisposable
         byte* rings = _rings.Address;
         _submissionHead = (uint*)(rings + parameters.Submission.Head);
         _submissionTail = (uint*)(rings + parameters.Submission.Tail);
+        _submissionFlags = (uint*)(rings + parameters.Submission.Flags);
         _submissionMask = parameters.SubmissionEntries - 1;
         _completionHead = (uint*)(rings + parameters.Completion.Head);
         _completionTail = (uint*)(rings + parameters.Completion.Tail);
@@ -69,6 +76,11 @@ internal sealed unsafe partial class IoUring : IDisposable
         _tail++;
         return ref entry;
     }
+
+    /// <summary>Whether <see cref="Enter"/> has anything to do but wait.</summary>
+    public bool HasWork =>
+        _tail != *_submissionTail || *_completionHead != Volatile.Read(ref *_completionTail)
+        || (Volatile.Read(ref *_submissionFlags) & TaskRun) != 0;
 
     /// <summary>Submits all that is prepared and lets completions appear; waits for at least one if asked to.</summary>
     public void Enter(bool wait)

@@ -89,6 +89,7 @@ internal struct CompletionOffsets
 internal struct IoUringParameters
 {
     public const uint CompletionSize = 1 << 3; // IORING_SETUP_CQSIZE
+    public const uint TaskRunFlag = 1 << 9; // IORING_SETUP_TASKRUN_FLAG
     public const uint SingleIssuer = 1 << 12; // IORING_SETUP_SINGLE_ISSUER
     public const uint DeferTaskRun = 1 << 13; // IORING_SETUP_DEFER_TASKRUN
 

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 
 namespace Ublkback.Linux;
@@ -10,6 +11,7 @@ namespace Ublkback.Linux;
 /// <remarks>
 /// The loop has one system call: it submits what was prepared, then waits for completions unless work is scheduled.
 /// Then each completion is handed to its operation, which may schedule work; then everything scheduled has one turn.
+/// Work that expects more to do very soon has the worker look for it first, instead of waiting at once.
 /// Members are for the worker's own thread unless they say otherwise.
 /// </remarks>
 public sealed unsafe partial class Worker : IDisposable
@@ -35,6 +37,7 @@ public sealed unsafe partial class Worker : IDisposable
     private readonly List<RingOperation?> _underWay = [];
     private readonly Stack<int> _freeSlots = new();
     private readonly Stack<IoOperation> _freeOperations = new();
+    private readonly List<(IPolledWork Work, long Until)> _polled = [];
     private Queue<IWork> _scheduled = new();
     private Queue<IWork> _turns = new();
     private IoUring? _ring;
@@ -107,6 +110,11 @@ public sealed unsafe partial class Worker : IDisposable
         work.IsScheduled = true;
         _scheduled.Enqueue(work);
     }
+
+    /// <summary>
+    /// Looks for a number of the stopwatch's ticks whether work has something to do, then has it end that, once.
+    /// </summary>
+    public void Poll(IPolledWork work, long ticks) => _polled.Add((work, Stopwatch.GetTimestamp() + ticks));
 
     /// <summary>Reads at an offset into memory that never moves; the result is a byte count or −errno.</summary>
     public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset)
@@ -202,7 +210,8 @@ public sealed unsafe partial class Worker : IDisposable
 
     private void Turn()
     {
-        Ring.Enter(wait: _scheduled.Count == 0);
+        if (_polled.Count > 0) Poll();
+        Ring.Enter(wait: _scheduled.Count == 0 && _polled.Count == 0);
         while (Ring.TryTake(out CompletionEntry completion)) Complete(completion);
         while (_posted.TryDequeue(out Action? action)) action();
 
@@ -212,6 +221,24 @@ public sealed unsafe partial class Worker : IDisposable
             work.IsScheduled = false;
             work.Run();
         }
+    }
+
+    // Ends when there is anything to do, or nothing more to look for.
+    private void Poll()
+    {
+        do
+        {
+            long now = Stopwatch.GetTimestamp();
+            for (int i = _polled.Count - 1; i >= 0; i--)
+            {
+                (IPolledWork work, long until) = _polled[i];
+                bool hasWork = work.HasWork;
+                if (!hasWork && now < until) continue;
+                _polled.RemoveAt(i);
+                work.EndPolling(hasWork);
+            }
+        }
+        while (_polled.Count > 0 && _scheduled.Count == 0 && !Ring.HasWork);
     }
 
     private void Complete(in CompletionEntry completion)

@@ -66,7 +66,9 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
                 List<Vbd> chosen = [.. directory.Vbds.Where(vbd =>
                     (request.Domid ?? vbd.Address.Domid) == vbd.Address.Domid
                     && (request.Device ?? vbd.Address.DeviceName) == vbd.Address.DeviceName)];
-                await Task.WhenAll(chosen.Select(vbd => vbd.MeasureAsync())).WaitAsync(ResizeTimeout).ConfigureAwait(false);
+                Task measured = Task.WhenAll(chosen.Select(vbd => vbd.MeasureAsync()));
+                if (await Task.WhenAny(measured, Task.Delay(ResizeTimeout)).ConfigureAwait(false) != measured)
+                    return new ControlReply("a disk has not answered for 10 s: 'ublkback list' shows their states");
                 return new ControlReply(null, [.. chosen.Select(vbd => VbdReports.Make(vbd, withOperations: false))]);
             case "hotplug-add":
                 try

@@ -44,7 +44,8 @@ daemon_start() {
     await 60 "$daemon_log" "serving the vbds" || { say "the daemon did not start"; cat "$daemon_log"; return 1; }
 }
 
-# guest_start NAME MEMORY DISK...: a guest that is ready to obey. Disks are strings of xl's syntax.
+# guest_start NAME MEMORY DISK...: a guest that is ready to obey. Disks are strings of xl's syntax. guest_vcpus and
+# guest_cmdline, if set, are its number of processors and further words for its kernel.
 guest_start() {
     local name=$1 memory=$2 disks="" disk
     shift 2
@@ -54,7 +55,7 @@ name = "$name"
 kernel = "/job/vmlinuz"
 ramdisk = "/job/guest.cpio.gz"
 memory = $memory
-vcpus = 1
+vcpus = ${guest_vcpus:-1}
 cmdline = "console=hvc0 quiet panic=1 ${guest_cmdline:-}"
 on_poweroff = "destroy"
 on_reboot = "restart"
@@ -91,15 +92,29 @@ guest() {
 guest_disk() { guest "$1" "for i in \$(seq 300); do [ -b /dev/$2 ] && [ \$(cat /sys/block/$2/size) -gt 0 ] && exit 0; sleep 0.1; done; exit 1"; }
 
 # left_behind DEVICE-ID FILE: fails if a disk that is gone left a node in the store, or the daemon still holds its file
-# or a lock on it, or holds more rings and event channels than it has connected disks.
+# or a lock on it, or has more pages mapped or event channels bound than its connected disks account for.
 left_behind() {
-    local connected
     if xenstore-ls -f /local/domain/0 2>/dev/null | grep -E "/(backend|error)/.*/$1[/ ]"; then say "nodes are left"; return 1; fi
     if ls -l "/proc/$daemon/fd" | grep -F "$2"; then say "the daemon holds $2"; return 1; fi
     if grep -E "OFDLCK.*:$(stat -c %i "$2") " /proc/locks; then say "a lock on $2 is left"; return 1; fi
-    connected=$(ublkback list --json | grep -c '"state": "Connected"' || true)
-    [ "$(ls -l "/proc/$daemon/fd" | grep -c /dev/xen/evtchn || true)" -eq "$connected" ] || { say "event channels are left"; return 1; }
-    [ "$(grep -c /dev/xen/gntdev "/proc/$daemon/maps" || true)" -eq "$connected" ] || { say "grant mappings are left"; return 1; }
+    local try
+    for try in 1 2 3 4 5; do accounts_agree && return; done # a disk in use may have pages mapped in between
+    say "grant mappings or event channels are left"
+    accounts_agree
+}
+
+# accounts_agree: the daemon's own account of rings and pages is the kernel's.
+accounts_agree() {
+    local pages queues mapped bound
+    read -r pages queues < <(ublkback list --json | tr -d ',' | awk '
+        /"queues":/ {queues = $2} /"ringSlots":/ {slots = $2} /"persistentPages":/ {pages += $2}
+        /"inFlight":/ {pages += queues * slots / 32; all += queues; queues = 0; slots = 0}
+        END {print pages + 0, all + 0}')
+    mapped=$(awk '/\/dev\/xen\/gntdev/ {split($1, a, "-"); print a[1], a[2]}' "/proc/$daemon/maps" |
+        while read -r start end; do echo $(((0x$end - 0x$start) / 4096)); done | awk '{n += $1} END {print n + 0}')
+    bound=$(ls -l "/proc/$daemon/fd" | grep -c /dev/xen/evtchn || true)
+    echo "pages: $pages accounted for, $mapped mapped; event channels: $queues and $bound"
+    [ "$pages" -eq "$mapped" ] && [ "$queues" -eq "$bound" ]
 }
 
 dump() {

@@ -156,6 +156,8 @@ public sealed class AbiLayoutTests
         yield return ("uring.op.read", (long)IoUringOperation.Read);
         yield return ("uring.op.write", (long)IoUringOperation.Write);
         yield return ("uring.setup.cqsize", IoUringParameters.CompletionSize);
+        yield return ("uring.setup.taskrun_flag", IoUringParameters.TaskRunFlag);
+        yield return ("uring.sq.taskrun", IoUring.TaskRun);
         yield return ("uring.setup.single_issuer", IoUringParameters.SingleIssuer);
         yield return ("uring.setup.defer_taskrun", IoUringParameters.DeferTaskRun);
     }
