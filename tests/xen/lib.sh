@@ -24,20 +24,6 @@ say() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
 
 . "$(dirname "${BASH_SOURCE[0]}")/await.sh"
 
-# await_node SECONDS PATH VALUE: until a node of the store has a value ("" means: is gone).
-await_node() {
-    local deadline=$((SECONDS + $1)) fd
-    exec 8< <(exec xenstore-watch "$2" 2>/dev/null)
-    local watcher=$!
-    while [ "$(xenstore-read "$2" 2>/dev/null)" != "$3" ]; do
-        if ! read -r -t $((deadline - SECONDS > 0 ? deadline - SECONDS : 1)) -u 8 || [ $SECONDS -gt $deadline ]; then
-            kill $watcher; exec 8<&-; return 1
-        fi
-    done
-    kill $watcher
-    exec 8<&-
-}
-
 daemon_start() {
     /usr/sbin/ublkback daemon 2>>"$daemon_log" &
     daemon=$!
