@@ -26,15 +26,6 @@ internal sealed class RingServer : IPolledWork
     /// </summary>
     public const int MaxBytesPerTurn = 1 << 20;
 
-    /// <summary>
-    /// How long a ring is looked at before its worker sleeps, if its guest has lately come back sooner than that; as
-    /// long as Linux polls before it halts a processor (guest_halt_poll_ns). A guest that does not is waited for at once,
-    /// so an idle ring costs nothing.
-    /// </summary>
-    public const int MaxPollMicroseconds = 200;
-
-    private static readonly long MaxPollTicks = Stopwatch.Frequency / 1_000_000 * MaxPollMicroseconds;
-    private static readonly long MinPollTicks = MaxPollTicks / 8;
     private static readonly long SizeCheckInterval = Stopwatch.Frequency; // a second
 
     private readonly Blkif _blkif;
@@ -45,6 +36,7 @@ internal sealed class RingServer : IPolledWork
     private readonly GuestMemory _memory;
     private readonly PersistentGrants? _persistent;
     private readonly RequestOrder _order;
+    private readonly PollWindow _pollWindow = new();
     private readonly Action _onMapped;
     private readonly Stack<RingRequest> _free = new();
     private readonly Queue<RingRequest> _waiting = new(); // dequeued; not yet started
@@ -53,8 +45,6 @@ internal sealed class RingServer : IPolledWork
     private readonly List<RingRequest> _starting = new(MaxRequestsPerTurn);
     private int _startedBytes; // in this turn
     private long _sizeCheckedAt;
-    private long _quietSince; // when the ring was last found empty; 0 while it is not
-    private long _pollTicks;
     private bool _isPolled;
     private int _batchNumber; // of the batch of copies that is being gathered
     private Obstacle _obstacle;
@@ -188,7 +178,7 @@ internal sealed class RingServer : IPolledWork
         if (count == 0) return;
         long now = Stopwatch.GetTimestamp();
         CheckSize(now);
-        AdaptPolling(now);
+        _pollWindow.OnBusy(now);
         count = Math.Min(count, MaxRequestsPerTurn);
         while (count-- > 0 && _free.TryPop(out RingRequest? request)) Take(request, now);
     }
@@ -372,31 +362,17 @@ internal sealed class RingServer : IPolledWork
             return;
         }
 
-        if (_quietSince == 0) _quietSince = Stopwatch.GetTimestamp();
+        _pollWindow.OnQuiet(Stopwatch.GetTimestamp());
         if (_isPolled) return;
-        if (_pollTicks == 0)
-        {
-            Sleep();
-            return;
-        }
-
-        _isPolled = true;
-        _worker.Poll(this, _pollTicks);
+        _isPolled = _pollWindow.Ticks > 0;
+        if (_isPolled) _worker.Poll(this, _pollWindow.Ticks);
+        else Sleep();
     }
 
     private void Sleep()
     {
         if (_ring.FinalCheck()) _worker.Schedule(this);
         else _port.Rearm();
-    }
-
-    // The ring was empty for a while: is it worth looking at it that long the next time?
-    private void AdaptPolling(long now)
-    {
-        if (_quietSince == 0) return;
-        if (now - _quietSince <= MaxPollTicks) _pollTicks = MaxPollTicks;
-        else if ((_pollTicks /= 2) < MinPollTicks) _pollTicks = 0;
-        _quietSince = 0;
     }
 
     // Like the kernel's backend: a disk that is in use notices that its file has grown.

@@ -106,7 +106,6 @@ public abstract class BackendFixture
         private readonly TaskCompletionSource _gate = new(TaskCreationOptions.RunContinuationsAsynchronously);
         private readonly SemaphoreSlim _arrived = new(0);
         private readonly TaskCompletionSource _disposed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        private Worker? _worker;
 
         public ImageGeometry Geometry => new(2048, 512, 512, IsReadOnly: false);
 
@@ -120,9 +119,13 @@ public abstract class BackendFixture
 
         public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
         {
-            _worker = Worker.Current;
+            // Ended by an action on the worker, when whoever waits does so already: a request ends on its worker.
+            Worker worker = Worker.Current;
+            TaskCompletionSource<BlockStatus> done = new();
+            _gate.Task.ContinueWith(
+                _ => worker.Post(() => done.SetResult(BlockStatus.Okay)), TaskScheduler.Default);
             _arrived.Release();
-            return new ValueTask<BlockStatus>(HandleLaterAsync());
+            return new ValueTask<BlockStatus>(done.Task);
         }
 
         public ValueTask DisposeAsync()
@@ -130,15 +133,6 @@ public abstract class BackendFixture
             DisposeCount++;
             _disposed.SetResult();
             return default;
-        }
-
-        private async Task<BlockStatus> HandleLaterAsync()
-        {
-            await _gate.Task;
-            TaskCompletionSource back = new();
-            _worker!.Post(back.SetResult); // a request ends on its worker
-            await back.Task;
-            return BlockStatus.Okay;
         }
     }
 
