@@ -15,7 +15,7 @@ public static unsafe class BlockDevice
     public static long SizeOf(FileDescriptor device)
     {
         long size;
-        Check(Ioctl.Call(device, GetSize, &size), "BLKGETSIZE64");
+        _ = Ioctl.Check(device, GetSize, &size, "BLKGETSIZE64");
         return size;
     }
 
@@ -53,12 +53,7 @@ public static unsafe class BlockDevice
     private static int Ask(FileDescriptor device, uint request, string name)
     {
         int answer = 0;
-        Check(Ioctl.Call(device, request, &answer), name);
+        _ = Ioctl.Check(device, request, &answer, name);
         return answer;
-    }
-
-    private static void Check(int result, string name)
-    {
-        if (result < 0) throw new LinuxException(-result, name);
     }
 }

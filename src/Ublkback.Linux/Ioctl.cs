@@ -12,6 +12,11 @@ public static unsafe partial class Ioctl
         return result >= 0 ? result : -Marshal.GetLastPInvokeError();
     }
 
+    /// <summary>Calls a driver as <see cref="Call"/> does.</summary>
+    /// <exception cref="LinuxException">The driver refused; the message begins with <paramref name="action"/>.</exception>
+    public static int Check(FileDescriptor descriptor, uint request, void* argument, string action) =>
+        LinuxException.Check(ioctl(descriptor, request, argument), action);
+
     [LibraryImport("libc", SetLastError = true)]
     private static partial int ioctl(FileDescriptor descriptor, nuint request, void* argument);
 }

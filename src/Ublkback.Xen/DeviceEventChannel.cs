@@ -30,8 +30,7 @@ internal sealed unsafe class DeviceEventChannel : IEventChannel
     public void Notify()
     {
         uint port = _localPort;
-        int result = Ioctl.Call(Descriptor, EventIoctl.NotifyNumber, &port);
-        if (result < 0) throw new LinuxException(-result, "IOCTL_EVTCHN_NOTIFY");
+        _ = Ioctl.Check(Descriptor, EventIoctl.NotifyNumber, &port, "IOCTL_EVTCHN_NOTIFY");
     }
 
     public void Dispose()

@@ -24,8 +24,7 @@ internal sealed unsafe class DeviceGrantMapping : IGrantMapping
         for (int i = 0; i < _count; i++)
             list[i] = new GrantIoctl.Reference { Domid = domid, Number = references[i] };
 
-        int result = Ioctl.Call(device, GrantIoctl.MapNumber, argument);
-        if (result < 0) throw new LinuxException(-result, "IOCTL_GNTDEV_MAP_GRANT_REF");
+        _ = Ioctl.Check(device, GrantIoctl.MapNumber, argument, "IOCTL_GNTDEV_MAP_GRANT_REF");
         _index = map->Index;
         try
         {
@@ -67,7 +66,6 @@ internal sealed unsafe class DeviceGrantMapping : IGrantMapping
     private void Forget()
     {
         GrantIoctl.Unmap unmap = new() { Index = _index, Count = (uint)_count };
-        int result = Ioctl.Call(_device, GrantIoctl.UnmapNumber, &unmap);
-        if (result < 0) throw new LinuxException(-result, "IOCTL_GNTDEV_UNMAP_GRANT_REF");
+        _ = Ioctl.Check(_device, GrantIoctl.UnmapNumber, &unmap, "IOCTL_GNTDEV_UNMAP_GRANT_REF");
     }
 }

@@ -24,8 +24,7 @@ public sealed unsafe class DeviceHypervisor : IHypervisor
         fixed (GrantCopy* segments = batch)
         {
             GrantIoctl.Copy argument = new() { Count = (uint)batch.Length, Segments = (nint)segments };
-            int result = Ioctl.Call(_grants, GrantIoctl.CopyNumber, &argument);
-            if (result < 0) throw new LinuxException(-result, "IOCTL_GNTDEV_GRANT_COPY");
+            _ = Ioctl.Check(_grants, GrantIoctl.CopyNumber, &argument, "IOCTL_GNTDEV_GRANT_COPY");
         }
     }
 

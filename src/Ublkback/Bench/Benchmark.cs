@@ -25,6 +25,7 @@ internal sealed class Benchmark(BenchOptions options)
     /// <exception cref="CommandException">It cannot be measured; the message says why.</exception>
     public async Task<BenchResult> RunAsync()
     {
+        if (options.Queues < 1 || options.Vbds < 1) throw new CommandException("--queues and --vbds are 1 or more");
         int depth = options.Depth / options.Queues;
         int order = 0;
         while (BlkifConstants.SlotCount(order) < depth && order < BlkifConstants.MaxRingPageOrder) order++;

@@ -8,21 +8,27 @@ namespace Ublkback.Commands;
 /// <summary>What the commands that show vbds share.</summary>
 internal static class Reports
 {
-    public static async Task<int> ShowAsync(
-        HostEnvironment host, string request, bool asJson, Action<IReadOnlyList<VbdReport>> show)
+    /// <summary>Asks the daemon for vbds.</summary>
+    /// <exception cref="CommandException">There is no daemon, or it could not do it.</exception>
+    public static async Task<IReadOnlyList<VbdReport>> AskAsync(HostEnvironment host, ControlRequest request)
     {
         ControlReply reply;
         try
         {
-            reply = await ControlClient.AskAsync(host, new ControlRequest(request)).ConfigureAwait(false);
+            reply = await ControlClient.AskAsync(host, request).ConfigureAwait(false);
         }
         catch (NoDaemonException failure)
         {
             throw new CommandException(failure.Message);
         }
 
-        if (reply.Error is not null) throw new CommandException(reply.Error);
-        IReadOnlyList<VbdReport> vbds = reply.Vbds ?? [];
+        return reply.Error is null ? reply.Vbds ?? [] : throw new CommandException(reply.Error);
+    }
+
+    public static async Task<int> ShowAsync(
+        HostEnvironment host, string request, bool asJson, Action<IReadOnlyList<VbdReport>> show)
+    {
+        IReadOnlyList<VbdReport> vbds = await AskAsync(host, new ControlRequest(request)).ConfigureAwait(false);
         if (asJson) Console.WriteLine(JsonSerializer.Serialize(vbds, ReportJson.Default.IReadOnlyListVbdReport));
         else if (vbds.Count == 0) Console.WriteLine("no disks: no guest has one with script=block-ublkback");
         else show(vbds);

@@ -37,19 +37,9 @@ internal static class ResizeCommand
 
     private static async Task<int> RunAsync(HostEnvironment host, int? domid, string? device)
     {
-        ControlReply reply;
-        try
-        {
-            reply = await ControlClient.AskAsync(host, new ControlRequest("resize", null, domid, device)).ConfigureAwait(false);
-        }
-        catch (NoDaemonException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
-
-        if (reply.Error is not null) throw new CommandException(reply.Error);
-        if (reply.Vbds is not { Count: > 0 } vbds)
-            throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
+        ControlRequest request = new("resize", Domid: domid, Device: device);
+        IReadOnlyList<VbdReport> vbds = await Reports.AskAsync(host, request).ConfigureAwait(false);
+        if (vbds.Count == 0) throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
         foreach (VbdReport vbd in vbds)
             Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {Reports.Size(vbd.SizeBytes)}");
         return 0;
