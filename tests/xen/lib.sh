@@ -77,6 +77,16 @@ guest() {
 # guest_disk NAME DEVICE: waits until the guest has the disk.
 guest_disk() { guest "$1" "for i in \$(seq 300); do [ -b /dev/$2 ] && [ \$(cat /sys/block/$2/size) -gt 0 ] && exit 0; sleep 0.1; done; exit 1"; }
 
+# spec DEVICE TARGET [ACCESS]: a disk of ours in xl's syntax.
+spec() { echo "vdev=$1,format=raw,access=${3:-rw},script=block-ublkback,target=$2"; }
+
+# image NAME [SIZE]: a fresh file for a disk.
+image() { rm -f "/images/$1"; truncate -s "${2:-64M}" "/images/$1"; }
+
+# For the guest's fio: writes, reads back and checks. verified GUEST waits for its end, if it runs in the background.
+verify="fio --eta=never --name=verify --ioengine=libaio --direct=1 --rw=randrw --bs=4k --iodepth=32 --verify=crc32c --do_verify=1 --verify_fatal=1 --output=/guest/fio.out"
+verified() { guest "$1" "while pgrep -x fio >/dev/null; do sleep 0.2; done; grep -q 'err= 0' /guest/fio.out && ! dmesg | grep -i 'I/O error'"; }
+
 # left_behind DEVICE-ID FILE: fails if a disk that is gone left a node in the store, or the daemon still holds its file
 # or a lock on it, or has more pages mapped or event channels bound than its connected disks account for.
 left_behind() {
