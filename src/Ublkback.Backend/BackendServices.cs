@@ -14,11 +14,11 @@ namespace Ublkback.Backend;
 /// <param name="Schemes">Opens images.</param>
 /// <param name="Kernel">Takes devices from the kernel's backend.</param>
 /// <param name="Grants">Bounds the pages of guests that stay mapped.</param>
-/// <param name="Handovers">Where a daemon leaves connected rings for the next.</param>
+/// <param name="Journals">What a daemon has in hand, for the next.</param>
 /// <param name="Logger">The log.</param>
 public sealed record BackendServices(
     XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, ImageSchemes Schemes,
-    KernelBlkback Kernel, GrantBudget Grants, HandoverDirectory Handovers, ILogger Logger)
+    KernelBlkback Kernel, GrantBudget Grants, JournalDirectory Journals, ILogger Logger)
 {
     /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>
     public const int MaxQueues = 16;
@@ -28,6 +28,9 @@ public sealed record BackendServices(
 
     /// <summary>Queues that are offered: one for each worker.</summary>
     public int OfferedQueues => Math.Min(Workers.Count, MaxQueues);
+
+    /// <summary>Held while a vbd serves requests of which daemons may have died, so that only one vbd does at a time.</summary>
+    internal SemaphoreSlim SuspectsTurn { get; } = new(1);
 
     /// <summary>Each worker's batch of grant copies.</summary>
     internal PerWorker<GrantCopyBatch> CopyBatches { get; } = new(() => new GrantCopyBatch(Hypervisor));

@@ -8,11 +8,12 @@ namespace Ublkback.Backend;
 /// <summary>What a <see cref="Blkif"/> is made of; it takes over what must be disposed.</summary>
 /// <param name="Domid">The frontend's domain.</param>
 /// <param name="Image">The image; the caller has taken a reference for the blkif.</param>
+/// <param name="Journal">What keeps what is in hand.</param>
 /// <param name="Queues">The queues, at least one.</param>
 /// <param name="Log">Where mishaps go.</param>
 /// <param name="OnActive">Called on a worker now and then while the guest uses the disk.</param>
 internal sealed record BlkifParts(
-    ushort Domid, SharedImage Image, IReadOnlyList<QueueParts> Queues, VbdLog Log, Action OnActive);
+    ushort Domid, SharedImage Image, VbdJournal Journal, IReadOnlyList<QueueParts> Queues, VbdLog Log, Action OnActive);
 
 /// <summary>What serves one queue.</summary>
 /// <param name="Worker">Serves the ring.</param>
@@ -35,6 +36,9 @@ internal sealed class Blkif : ReferenceCounted
     private readonly BlkifParts _parts;
     private readonly RingServer[] _servers;
     private readonly TaskCompletionSource _released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _recovered = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private volatile bool _isQuarantined;
+    private int _recovering; // rings with requests of a process before us
     private int _running; // rings that still take requests
     private int _listening; // rings whose event channels are listened to
 
@@ -43,6 +47,7 @@ internal sealed class Blkif : ReferenceCounted
     {
         _parts = parts;
         _servers = [.. parts.Queues.Select(queue => new RingServer(this, queue, batches))];
+        _recovering = _servers.Length;
         _running = _servers.Length;
         _listening = _servers.Length;
     }
@@ -71,9 +76,16 @@ internal sealed class Blkif : ReferenceCounted
         : _parts.Queues.Sum(queue => queue.Persistent!.Count);
 
     /// <summary>
-    /// For each queue, responses published since its ring was made; for the successor, once the interface is released.
+    /// Whether requests are answered with an error and never reach the image, because daemons have died of one.
     /// </summary>
-    public IReadOnlyList<uint> ResponseProducers => [.. _parts.Queues.Select(queue => queue.Ring.ResponseProducer)];
+    public bool IsQuarantined => _isQuarantined;
+
+    /// <summary>Whether requests are in hand that were so at two deaths.</summary>
+    public bool HasSuspects => _parts.Queues.Any(queue => queue.Ring.FindPending().Any(
+        entry => queue.Ring.Attempts(entry) >= RecoveredRequests.MaxAttemptsInCompany));
+
+    /// <summary>Ends when all that a process before us had in hand is answered, once serving has begun.</summary>
+    public Task Recovered => _recovered.Task;
 
     /// <summary>Begins to serve.</summary>
     public void Start() => OnEachWorker(server => server.Start());
@@ -90,6 +102,19 @@ internal sealed class Blkif : ReferenceCounted
             if (Interlocked.Decrement(ref _running) == 0) DropReference();
         });
         return _released.Task;
+    }
+
+    /// <summary>A ring has answered all that a process before us had in hand.</summary>
+    public void OnRecovered()
+    {
+        if (Interlocked.Decrement(ref _recovering) == 0) _recovered.SetResult();
+    }
+
+    /// <summary>Daemons have died of a request: none of this disk reaches its image any more.</summary>
+    public void Quarantine(in BlkifRequest request)
+    {
+        if (!_isQuarantined) Log.Quarantined(request);
+        _isQuarantined = true;
     }
 
     /// <inheritdoc/>
@@ -116,6 +141,7 @@ internal sealed class Blkif : ReferenceCounted
             queue.Mapping.Dispose();
         }
 
+        _parts.Journal.Dispose();
         _parts.Image.DropReference();
         _released.SetResult();
     }

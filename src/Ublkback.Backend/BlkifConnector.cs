@@ -9,29 +9,33 @@ namespace Ublkback.Backend;
 /// workers. Blocks, so on a helper thread.
 /// </summary>
 internal sealed class BlkifConnector(
-    BackendServices services, VbdAddress address, VbdLog log, VbdStatistics statistics, int firstWorker)
+    BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, VbdStatistics statistics,
+    int firstWorker)
 {
     private const int MaxBindAttempts = 100;
     private const int BindRetryDelayMs = 5;
     private const int FastBindAttempts = 3; // a failure of which is perhaps the kernel's backend being there
 
     /// <summary>
-    /// Connects. <paramref name="responseProducers"/> are the responses that a daemon before us has published, by queue.
+    /// Connects; goes on where a daemon before us ended, if there is a journal of these rings. With
+    /// <paramref name="mustGoOn"/> there must be one.
     /// </summary>
     /// <exception cref="LinuxException">A ring cannot be mapped, or an event channel not be bound.</exception>
-    /// <exception cref="FrontendException">A ring is not as the daemon before us left it.</exception>
+    /// <exception cref="JournalException">The rings cannot be served on with the journal there is.</exception>
     public async Task<Blkif> ConnectAsync(
-        SharedImage image, FrontendParameters frontend, IReadOnlyList<uint> responseProducers, Action onActive)
+        SharedImage image, FrontendParameters frontend, bool mustGoOn, Action onActive)
     {
         ReleaseFromKernel();
+        VbdJournal journal = OpenJournal(image, frontend, mustGoOn, out bool isFresh);
         List<QueueParts> queues = [];
         try
         {
             for (int i = 0; i < frontend.Queues.Count; i++)
-                queues.Add(await ConnectQueueAsync(i, image, frontend, responseProducers[i]).ConfigureAwait(false));
+                queues.Add(await ConnectQueueAsync(i, image, frontend, journal.Ring(i), isFresh).ConfigureAwait(false));
         }
         catch
         {
+            journal.Dispose();
             foreach (QueueParts queue in queues)
             {
                 queue.Channel.Dispose();
@@ -42,7 +46,7 @@ internal sealed class BlkifConnector(
         }
 
         image.AddReference();
-        return new Blkif(new BlkifParts(address.Domid, image, queues, log, onActive), services.CopyBatches);
+        return new Blkif(new BlkifParts(address.Domid, image, journal, queues, log, onActive), services.CopyBatches);
     }
 
     /// <summary>Takes the device from the kernel's xen-blkback, should that have it.</summary>
@@ -58,8 +62,20 @@ internal sealed class BlkifConnector(
         }
     }
 
+    private VbdJournal OpenJournal(SharedImage image, FrontendParameters frontend, bool mustGoOn, out bool isFresh)
+    {
+        JournalIdentity identity = new(
+            configuration.FrontendPath, configuration.SharingGroup, image.Image.Identity, frontend.Abi.Protocol, frontend.Queues);
+        VbdJournal? journal = services.Journals.Open(address);
+        string? difference = journal is null ? "there is no journal of it" : journal.Identity.DifferenceFrom(identity);
+        isFresh = difference is not null;
+        if (!isFresh) return journal!;
+        journal?.Dispose();
+        return mustGoOn ? throw new JournalException(difference!) : services.Journals.Create(address, identity);
+    }
+
     private async Task<QueueParts> ConnectQueueAsync(
-        int number, SharedImage image, FrontendParameters frontend, uint responseProducer)
+        int number, SharedImage image, FrontendParameters frontend, RingJournal journal, bool isFresh)
     {
         FrontendQueue queue = frontend.Queues[number];
         IGrantMapping mapping = services.Hypervisor.MapGrants(address.Domid, [.. queue.RingReferences]);
@@ -67,9 +83,10 @@ internal sealed class BlkifConnector(
         try
         {
             channel = await BindAsync(queue.EventChannel).ConfigureAwait(false);
-            BackRing ring = new(mapping.Address, frontend.RingPageOrder, frontend.Abi, responseProducer);
-            if (responseProducer != 0 && ring.SharedResponseProducer != responseProducer)
-                throw new FrontendException("the ring's response index was changed while no daemon served it");
+            BackRing ring = isFresh
+                ? BackRing.Create(mapping.Address, frontend.RingPageOrder, frontend.Abi, journal)
+                : BackRing.Recover(mapping.Address, frontend.RingPageOrder, frontend.Abi, journal)
+                    ?? throw new JournalException("the ring's response index was changed while no daemon served it");
             int worker = firstWorker + (image.Image.AllowsManyWorkers ? number : 0);
             return new QueueParts(
                 services.Workers[worker % services.Workers.Count], mapping, channel, ring,

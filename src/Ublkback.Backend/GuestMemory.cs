@@ -15,6 +15,9 @@ internal sealed class GuestMemory(ushort domid, PerWorker<GrantCopyBatch> batche
 
     private GrantCopyBatch Batch => _batch ??= batches.Current;
 
+    /// <summary>Number of the batch that is being gathered.</summary>
+    public int BatchNumber { get; private set; }
+
     /// <summary>Begins to fetch an indirect request's segments into its page for them.</summary>
     public void FetchSegments(RingRequest request) => Fetch(
         request, new BlkifSegment(request.Wire.DescriptorReference, 0, 0),
@@ -49,7 +52,11 @@ internal sealed class GuestMemory(ushort domid, PerWorker<GrantCopyBatch> batche
     }
 
     /// <summary>Ends all that was begun; requests whose data could not be carried know it then.</summary>
-    public void Complete() => Batch.Make();
+    public void Complete()
+    {
+        Batch.Make();
+        BatchNumber++;
+    }
 
     private void Fetch(RingRequest request, BlkifSegment segment, nint address, int length)
     {

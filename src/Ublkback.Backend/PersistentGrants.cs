@@ -49,8 +49,18 @@ internal sealed class PersistentGrants : IDisposable
     /// <summary>Finds the address of a granted page.</summary>
     public bool TryFind(uint gref, out nint address) => _pages.TryGetValue(gref, out address);
 
-    /// <summary>Remembers a page to be mapped, unless it is or there is no room for it.</summary>
-    public void Want(uint gref)
+    /// <summary>Remembers a request's pages to be mapped, once, as soon as its segments are known.</summary>
+    public void Want(RingRequest request)
+    {
+        bool isIndirect = request.Wire.Operation == BlkifOperation.Indirect;
+        if (request.IsMapped || (isIndirect && !request.IsChecked)) return;
+        request.IsMapped = true;
+        foreach (BlkifSegment segment in request.Segments) Want(segment.Gref);
+        if (isIndirect) Want(request.Wire.DescriptorReference);
+    }
+
+    // Unless the page is mapped or there is no room for it.
+    private void Want(uint gref)
     {
         if (_failures >= MaxFailures || _pages.ContainsKey(gref)) return;
         if (_wanted.Count >= MaxPagesPerCall || _pages.Count + _wanted.Count >= MaxPagesPerRing) return;

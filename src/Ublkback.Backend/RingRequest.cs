@@ -27,17 +27,24 @@ internal sealed class RingRequest : BlockRequest
     private BlockOperation[] _steps = ReadSteps;
     private int _step;
 
-    public RingRequest(RingServer server)
+    public RingRequest(RingServer server, int entry)
     {
         _server = server;
+        Entry = entry;
         _onCompleted = () => OnStepDone(_awaiter.GetResult());
     }
+
+    /// <summary>Its entry in the ring's journal.</summary>
+    public int Entry { get; }
 
     /// <summary>The slot, as it was copied.</summary>
     public BlkifRequest Wire;
 
     /// <summary>Where mishaps go.</summary>
     public VbdLog Log => _server.Log;
+
+    /// <summary>Whether a process before us had it in hand.</summary>
+    public bool IsRecovered { get; set; }
 
     /// <summary>When it was dequeued, in ticks of the stopwatch.</summary>
     public long StartedAt { get; set; }

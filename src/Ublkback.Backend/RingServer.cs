@@ -34,20 +34,15 @@ internal sealed class RingServer : IPolledWork
     private readonly IEventChannel _channel;
     private readonly EventPort _port;
     private readonly GuestMemory _memory;
-    private readonly PersistentGrants? _persistent;
-    private readonly RequestOrder _order;
+    private readonly WaitingRequests _waiting;
     private readonly PollWindow _pollWindow = new();
-    private readonly Action _onMapped;
+    private readonly RecoveredRequests _recovered;
+    private readonly RingRequest[] _records; // one for each entry of the journal
     private readonly Stack<RingRequest> _free = new();
-    private readonly Queue<RingRequest> _waiting = new(); // dequeued; not yet started
     private readonly Queue<RingRequest> _finished = new();
     private readonly List<RingRequest> _answering = new(MaxRequestsPerTurn);
-    private readonly List<RingRequest> _starting = new(MaxRequestsPerTurn);
-    private int _startedBytes; // in this turn
     private long _sizeCheckedAt;
     private bool _isPolled;
-    private int _batchNumber; // of the batch of copies that is being gathered
-    private Obstacle _obstacle;
     private bool _isStopped; // takes nothing more
     private bool _isBroken; // the guest's indices make no sense
 
@@ -57,13 +52,17 @@ internal sealed class RingServer : IPolledWork
         _worker = parts.Worker;
         _ring = parts.Ring;
         _channel = parts.Channel;
-        _persistent = parts.Persistent;
         Statistics = parts.Statistics;
         _memory = new GuestMemory(blkif.Domid, batches, parts.Persistent);
-        _order = new RequestOrder(_ring.SlotCount);
+        _waiting = new WaitingRequests(this, blkif, _worker, _memory, parts.Persistent, _ring.SlotCount);
         _port = new EventPort(_worker, _channel, () => _worker.Schedule(this));
-        _onMapped = OnMapped;
-        for (int i = 0; i < _ring.SlotCount; i++) _free.Push(new RingRequest(this));
+        _recovered = new RecoveredRequests(_ring);
+        _records = new RingRequest[_ring.SlotCount];
+        for (int entry = 0; entry < _records.Length; entry++)
+        {
+            _records[entry] = new RingRequest(this, entry);
+            if (!_recovered.Holds(entry)) _free.Push(_records[entry]);
+        }
     }
 
     /// <inheritdoc/>
@@ -77,6 +76,9 @@ internal sealed class RingServer : IPolledWork
 
     private QueueStatistics Statistics { get; }
 
+    // Requests taken and not answered.
+    private int InHand => _ring.SlotCount - _free.Count - _recovered.Count;
+
     /// <summary>Begins to serve: looks at the ring whether or not an event comes. On the worker.</summary>
     public void Start()
     {
@@ -84,12 +86,17 @@ internal sealed class RingServer : IPolledWork
         // The frontend may wait for an answer that an earlier server published without a notification.
         _channel.Notify();
         _worker.Schedule(this);
+        if (_recovered.Count == 0) _blkif.OnRecovered();
     }
 
     /// <summary>
     /// Takes no further requests; those in hand, also those that wait, are served to their end. On the worker.
     /// </summary>
-    public void Stop() => _isStopped = true;
+    public void Stop()
+    {
+        _isStopped = true;
+        foreach (RingRequest record in _records) _ring.Forgive(record.Entry);
+    }
 
     /// <summary>Ends listening when nothing is in hand any more; the action then runs on the worker.</summary>
     public void StopListening(Action onStopped) => _port.Stop(onStopped);
@@ -108,14 +115,13 @@ internal sealed class RingServer : IPolledWork
     /// <summary>One turn.</summary>
     public void Run()
     {
-        _startedBytes = 0;
-        _starting.Clear();
         GatherFinished();
         TakeFromRing();
-        AdmitWaiting();
-        CompleteCopies();
+        _waiting.BeginTurn();
+        _waiting.Admit();
+        _memory.Complete();
         Answer();
-        if (AdmitWaiting()) CompleteCopies(); // those whose segments came with the batch
+        if (_waiting.Admit()) _memory.Complete(); // those whose segments came with the batch
         StartAdmitted();
         Continue();
     }
@@ -123,7 +129,7 @@ internal sealed class RingServer : IPolledWork
     /// <summary>The image has ended a request.</summary>
     public void OnHandled(RingRequest request, BlockStatus status)
     {
-        _order.Remove(request);
+        _waiting.OnHandled(request);
         Finish(request, status switch
         {
             BlockStatus.Okay => BlkifStatus.Okay,
@@ -132,19 +138,20 @@ internal sealed class RingServer : IPolledWork
         });
     }
 
-    private void Finish(RingRequest request, BlkifStatus status)
-    {
-        request.Status = status;
-        _finished.Enqueue(request);
-        _worker.Schedule(this);
-    }
-
-    private void Refuse(RingRequest request, RequestFault fault)
+    /// <summary>The guest made a request wrong, so it never reaches the image.</summary>
+    public void Refuse(RingRequest request, RequestFault fault)
     {
         request.IsRefused = true;
         Statistics.Refused++;
         Log.Refused(request.Wire, fault);
         Finish(request, fault == RequestFault.UnknownOperation ? BlkifStatus.NotSupported : BlkifStatus.Error);
+    }
+
+    private void Finish(RingRequest request, BlkifStatus status)
+    {
+        request.Status = status;
+        _finished.Enqueue(request);
+        _worker.Schedule(this);
     }
 
     private void GatherFinished()
@@ -167,6 +174,12 @@ internal sealed class RingServer : IPolledWork
     private void TakeFromRing()
     {
         if (_isStopped || _isBroken || _waiting.Count > 0) return;
+        if (_recovered.Count > 0)
+        {
+            TakeRecovered();
+            return;
+        }
+
         int count = _ring.CountWaiting();
         if (count < 0)
         {
@@ -180,15 +193,38 @@ internal sealed class RingServer : IPolledWork
         CheckSize(now);
         _pollWindow.OnBusy(now);
         count = Math.Min(count, MaxRequestsPerTurn);
-        while (count-- > 0 && _free.TryPop(out RingRequest? request)) Take(request, now);
+        while (count-- > 0 && _free.TryPop(out RingRequest? request))
+        {
+            _ring.Take(request.Entry, out request.Wire);
+            Accept(request, now);
+        }
     }
 
-    private void Take(RingRequest request, long now)
+    // What a process before us had in hand comes first.
+    private void TakeRecovered()
     {
-        _ring.Take(out request.Wire);
+        long now = Stopwatch.GetTimestamp();
+        while (_recovered.TryNext(InHand, out int entry))
+        {
+            RingRequest request = _records[entry];
+            _ring.Retake(entry, out request.Wire);
+            request.IsRecovered = true;
+            if (_ring.Attempts(entry) > RecoveredRequests.MaxAttempts) _blkif.Quarantine(request.Wire);
+            Accept(request, now);
+        }
+    }
+
+    private void Accept(RingRequest request, long now)
+    {
         _blkif.AddReference();
         Statistics.InFlight++;
         request.Reset(now);
+        if (_blkif.IsQuarantined)
+        {
+            Finish(request, BlkifStatus.Error);
+            return;
+        }
+
         RequestFault fault = RequestCheck.CheckSlot(request.Wire, Image.Geometry, out int segmentCount);
         if (fault != RequestFault.None)
         {
@@ -197,105 +233,7 @@ internal sealed class RingServer : IPolledWork
         }
 
         request.SegmentCount = segmentCount;
-        if (request.Wire.Operation == BlkifOperation.Indirect) _ = TryFetchSegments(request);
-        _waiting.Enqueue(request);
-    }
-
-    // Gives what waits, in order, all that it needs to start, as far as that is possible now; true when anything was begun.
-    private bool AdmitWaiting()
-    {
-        bool hasBegun = false;
-        _obstacle = Obstacle.None;
-        while (_waiting.TryPeek(out RingRequest? request))
-        {
-            if (_startedBytes >= MaxBytesPerTurn) _obstacle = Obstacle.NextTurn;
-            else if (!HasSegments(request)) hasBegun |= _obstacle == Obstacle.NextTurn;
-            else if (IsRefused(request)) continue;
-            else if (!_order.MayStart(request)) _obstacle = Obstacle.Others;
-            else if (IsBeingMapped(request)) _obstacle = Obstacle.Others;
-            else if (!HasBuffer(request)) _obstacle = Obstacle.Others;
-            if (_obstacle != Obstacle.None) break;
-
-            _ = _waiting.Dequeue();
-            if (request.Wire.InnerOperation != BlkifOperation.Read && request.ByteCount > 0) _memory.FetchData(request);
-            _startedBytes += request.ByteCount;
-            _order.Add(request);
-            _starting.Add(request);
-            hasBegun = true;
-        }
-
-        return hasBegun;
-    }
-
-    // An indirect request's segments come with a batch of copies. Without them, sets the obstacle.
-    private bool HasSegments(RingRequest request)
-    {
-        if (request.Wire.Operation != BlkifOperation.Indirect) return true;
-        if (!request.SegmentPage.IsEmpty)
-        {
-            if (request.SegmentsCameWith != _batchNumber) return true;
-            _obstacle = Obstacle.NextTurn;
-            return false;
-        }
-
-        _obstacle = TryFetchSegments(request) ? Obstacle.NextTurn : Obstacle.Others;
-        return false;
-    }
-
-    private bool TryFetchSegments(RingRequest request)
-    {
-        if (!_worker.Descriptions.TryRent(this, BlkifConstants.PageSize, out Memory<byte> page)) return false;
-        request.SegmentPage = page;
-        request.SegmentsCameWith = _batchNumber;
-        _memory.FetchSegments(request);
-        return true;
-    }
-
-    private bool IsRefused(RingRequest request)
-    {
-        if (request.IsChecked) return false;
-        long length = 0;
-        RequestFault fault = request.HasFailedCopy
-            ? RequestFault.NoDescriptors
-            : RequestCheck.CheckRange(request.Wire, request.Segments, Image.Geometry, out length);
-        request.IsChecked = true;
-        request.Length = length;
-        if (fault == RequestFault.None) return false;
-        Refuse(_waiting.Dequeue(), fault);
-        return true;
-    }
-
-    // Whether the request must wait until pages that its frontend keeps granted are mapped.
-    private bool IsBeingMapped(RingRequest request)
-    {
-        if (_persistent is null) return false;
-        if (_persistent.IsMapping) return true;
-        if (request.IsMapped) return false;
-        foreach (RingRequest waiting in _waiting)
-        {
-            if (waiting.IsMapped || (waiting.Wire.Operation == BlkifOperation.Indirect && !waiting.IsChecked)) continue;
-            waiting.IsMapped = true;
-            foreach (BlkifSegment segment in waiting.Segments) _persistent.Want(segment.Gref);
-            if (waiting.Wire.Operation == BlkifOperation.Indirect) _persistent.Want(waiting.Wire.DescriptorReference);
-        }
-
-        if (!_persistent.TryMapWanted(_worker, _onMapped)) return false;
-        _blkif.AddReference(); // for the helper
-        return true;
-    }
-
-    private void OnMapped()
-    {
-        _worker.Schedule(this);
-        _blkif.DropReference();
-    }
-
-    private bool HasBuffer(RingRequest request)
-    {
-        if (request.ByteCount == 0) return true;
-        if (!_worker.Buffers.TryRent(this, request.ByteCount, out Memory<byte> buffer)) return false;
-        request.Buffer = buffer;
-        return true;
+        _waiting.Add(request);
     }
 
     private void Answer()
@@ -311,13 +249,20 @@ internal sealed class RingServer : IPolledWork
                     request.Status == BlkifStatus.Okay, request.Length * BlockRequest.SectorSize, now - request.StartedAt);
             }
 
-            _ring.Put(new BlkifResponse(request.Wire.Id, request.Wire.InnerOperation, request.Status));
+            if (request.IsRecovered) OnRecoveredAnswered(request);
+            _ring.Put(request.Entry, new BlkifResponse(request.Wire.Id, request.Wire.InnerOperation, request.Status));
             Free(request);
         }
 
         Statistics.InFlight -= _answering.Count;
         if (_ring.Publish()) _channel.Notify();
         foreach (RingRequest _ in _answering) _blkif.DropReference();
+    }
+
+    private void OnRecoveredAnswered(RingRequest request)
+    {
+        request.IsRecovered = false;
+        if (_recovered.CountAnswer()) _blkif.OnRecovered();
     }
 
     private void Free(RingRequest request)
@@ -329,16 +274,11 @@ internal sealed class RingServer : IPolledWork
         _free.Push(request);
     }
 
-    private void CompleteCopies()
-    {
-        _memory.Complete();
-        _batchNumber++;
-    }
-
     private void StartAdmitted()
     {
-        foreach (RingRequest request in _starting)
+        foreach (RingRequest request in _waiting.Admitted)
         {
+            KillPoint.ReachSector(request.First);
             if (request.HasFailedCopy) OnHandled(request, BlockStatus.IoError);
             else request.Start(Image);
         }
@@ -350,12 +290,18 @@ internal sealed class RingServer : IPolledWork
         if (_waiting.Count > 0)
         {
             // Otherwise what it waits for brings the next turn.
-            if (_obstacle == Obstacle.NextTurn) _worker.Schedule(this);
+            if (_waiting.Obstacle == Obstacle.NextTurn) _worker.Schedule(this);
             return;
         }
 
         if (_isStopped || _isBroken) return;
-        if (_free.Count == 0) return; // an answer frees a record and schedules the next turn
+        if (_recovered.Count > 0)
+        {
+            if (InHand == 0) _worker.Schedule(this); // otherwise an answer brings the turn of the next
+            return;
+        }
+
+        if (_free.Count == 0) return; // likewise
         if (_ring.CountWaiting() != 0)
         {
             _worker.Schedule(this);
@@ -381,18 +327,5 @@ internal sealed class RingServer : IPolledWork
         if (now - _sizeCheckedAt < SizeCheckInterval) return;
         _sizeCheckedAt = now;
         _blkif.OnActive();
-    }
-
-    /// <summary>Why the first request that waits cannot start.</summary>
-    private enum Obstacle
-    {
-        /// <summary>It can.</summary>
-        None,
-
-        /// <summary>Nothing but the end of this turn.</summary>
-        NextTurn,
-
-        /// <summary>A buffer, another request or a mapping, which brings a turn when it is there.</summary>
-        Others,
     }
 }

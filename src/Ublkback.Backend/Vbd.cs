@@ -1,4 +1,5 @@
 using System.Threading.Channels;
+using Ublkback.Blkif;
 using Ublkback.Block;
 using Ublkback.Linux;
 using Ublkback.XenStore;
@@ -13,6 +14,9 @@ namespace Ublkback.Backend;
 public sealed class Vbd
 #pragma warning restore CA1001
 {
+    private static readonly TimeSpan AttachRetryDelay = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan SuspectsPatience = TimeSpan.FromSeconds(10);
+
     private readonly BackendServices _services;
     private readonly VbdConfiguration _configuration;
     private readonly VbdLog _log;
@@ -25,12 +29,11 @@ public sealed class Vbd
         Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
 
     private Blkif? _blkif;
-    private FrontendParameters? _parameters;
     private XenbusState? _backend;
     private XenbusState? _frontend;
     private bool _isOffered;
     private bool _wasOffered;
-    private bool _hasFailed;
+    private volatile bool _hasFailed;
     private TaskCompletionSource? _measurement; // asked for, not yet begun
 
     /// <summary>
@@ -44,7 +47,7 @@ public sealed class Vbd
         _path = $"{services.Home}/{address.RelativePath}";
         _log = new VbdLog(services.Logger, address);
         _image = new VbdImage(services, address, configuration, _log);
-        _connector = new BlkifConnector(services, address, _log, Statistics, firstWorker);
+        _connector = new BlkifConnector(services, address, configuration, _log, Statistics, firstWorker);
     }
 
     /// <summary>Which vbd it is.</summary>
@@ -187,6 +190,7 @@ public sealed class Vbd
     private async Task OfferAsync()
     {
         _connector.ReleaseFromKernel();
+        if (_frontend is XenbusState.Initialising or XenbusState.InitWait) _services.Journals.Remove(Address); // no rings yet
         _ = ForgivingAsync(_image.OpenAsync); // told by the hotplug request or at Connect
         await SwitchAsync(XenbusState.InitWait, VbdNodes.Offer(_services.OfferedQueues)).ConfigureAwait(false);
         _isOffered = true;
@@ -200,7 +204,8 @@ public sealed class Vbd
         try
         {
             FrontendParameters parameters = await ReadFrontendAsync().ConfigureAwait(false);
-            await ServeAsync(parameters, new uint[parameters.Queues.Count]).ConfigureAwait(false);
+            // A daemon before us may have begun to serve and died before it said so.
+            await ServeAsync(parameters, mustGoOn: false).ConfigureAwait(false);
             _log.Connected(parameters);
         }
         catch (Exception failure) when (IsExpected(failure))
@@ -218,40 +223,54 @@ public sealed class Vbd
         try
         {
             FrontendParameters parameters = await ReadFrontendAsync().ConfigureAwait(false);
-            Handover? handover = _services.Handovers.Read(Address);
-            if (handover is null || !handover.Fits(_configuration.FrontendPath, parameters))
-            {
-                _hasFailed = true;
-                _log.Orphaned();
-                return;
-            }
-
-            await ServeAsync(parameters, handover.ResponseProducers).ConfigureAwait(false);
-            _services.Handovers.Remove(Address);
+            await ServeAsync(parameters, mustGoOn: true).ConfigureAwait(false);
             _log.Attached(parameters.Queues.Count);
+        }
+        catch (Exception failure) when (failure is TargetException or LinuxException)
+        {
+            _hasFailed = true;
+            _log.TakeOverDelayed(failure.Message);
+            _ = TryAgainAsync();
         }
         catch (Exception failure) when (IsExpected(failure))
         {
             _hasFailed = true;
-            _log.Fatal($"cannot be taken over: {failure.Message}; mend it and restart the daemon");
+            _log.NotTakenOver(failure.Message);
         }
     }
 
+    private async Task TryAgainAsync()
+    {
+        await Task.Delay(AttachRetryDelay).ConfigureAwait(false);
+        _hasFailed = false;
+        Wake();
+    }
+
     private static bool IsExpected(Exception failure) =>
-        failure is TargetException or FrontendException or LinuxException;
+        failure is TargetException or FrontendException or LinuxException or JournalException;
 
     private Task<FrontendParameters> ReadFrontendAsync() =>
         FrontendParameters.ReadAsync(_services.Store, _configuration.FrontendPath, _services.OfferedQueues);
 
-    private async Task ServeAsync(FrontendParameters parameters, IReadOnlyList<uint> responseProducers)
+    private async Task ServeAsync(FrontendParameters parameters, bool mustGoOn)
     {
         SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
         Blkif blkif = await Task.Run(() => _connector.ConnectAsync(
-            image, parameters, responseProducers, () => _ = MeasureAsync())).ConfigureAwait(false);
+            image, parameters, mustGoOn, () => _ = MeasureAsync())).ConfigureAwait(false);
+        if (blkif.HasSuspects) await TakeSuspectsTurnAsync(blkif).ConfigureAwait(false);
         _blkif = blkif;
-        _parameters = parameters;
         blkif.Start();
+        KillPoint.Reach("Served");
         await SwitchAsync(XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
+        KillPoint.Reach("Connected");
+    }
+
+    // Bounded, since an image that is stalled must not keep the others waiting.
+    private async Task TakeSuspectsTurnAsync(Blkif blkif)
+    {
+        if (!await _services.SuspectsTurn.WaitAsync(SuspectsPatience).ConfigureAwait(false)) return;
+        _ = Task.WhenAny(blkif.Recovered, Task.Delay(SuspectsPatience))
+            .ContinueWith(_ => _services.SuspectsTurn.Release(), TaskScheduler.Default);
     }
 
     private async Task ReclaimAsync()
@@ -264,6 +283,8 @@ public sealed class Vbd
     private async Task DisconnectAsync()
     {
         await CloseBlkifAsync().ConfigureAwait(false);
+        KillPoint.Reach("Disconnected");
+        _services.Journals.Remove(Address);
         _isOffered = false;
         bool stays = await _services.Store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
         if (!stays) await _image.CloseAsync().ConfigureAwait(false);
@@ -275,18 +296,16 @@ public sealed class Vbd
     {
         await CloseBlkifAsync().ConfigureAwait(false);
         await _image.CloseAsync().ConfigureAwait(false);
-        _services.Handovers.Remove(Address);
+        _services.Journals.Remove(Address);
         await _services.Store.RemoveAsync(ErrorDirectory).ConfigureAwait(false);
         _log.Gone();
     }
 
     private async Task DetachAsync()
     {
-        if (_blkif is Blkif blkif && _parameters is FrontendParameters parameters)
+        if (_blkif is not null)
         {
             await CloseBlkifAsync().ConfigureAwait(false);
-            _services.Handovers.Put(Address, new Handover(
-                _configuration.FrontendPath, parameters.Abi.Protocol, parameters.Queues, blkif.ResponseProducers));
             _log.Detached();
         }
 

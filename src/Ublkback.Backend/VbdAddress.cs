@@ -17,6 +17,9 @@ public readonly record struct VbdAddress(string Kind, ushort Domid, int DeviceId
     /// <summary>Name of the kernel's xenbus device.</summary>
     public string KernelName => string.Create(CultureInfo.InvariantCulture, $"{Kind}-{Domid}-{DeviceId}");
 
+    /// <summary>A number that no other disk on this host has.</summary>
+    public long DiskId => ((long)Domid << 32) | (uint)DeviceId;
+
     /// <summary>Reads "vbd/1/51712", perhaps with more below it.</summary>
     public static bool TryParse(string path, out VbdAddress address)
     {

@@ -27,6 +27,7 @@ public sealed class VbdDirectory(BackendServices services)
     public async Task RunAsync(CancellationToken cancellation)
     {
         await LoadKernelBackendAsync().ConfigureAwait(false);
+        services.Journals.KeepOnly(await ListAsync().ConfigureAwait(false));
         List<XenStoreWatch> watches = [];
         foreach (string kind in VbdAddress.Kinds)
             watches.Add(await services.Store.WatchAsync($"{services.Home}/backend/{kind}").ConfigureAwait(false));

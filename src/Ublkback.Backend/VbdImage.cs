@@ -56,7 +56,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         try
         {
             ImageOpening opening = new(
-                $"domain {address.Domid} as {address.DeviceName}", configuration.IsReadOnly,
+                $"domain {address.Domid} as {address.DeviceName}", address.DiskId, configuration.IsReadOnly,
                 configuration.AllowsDiscard, configuration.SharingGroup, log.ImageFailed);
             IBlockImage image = services.Schemes.Open(TargetOf(configuration), opening);
             log.ImageOpened(

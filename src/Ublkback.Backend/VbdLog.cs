@@ -40,7 +40,12 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
         if (_reconnects.TryPass(out _)) Disconnected(logger, _vbd);
     }
 
-    internal void Orphaned() => Orphaned(logger, _vbd);
+    internal void NotTakenOver(string reason) => NotTakenOver(logger, _vbd, reason);
+
+    internal void TakeOverDelayed(string reason) => Limited($"cannot be taken over yet, the guest waits: {reason}");
+
+    internal void Quarantined(in BlkifRequest request) =>
+        Quarantined(logger, _vbd, request.Operation, request.SegmentCount, request.Sector);
 
     internal void ReleasedFromKernel() => ReleasedFromKernel(logger, _vbd);
 
@@ -108,8 +113,12 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: disconnected")]
     private static partial void Disconnected(ILogger logger, string vbd);
 
-    [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: connected to a daemon that ended without detaching; what it had in hand is unknown, so the disk stays as it is: detach it, or restart the guest")]
-    private static partial void Orphaned(ILogger logger, string vbd);
+    [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: connected to an earlier daemon and cannot be taken over: {Reason}; the disk stays as it is: mend that and restart the daemon, or detach the disk")]
+    private static partial void NotTakenOver(ILogger logger, string vbd, string reason);
+
+    [LoggerMessage(Level = LogLevel.Critical, Message = "{Vbd}: quarantined, since daemons have died of a request again and again ({Operation} of {Segments} segments at sector {Sector}): it and all others of this disk are answered with an error until the disk is attached again or the daemon restarted; please report this")]
+    private static partial void Quarantined(
+        ILogger logger, string vbd, BlkifOperation operation, byte segments, ulong sector);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: released from the kernel's xen-blkback")]
     private static partial void ReleasedFromKernel(ILogger logger, string vbd);

@@ -4,43 +4,78 @@ namespace Ublkback.Blkif;
 
 /// <summary>
 /// The backend's end of a ring. Each slot is copied out once, so what was checked cannot change; the indices that
-/// decide are private, and the shared ones are only told to the guest or read with suspicion. One thread at a time.
+/// decide are private, and the shared ones are only told to the guest or read with suspicion. The copies are the journal, in
+/// which a successor finds what it must answer. One thread at a time.
 /// </summary>
 public sealed unsafe class BackRing
 {
     private readonly SharedRing _shared;
     private readonly BlkifAbi _abi;
+    private readonly RingJournal _journal;
     private uint _requestConsumer;
-    private uint _responseProducer; // written responses, perhaps not yet published
-    private uint _published;
+    private ulong _written; // responses, perhaps not yet published
+    private ulong _published;
 
-    /// <summary>Attaches to a ring of 2^order mapped pages, at the state of a fresh ring.</summary>
-    public BackRing(nint address, int ringPageOrder, BlkifAbi abi)
-        : this(address, ringPageOrder, abi, responseProducer: 0)
-    {
-    }
-
-    /// <summary>
-    /// Attaches to a ring that another process served, all of whose consumed requests were answered and published;
-    /// <paramref name="responseProducer"/> is the number of those responses.
-    /// </summary>
-    public BackRing(nint address, int ringPageOrder, BlkifAbi abi, uint responseProducer)
+    private BackRing(nint address, int ringPageOrder, BlkifAbi abi, RingJournal journal)
     {
         _abi = abi;
         _shared = new SharedRing(address, BlkifConstants.SlotCount(ringPageOrder), abi);
-        _requestConsumer = responseProducer;
-        _responseProducer = responseProducer;
-        _published = responseProducer;
+        _journal = journal;
+    }
+
+    /// <summary>Attaches to a fresh ring of 2^order mapped pages and makes the journal speak of it.</summary>
+    public static BackRing Create(nint address, int ringPageOrder, BlkifAbi abi, RingJournal journal)
+    {
+        journal.Clear();
+        return new BackRing(address, ringPageOrder, abi, journal);
+    }
+
+    /// <summary>
+    /// Attaches to a ring that another process served until it died: finishes what that was about to publish, and publishes
+    /// answers that it did not come to. What it left without an answer is in <see cref="FindPending"/>. Null: the ring's
+    /// response index is none that the journal knows, so the guest has written it.
+    /// </summary>
+    public static BackRing? Recover(nint address, int ringPageOrder, BlkifAbi abi, RingJournal journal)
+    {
+        BackRing ring = new(address, ringPageOrder, abi, journal);
+        uint shown = Volatile.Read(ref ring._shared.ResponseProducer);
+        if (shown == (uint)journal.Intended) journal.Published = journal.Intended;
+        else if (shown != (uint)journal.Published) return null;
+        KillPoint.Reach(nameof(Recover));
+
+        ring._written = ring._published = journal.Published;
+        ring._requestConsumer = (uint)journal.Published;
+        for (int entry = 0; entry < ring.SlotCount; entry++)
+        {
+            if (journal.IsPending(entry) || journal.IsAnswered(entry)) ring._requestConsumer++;
+        }
+
+        for (int entry = 0; entry < ring.SlotCount; entry++)
+        {
+            if (!journal.IsAnswered(entry)) continue;
+            ring.Parse(entry, out BlkifRequest request);
+            ring.Put(entry, new BlkifResponse(request.Id, request.InnerOperation, journal.Status(entry)));
+        }
+
+        ring.Publish();
+        return ring;
     }
 
     /// <summary>Slots in the ring, and so the most requests in flight.</summary>
     public int SlotCount => _shared.SlotCount;
 
-    /// <summary>Responses written since the ring was made, modulo 2^32.</summary>
-    public uint ResponseProducer => _responseProducer;
+    /// <summary>The entries of requests that were taken and not answered, in the order of the ring.</summary>
+    public IReadOnlyList<int> FindPending()
+    {
+        List<int> pending = [];
+        for (int entry = 0; entry < SlotCount; entry++)
+        {
+            if (_journal.IsPending(entry)) pending.Add(entry);
+        }
 
-    /// <summary>What <c>rsp_prod</c> is in the shared page; the guest can write it.</summary>
-    public uint SharedResponseProducer => Volatile.Read(ref _shared.ResponseProducer);
+        pending.Sort((one, other) => (int)(_journal.RequestIndex(one) - _journal.RequestIndex(other)));
+        return pending;
+    }
 
     /// <summary>
     /// How many requests wait. Negative: the guest claims more than its ring can hold, so the ring must not be served
@@ -50,48 +85,67 @@ public sealed unsafe class BackRing
     {
         // Slots are read only after the index that covers them.
         uint producer = Volatile.Read(ref _shared.RequestProducer);
-        return producer - _responseProducer > (uint)SlotCount ? -1 : (int)(producer - _requestConsumer);
+        return producer - (uint)_written > (uint)SlotCount ? -1 : (int)(producer - _requestConsumer);
     }
 
-    /// <summary>Copies the next waiting request. <see cref="CountWaiting"/> must have said that there is one.</summary>
-    public void Take(out BlkifRequest request)
+    /// <summary>
+    /// Copies the next waiting request into a free entry of the journal. <see cref="CountWaiting"/> must have said that there
+    /// is one.
+    /// </summary>
+    public void Take(int entry, out BlkifRequest request)
     {
-        byte* copy = stackalloc byte[128];
-        Unsafe.CopyBlockUnaligned(copy, _shared.Slot(_requestConsumer), (uint)_abi.RequestSize);
+        Unsafe.CopyBlockUnaligned(_journal.Slot(entry), _shared.Slot(_requestConsumer), (uint)_abi.RequestSize);
+        _journal.Take(entry, _requestConsumer);
         _requestConsumer++;
-
-        request.Operation = (BlkifOperation)copy[BlkifAbi.OperationOffset];
-        request.SegmentCount = copy[BlkifAbi.SegmentCountOffset];
-        request.Handle = Unsafe.ReadUnaligned<ushort>(copy + BlkifAbi.HandleOffset);
-        request.Id = Unsafe.ReadUnaligned<ulong>(copy + _abi.IdOffset);
-        request.Sector = Unsafe.ReadUnaligned<ulong>(copy + _abi.SectorOffset);
-        request.Segments = Unsafe.ReadUnaligned<BlkifSegments>(copy + _abi.SegmentsOffset);
-        request.DescriptorReference = Unsafe.ReadUnaligned<uint>(copy + _abi.DescriptorsOffset);
-        request.DiscardSectorCount = Unsafe.ReadUnaligned<ulong>(copy + _abi.DiscardCountOffset);
+        Parse(entry, out request);
     }
 
-    /// <summary>Writes a response into the next slot; the guest sees it after <see cref="Publish"/>.</summary>
-    public void Put(in BlkifResponse response)
+    /// <summary>Takes again what a process before us took.</summary>
+    public void Retake(int entry, out BlkifRequest request)
     {
+        _journal.Attempts(entry)++;
+        KillPoint.Reach(nameof(Retake));
+        Parse(entry, out request);
+    }
+
+    /// <summary>How many processes have had the request of an entry in hand, this one included.</summary>
+    public int Attempts(int entry) => _journal.Attempts(entry);
+
+    /// <summary>Does not hold it against the request of an entry, if it is in hand, that this process ends now.</summary>
+    public void Forgive(int entry) => _journal.Attempts(entry) = 1;
+
+    /// <summary>
+    /// Answers the request of an entry: writes the response into the next slot, where the guest sees it after
+    /// <see cref="Publish"/>. Until then the entry must not be used again.
+    /// </summary>
+    public void Put(int entry, in BlkifResponse response)
+    {
+        _journal.Answer(entry, _written + 1, response.Status);
         // The whole response is written, so nothing of ours leaks through its padding.
-        byte* slot = _shared.Slot(_responseProducer);
+        byte* slot = _shared.Slot((uint)_written);
         Unsafe.InitBlockUnaligned(slot, 0, (uint)_abi.ResponseSize);
         Unsafe.WriteUnaligned(slot, response.Id);
         slot[BlkifAbi.ResponseOperationOffset] = (byte)response.Operation;
         Unsafe.WriteUnaligned(slot + BlkifAbi.ResponseStatusOffset, (short)response.Status);
-        _responseProducer++;
+        _written++;
+        KillPoint.Reach(nameof(Put));
     }
 
     /// <summary>Shows all written responses to the guest; true when it wants to be notified.</summary>
     public bool Publish()
     {
-        uint previous = _published;
+        uint previous = (uint)_published;
+        _journal.Intended = _written;
+        KillPoint.Reach("Intended");
         // The responses are visible before the index that covers them.
-        Volatile.Write(ref _shared.ResponseProducer, _responseProducer);
-        _published = _responseProducer;
+        Volatile.Write(ref _shared.ResponseProducer, (uint)_written);
+        KillPoint.Reach("Shown");
+        _journal.Published = _written;
+        KillPoint.Reach("Published");
+        _published = _written;
         // The index is visible before the guest's wish is read, or both ends could go to sleep.
         Thread.MemoryBarrier();
-        return SharedRing.Passed(_shared.ResponseEvent, previous, _responseProducer);
+        return SharedRing.Passed(_shared.ResponseEvent, previous, (uint)_written);
     }
 
     /// <summary>
@@ -103,5 +157,18 @@ public sealed unsafe class BackRing
         // The wish is visible before the producer is read, or both ends could go to sleep.
         Thread.MemoryBarrier();
         return CountWaiting() != 0;
+    }
+
+    private void Parse(int entry, out BlkifRequest request)
+    {
+        byte* copy = _journal.Slot(entry);
+        request.Operation = (BlkifOperation)copy[BlkifAbi.OperationOffset];
+        request.SegmentCount = copy[BlkifAbi.SegmentCountOffset];
+        request.Handle = Unsafe.ReadUnaligned<ushort>(copy + BlkifAbi.HandleOffset);
+        request.Id = Unsafe.ReadUnaligned<ulong>(copy + _abi.IdOffset);
+        request.Sector = Unsafe.ReadUnaligned<ulong>(copy + _abi.SectorOffset);
+        request.Segments = Unsafe.ReadUnaligned<BlkifSegments>(copy + _abi.SegmentsOffset);
+        request.DescriptorReference = Unsafe.ReadUnaligned<uint>(copy + _abi.DescriptorsOffset);
+        request.DiscardSectorCount = Unsafe.ReadUnaligned<ulong>(copy + _abi.DiscardCountOffset);
     }
 }

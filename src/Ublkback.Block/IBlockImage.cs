@@ -7,6 +7,12 @@ public interface IBlockImage : IAsyncDisposable
     ImageGeometry Geometry { get; }
 
     /// <summary>
+    /// What the disk's data is kept in, so that two opened images have the same identity exactly when they have the same
+    /// data: a file that was put in the place of another has a different one.
+    /// </summary>
+    string Identity { get; }
+
+    /// <summary>
     /// Whether the queues of a disk may hand in their requests on different workers at the same time. Otherwise all
     /// requests come on one worker.
     /// </summary>

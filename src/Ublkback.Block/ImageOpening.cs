@@ -2,6 +2,10 @@ namespace Ublkback.Block;
 
 /// <summary>How an image is to be opened, beside what its target says.</summary>
 /// <param name="Owner">Who the image is opened for, as people should read it in messages of others.</param>
+/// <param name="DiskId">
+/// Below 2^62; a number that no other disk on this host has, and this one has in each life of the daemon. An image is open
+/// only when all I/O has ended that an earlier process began for the same disk and may have died of.
+/// </param>
 /// <param name="IsReadOnly">Whether the disk is given to the guest without the right to write.</param>
 /// <param name="AllowsDiscard">Whether the guest may free sectors, if the image can.</param>
 /// <param name="SharingGroup">
@@ -11,4 +15,4 @@ namespace Ublkback.Block;
 /// Takes one sentence about an I/O error, with its cause, before the cause is narrowed to a status. Any thread.
 /// </param>
 public sealed record ImageOpening(
-    string Owner, bool IsReadOnly, bool AllowsDiscard, string? SharingGroup, Action<string> Warn);
+    string Owner, long DiskId, bool IsReadOnly, bool AllowsDiscard, string? SharingGroup, Action<string> Warn);

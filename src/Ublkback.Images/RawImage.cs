@@ -13,7 +13,7 @@ namespace Ublkback.Images;
 /// later flush can promise anything until the image is opened again.
 /// </remarks>
 internal sealed class RawImage(
-    string path, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry, Action<string> warn)
+    string path, string identity, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry, Action<string> warn)
     : IBlockImage
 {
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
@@ -23,6 +23,8 @@ internal sealed class RawImage(
     private volatile bool _syncHasFailed;
 
     public ImageGeometry Geometry => _geometry;
+
+    public string Identity => identity;
 
     public bool AllowsManyWorkers => true;
 

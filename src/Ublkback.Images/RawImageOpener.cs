@@ -1,3 +1,4 @@
+using System.Globalization;
 using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Linux;
@@ -37,9 +38,10 @@ public static class RawImageOpener
                 if ((opened.Device, opened.Inode) != (status.Device, status.Inode))
                     throw new TargetException($"{path} was replaced while it was being opened: try again");
                 ImageGeometry geometry = Measure(path, file, opened, fileSectorSize, opening);
+                ImageFence.Take(path, file, opening);
                 if (!isShared) imageLock = ImageLock.Take(path, file, opened, opening);
                 return new RawImage(
-                    path, file, opened.Kind == FileKind.BlockDevice, imageLock, geometry, opening.Warn);
+                    path, IdentityOf(opened), file, opened.Kind == FileKind.BlockDevice, imageLock, geometry, opening.Warn);
             }
             catch
             {
@@ -53,6 +55,10 @@ public static class RawImageOpener
             throw new TargetException($"{path} cannot be opened: {LinuxError.Describe(failure.Errno)}", failure);
         }
     }
+
+    private static string IdentityOf(FileStatus status) => status.Kind == FileKind.BlockDevice
+        ? string.Create(CultureInfo.InvariantCulture, $"raw: device {status.RawDevice >> 32}:{(uint)status.RawDevice}")
+        : string.Create(CultureInfo.InvariantCulture, $"raw: inode {status.Inode} on {status.Device >> 32}:{(uint)status.Device}");
 
     // A path alone is looked at first: opening a pipe or a tape for I/O could block or do things.
     private static FileStatus Examine(string path, bool isReadOnly)

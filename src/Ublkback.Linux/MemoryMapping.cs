@@ -27,8 +27,18 @@ public sealed unsafe partial class MemoryMapping : IDisposable
     /// <summary>First byte.</summary>
     public byte* Address => _address;
 
+    /// <summary>First byte, as a number.</summary>
+    public nint AddressNumber => (nint)_address;
+
     /// <summary>Length in bytes.</summary>
     public long Length { get; }
+
+    /// <summary>The first bytes, valid until the range is unmapped.</summary>
+    public Span<byte> Head(int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length);
+        return new Span<byte>(_address, length);
+    }
 
     /// <summary>Maps zeroed private memory; pages cost memory when they are first touched.</summary>
     public static MemoryMapping Anonymous(long length) =>

@@ -31,7 +31,7 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
         {
             BackendServices services = new(
                 store, home, hypervisor, workers, MakeSchemes(), new KernelBlkback(host.Sysfs),
-                new GrantBudget(), new HandoverDirectory(host.RunDirectory), logger);
+                new GrantBudget(), new JournalDirectory(host.JournalDirectory), logger);
             VbdDirectory directory = new(services);
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);

@@ -20,6 +20,9 @@ internal sealed record HostEnvironment
     /// <summary>The daemon's control socket.</summary>
     public string ControlSocket => Path.Combine(RunDirectory, "control.sock");
 
+    /// <summary>What the daemon has in hand, for the next one.</summary>
+    public string JournalDirectory => Path.Combine(RunDirectory, "journal");
+
     /// <summary>Where sysfs is mounted.</summary>
     public string Sysfs => Emulated?.Sysfs ?? "/sys";
 

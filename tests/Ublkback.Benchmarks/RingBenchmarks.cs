@@ -12,6 +12,7 @@ public class RingBenchmarks
     private const int Slots = 32 << Order;
 
     private MemoryMapping _memory = null!;
+    private MemoryMapping _journal = null!;
     private FrontRing _front = null!;
     private BackRing _back = null!;
 
@@ -20,11 +21,17 @@ public class RingBenchmarks
     {
         _memory = MemoryMapping.Anonymous(BlkifConstants.PageSize << Order);
         _front = new FrontRing((nint)_memory.Address, Order, BlkifAbi.X86_64);
-        _back = new BackRing((nint)_memory.Address, Order, BlkifAbi.X86_64);
+        _journal = MemoryMapping.Anonymous(RingJournal.SizeOf(Slots));
+        _back = BackRing.Create(
+            (nint)_memory.Address, Order, BlkifAbi.X86_64, new RingJournal((nint)_journal.Address, Slots));
     }
 
     [GlobalCleanup]
-    public void Unmap() => _memory.Dispose();
+    public void Unmap()
+    {
+        _memory.Dispose();
+        _journal.Dispose();
+    }
 
     [Benchmark(OperationsPerInvoke = Slots)]
     public int ParseAndRespond()
@@ -40,8 +47,8 @@ public class RingBenchmarks
         int waiting = _back.CountWaiting();
         for (int i = 0; i < waiting; i++)
         {
-            _back.Take(out BlkifRequest taken);
-            _back.Put(new BlkifResponse(taken.Id, taken.Operation, BlkifStatus.Okay));
+            _back.Take(i, out BlkifRequest taken);
+            _back.Put(i, new BlkifResponse(taken.Id, taken.Operation, BlkifStatus.Okay));
         }
 
         _back.Publish();

@@ -41,7 +41,7 @@ public abstract class HostFixture
     [SetUp]
     public async Task StartHost()
     {
-        Host = Start([], "xen-host", Layout.Root);
+        Host = Start(Program, [], "xen-host", Layout.Root);
         while (await Host.StandardOutput.ReadLineAsync().WaitAsync(Soon) is string line && !line.StartsWith("ready:", StringComparison.Ordinal)) { }
         Store = XenStoreClient.Open(new XenStoreTransport(Layout.StoreSocket));
         Toolstack = new Toolstack(Layout, Store, new Dictionary<string, string> { ["UBLKBACK"] = Program });
@@ -65,6 +65,10 @@ public abstract class HostFixture
         Directory.Delete(Scratch, recursive: true);
     }
 
+    /// <summary>Starts a daemon and does not wait for it; another build of the program, perhaps.</summary>
+    protected Process StartDaemon(string? program = null, Dictionary<string, string>? environment = null) =>
+        Start(program ?? Program, environment ?? [], "daemon", "--host", Layout.Root);
+
     /// <summary>Starts a daemon and waits until it says that it is ready.</summary>
     protected async Task<Process> StartDaemonAsync()
     {
@@ -72,7 +76,7 @@ public abstract class HostFixture
         File.Delete(path);
         using Socket socket = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
         socket.Bind(new UnixDomainSocketEndPoint(path));
-        Process daemon = Start(new Dictionary<string, string> { ["NOTIFY_SOCKET"] = path }, "daemon", "--host", Layout.Root);
+        Process daemon = StartDaemon(environment: new() { ["NOTIFY_SOCKET"] = path });
         await socket.ReceiveAsync(new byte[64], new CancellationTokenSource(Soon).Token);
         return daemon;
     }
@@ -165,9 +169,9 @@ public abstract class HostFixture
     protected static IEnumerable<string> DescriptorsOf(Process process) =>
         Directory.EnumerateFileSystemEntries($"/proc/{process.Id}/fd").Select(link => new FileInfo(link).LinkTarget ?? "");
 
-    private Process Start(Dictionary<string, string> environment, params string[] arguments)
+    private Process Start(string program, Dictionary<string, string> environment, params string[] arguments)
     {
-        ProcessStartInfo start = new("/bin/sh", ["-c", "exec \"$0\" \"$@\" 2>>\"$LOG\"", Program, .. arguments])
+        ProcessStartInfo start = new("/bin/sh", ["-c", "exec \"$0\" \"$@\" 2>>\"$LOG\"", program, .. arguments])
         {
             RedirectStandardOutput = true,
             RedirectStandardInput = true,
@@ -179,7 +183,7 @@ public abstract class HostFixture
         return process;
     }
 
-    private static string FindRoot()
+    protected static string FindRoot()
     {
         string? directory = AppContext.BaseDirectory;
         while (directory is not null && !File.Exists(Path.Combine(directory, "Ublkback.sln")))

@@ -46,7 +46,7 @@ public abstract class BackendFixture
             .Add("manual", (target, _) => ManualImages[target.Location] = new ManualImage());
         Vbds = new VbdDirectory(new BackendServices(
             Store, "/local/domain/0", Hypervisor, _workers, schemes, new KernelBlkback(_host.Layout.Sysfs),
-            new GrantBudget(), new HandoverDirectory(_host.Layout.RunDirectory), NullLogger.Instance));
+            new GrantBudget(), new JournalDirectory(_host.Layout.RunDirectory), NullLogger.Instance));
         _serving = Vbds.RunAsync(_stopping.Token);
         await Vbds.Ready;
         await Store.IntroduceAsync(1);
@@ -106,6 +106,8 @@ public abstract class BackendFixture
         private readonly TaskCompletionSource _gate = new(TaskCreationOptions.RunContinuationsAsynchronously);
         private readonly SemaphoreSlim _arrived = new(0);
         private readonly TaskCompletionSource _disposed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        public string Identity => "gate";
 
         public ImageGeometry Geometry => new(2048, 512, 512, IsReadOnly: false);
 

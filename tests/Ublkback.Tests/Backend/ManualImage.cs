@@ -10,6 +10,8 @@ public sealed class ManualImage : IBlockImage
     private readonly Channel<Arrival> _arrivals = Channel.CreateUnbounded<Arrival>();
     private volatile bool _endsAll;
 
+    public string Identity => "manual";
+
     public ImageGeometry Geometry => new(2048, 512, 512, IsReadOnly: false, DiscardGranularity: 4096);
 
     /// <summary>The next request that arrives.</summary>

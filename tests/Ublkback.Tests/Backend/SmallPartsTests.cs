@@ -81,35 +81,6 @@ public sealed class SmallPartsTests
         }
     }
 
-    [Test]
-    public void A_handover_is_found_again_and_fits_only_its_ring()
-    {
-        string directory = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
-        try
-        {
-            VbdAddress.TryParse("vbd/1/51712", out VbdAddress address);
-            HandoverDirectory handovers = new(directory);
-            Assert.That(handovers.Read(address), Is.Null);
-            handovers.Put(address, new Handover("/front", "x86_64-abi", [new FrontendQueue(7, [8, 9]), new FrontendQueue(10, [11, 12])], [1234, 5]));
-
-            Handover handover = handovers.Read(address)!;
-            Assert.That(handover.ResponseProducers, Is.EqualTo([1234u, 5u]));
-            FrontendParameters same = new(BlkifAbi.X86_64, 1, false, [new FrontendQueue(7, [8, 9]), new FrontendQueue(10, [11, 12])]);
-            Assert.That(handover.Fits("/front", same), Is.True);
-            Assert.That(handover.Fits("/other", same), Is.False);
-            Assert.That(handover.Fits("/front", same with { Queues = [same.Queues[0]] }), Is.False);
-            Assert.That(handover.Fits("/front", same with { Queues = [same.Queues[0], new FrontendQueue(10, [12, 11])] }), Is.False);
-            Assert.That(handover.Fits("/front", same with { Abi = BlkifAbi.X86_32 }), Is.False);
-
-            handovers.Remove(address);
-            Assert.That(handovers.Read(address), Is.Null);
-        }
-        finally
-        {
-            Directory.Delete(directory, recursive: true);
-        }
-    }
-
     [TestCase("ring-ref=8 event-channel=3", 0, "8")]
     [TestCase("ring-ref=8 ring-ref0=9 event-channel=3", 0, "8", TestName = "A stale ring-ref0 is not taken")]
     [TestCase("ring-page-order=0 ring-ref=8 event-channel=3", 0, "8")]

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Mono.Unix.Native;
 using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Images;
@@ -10,6 +11,7 @@ namespace Ublkback.Tests.Images;
 public sealed class RawImageTests
 {
     private readonly List<string> _warnings = [];
+    private int _lastDisk;
     private string _directory = null!;
     private Worker _worker = null!;
 
@@ -52,6 +54,37 @@ public sealed class RawImageTests
         await using (IBlockImage off = Open(Make("a.img", 4096), allowsDiscard: false)) Assert.That(off.Geometry.DiscardGranularity, Is.Zero);
         await using IBlockImage readOnly = Open(Make("a.img", 4096), isReadOnly: true);
         Assert.That(readOnly.Geometry.DiscardGranularity, Is.Zero);
+    }
+
+    [Test]
+    public async Task Opens_only_when_the_io_of_an_earlier_process_has_ended()
+    {
+        string path = Make("a.img", 4096);
+        long mine = (1L << 62) + _lastDisk + 1;
+        // A description that the kernel keeps after the death of its process, because of I/O that goes on.
+        FileDescriptor dead = FileDescriptor.Open(path, OpenFlags.O_RDONLY);
+        OfdLock.TryShare(dead, mine);
+        Task<IBlockImage> opening = Task.Run(() => Open(path));
+        Assert.That(await Task.WhenAny(opening, Task.Delay(100)), Is.Not.SameAs(opening), "its I/O goes on");
+        await using (IBlockImage other = Open(path, isReadOnly: true)) Assert.That(other, Is.Not.Null, "another disk's");
+
+        dead.Dispose();
+
+        await using IBlockImage image = await opening.WaitAsync(TimeSpan.FromSeconds(20));
+        Assert.That(OfdLock.IsHeldByAnother(dead = FileDescriptor.Open(path, OpenFlags.O_RDONLY), mine), Is.True, "it has a lock of its own");
+        dead.Dispose();
+    }
+
+    [Test]
+    public async Task An_image_is_known_again_and_another_in_its_place_is_not()
+    {
+        string path = Make("a.img", 4096);
+        string identity;
+        await using (IBlockImage image = Open(path)) identity = image.Identity;
+        await using (IBlockImage again = Open(path)) Assert.That(again.Identity, Is.EqualTo(identity));
+        File.Move(Make("b.img", 4096), path, overwrite: true);
+        await using IBlockImage other = Open(path);
+        Assert.That(other.Identity, Is.Not.EqualTo(identity));
     }
 
     [Test]
@@ -214,7 +247,7 @@ public sealed class RawImageTests
     }
 
     private IBlockImage Open(string target, bool isReadOnly = false, string? group = null, bool allowsDiscard = true) =>
-        RawImageOpener.Open(BlockTarget.Parse(target), new ImageOpening("the test", isReadOnly, allowsDiscard, group, _warnings.Add));
+        RawImageOpener.Open(BlockTarget.Parse(target), new ImageOpening("the test", ++_lastDisk, isReadOnly, allowsDiscard, group, _warnings.Add));
 
     private async Task<BlockStatus> DoAsync(
         IBlockImage image, BlockOperation operation, ulong sector, byte[] data, long? sectorCount = null)
