@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ublkback.Blkif;
 using Ublkback.Block;
 using Ublkback.Linux;
@@ -11,9 +12,11 @@ namespace Ublkback.Backend;
 /// <param name="Journal">What keeps what is in hand.</param>
 /// <param name="Queues">The queues, at least one.</param>
 /// <param name="Log">Where mishaps go.</param>
+/// <param name="HoldsFailed">Whether requests that the storage fails wait until it is mended.</param>
 /// <param name="OnActive">Called on a worker now and then while the guest uses the disk.</param>
 internal sealed record BlkifParts(
-    ushort Domid, SharedImage Image, VbdJournal Journal, IReadOnlyList<QueueParts> Queues, VbdLog Log, Action OnActive);
+    ushort Domid, SharedImage Image, VbdJournal Journal, IReadOnlyList<QueueParts> Queues, VbdLog Log,
+    bool HoldsFailed, Action OnActive);
 
 /// <summary>What serves one queue.</summary>
 /// <param name="Worker">Serves the ring.</param>
@@ -29,15 +32,21 @@ internal sealed record QueueParts(
 /// <summary>
 /// One connected interface of a vbd: rings, event channels and image, kept by references. Making it takes one, which its
 /// vbd drops in <see cref="CloseAsync"/>; every request in flight holds one, from being dequeued until its response is
-/// published. When the last is dropped the event channels are unbound, the rings unmapped and the image let go, once.
+/// published. When the last is dropped the event channels are unbound, the rings unmapped and the image let go, once. A
+/// storage that has stalled keeps only the image: the rings are let go of after a while.
 /// </summary>
 internal sealed class Blkif : ReferenceCounted
 {
+    // A toolstack waits 10 s for a disk to go.
+    private static readonly TimeSpan DrainPatience = TimeSpan.FromSeconds(5);
+
     private readonly BlkifParts _parts;
     private readonly RingServer[] _servers;
     private readonly TaskCompletionSource _released = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _recovered = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile bool _isQuarantined;
+    private volatile string? _failure;
+    private int _isLetGo;
     private int _recovering; // rings with requests of a process before us
     private int _running; // rings that still take requests
     private int _listening; // rings whose event channels are listened to
@@ -60,6 +69,13 @@ internal sealed class Blkif : ReferenceCounted
 
     /// <summary>Where mishaps go.</summary>
     public VbdLog Log => _parts.Log;
+
+    /// <summary>Whether requests that the storage fails wait until it is mended.</summary>
+    public bool HoldsFailed => _parts.HoldsFailed;
+
+    /// <summary>Why requests are not served as they should be; null when they are. Any thread.</summary>
+    public string? Trouble =>
+        _isQuarantined ? "quarantined: daemons have died of a request" : _failure is string failure ? $"held: {failure}" : null;
 
     /// <summary>Called on a worker now and then while the guest uses the disk.</summary>
     public Action OnActive => _parts.OnActive;
@@ -91,17 +107,44 @@ internal sealed class Blkif : ReferenceCounted
     public void Start() => OnEachWorker(server => server.Start());
 
     /// <summary>
-    /// Takes no further requests and drops the owner's reference; ends when those in flight are answered and all is
-    /// released. Once.
+    /// Takes no further requests and drops the owner's reference; ends when those in flight are answered and the rings are
+    /// released, or after some seconds without those answers. Once.
     /// </summary>
-    public Task CloseAsync()
+    public async Task CloseAsync(bool isForSuccessor)
     {
         OnEachWorker(server =>
         {
-            server.Stop();
+            server.Stop(isForSuccessor);
             if (Interlocked.Decrement(ref _running) == 0) DropReference();
         });
-        return _released.Task;
+        if (await Task.WhenAny(_released.Task, Task.Delay(DrainPatience)).ConfigureAwait(false) != _released.Task)
+        {
+            Log.LetGo();
+            LetRingsGo();
+        }
+
+        await _released.Task.ConfigureAwait(false);
+    }
+
+    /// <summary>Tries again what is held because its storage failed. Any thread.</summary>
+    public void Resume()
+    {
+        _failure = null;
+        OnEachWorker(server => server.Resume());
+    }
+
+    /// <summary>How long the oldest request in hand has been so; null: there is none. Any thread.</summary>
+    public TimeSpan? FindOldestAge()
+    {
+        long? oldest = _servers.Min(server => server.FindOldest());
+        return oldest is null ? null : Stopwatch.GetElapsedTime(oldest.Value);
+    }
+
+    /// <summary>A request is held since its storage failed.</summary>
+    public void OnHeld(BlockStatus status)
+    {
+        if (_failure is null) Log.Held(status);
+        _failure = status.ToString();
     }
 
     /// <summary>A ring has answered all that a process before us had in hand.</summary>
@@ -118,10 +161,20 @@ internal sealed class Blkif : ReferenceCounted
     }
 
     /// <inheritdoc/>
-    protected override void Release() => OnEachWorker(server => server.StopListening(() =>
+    protected override void Release()
     {
-        if (Interlocked.Decrement(ref _listening) == 0) _ = Task.Run(ReleaseParts);
-    }));
+        _parts.Image.DropReference();
+        LetRingsGo();
+    }
+
+    private void LetRingsGo()
+    {
+        if (Interlocked.Exchange(ref _isLetGo, 1) != 0) return;
+        OnEachWorker(server => server.LetGo(() =>
+        {
+            if (Interlocked.Decrement(ref _listening) == 0) _ = Task.Run(ReleaseRings);
+        }));
+    }
 
     private void OnEachWorker(Action<RingServer> action)
     {
@@ -132,7 +185,7 @@ internal sealed class Blkif : ReferenceCounted
         }
     }
 
-    private void ReleaseParts()
+    private void ReleaseRings()
     {
         foreach (QueueParts queue in _parts.Queues)
         {
@@ -142,7 +195,6 @@ internal sealed class Blkif : ReferenceCounted
         }
 
         _parts.Journal.Dispose();
-        _parts.Image.DropReference();
         _released.SetResult();
     }
 }

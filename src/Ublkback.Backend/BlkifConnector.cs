@@ -23,7 +23,7 @@ internal sealed class BlkifConnector(
     /// <exception cref="LinuxException">A ring cannot be mapped, or an event channel not be bound.</exception>
     /// <exception cref="JournalException">The rings cannot be served on with the journal there is.</exception>
     public async Task<Blkif> ConnectAsync(
-        SharedImage image, FrontendParameters frontend, bool mustGoOn, Action onActive)
+        SharedImage image, FrontendParameters frontend, bool mustGoOn, bool holdsFailed, Action onActive)
     {
         ReleaseFromKernel();
         VbdJournal journal = OpenJournal(image, frontend, mustGoOn, out bool isFresh);
@@ -46,7 +46,7 @@ internal sealed class BlkifConnector(
         }
 
         image.AddReference();
-        return new Blkif(new BlkifParts(address.Domid, image, journal, queues, log, onActive), services.CopyBatches);
+        return new Blkif(new BlkifParts(address.Domid, image, journal, queues, log, holdsFailed, onActive), services.CopyBatches);
     }
 
     /// <summary>Takes the device from the kernel's xen-blkback, should that have it.</summary>

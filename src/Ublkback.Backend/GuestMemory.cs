@@ -18,6 +18,9 @@ internal sealed class GuestMemory(ushort domid, PerWorker<GrantCopyBatch> batche
     /// <summary>Number of the batch that is being gathered.</summary>
     public int BatchNumber { get; private set; }
 
+    /// <summary>Whether a helper is mapping pages of the guest.</summary>
+    public bool IsMapping => persistent?.IsMapping ?? false;
+
     /// <summary>Begins to fetch an indirect request's segments into its page for them.</summary>
     public void FetchSegments(RingRequest request) => Fetch(
         request, new BlkifSegment(request.Wire.DescriptorReference, 0, 0),

@@ -33,6 +33,7 @@ internal sealed class RingServer : IPolledWork
     private readonly BackRing _ring;
     private readonly IEventChannel _channel;
     private readonly EventPort _port;
+    private readonly HeldRequests _held;
     private readonly GuestMemory _memory;
     private readonly WaitingRequests _waiting;
     private readonly PollWindow _pollWindow = new();
@@ -43,6 +44,8 @@ internal sealed class RingServer : IPolledWork
     private readonly List<RingRequest> _answering = new(MaxRequestsPerTurn);
     private long _sizeCheckedAt;
     private bool _isPolled;
+    private Action? _onLetGo;
+    private bool _isLetGo;
     private bool _isStopped; // takes nothing more
     private bool _isBroken; // the guest's indices make no sense
 
@@ -53,6 +56,7 @@ internal sealed class RingServer : IPolledWork
         _ring = parts.Ring;
         _channel = parts.Channel;
         Statistics = parts.Statistics;
+        _held = new HeldRequests(this, blkif);
         _memory = new GuestMemory(blkif.Domid, batches, parts.Persistent);
         _waiting = new WaitingRequests(this, blkif, _worker, _memory, parts.Persistent, _ring.SlotCount);
         _port = new EventPort(_worker, _channel, () => _worker.Schedule(this));
@@ -90,16 +94,52 @@ internal sealed class RingServer : IPolledWork
     }
 
     /// <summary>
-    /// Takes no further requests; those in hand, also those that wait, are served to their end. On the worker.
+    /// Takes no further requests; those in hand, also those that wait, are served to their end. Those that are held fail
+    /// unless a successor is to go on with them. On the worker.
     /// </summary>
-    public void Stop()
+    public void Stop(bool isForSuccessor)
     {
         _isStopped = true;
         foreach (RingRequest record in _records) _ring.Forgive(record.Entry);
+        if (!isForSuccessor) _held.FailAll();
     }
 
-    /// <summary>Ends listening when nothing is in hand any more; the action then runs on the worker.</summary>
-    public void StopListening(Action onStopped) => _port.Stop(onStopped);
+    /// <summary>
+    /// Never touches the ring, the journal and the guest's pages again; the action then runs on the worker. Requests below
+    /// the image go on in our own memory, and nobody learns how they end.
+    /// </summary>
+    public void LetGo(Action onLetGo)
+    {
+        _isLetGo = true;
+        while (_waiting.TryGiveUp(out RingRequest? request)) _finished.Enqueue(request!);
+        _held.GiveUp(_finished);
+        _worker.Schedule(this);
+        _onLetGo = onLetGo;
+        if (!_memory.IsMapping) StopListening();
+    }
+
+    /// <summary>Tries again what is held. On the worker.</summary>
+    public void Resume() => _held.TryAgain();
+
+    /// <summary>Pages of the guest have been mapped.</summary>
+    public void OnMapped()
+    {
+        _worker.Schedule(this);
+        if (_isLetGo) StopListening();
+    }
+
+    /// <summary>When the oldest request in hand was taken, in ticks of the stopwatch; null: none is. Any thread.</summary>
+    public long? FindOldest()
+    {
+        long oldest = long.MaxValue;
+        foreach (RingRequest record in _records)
+        {
+            long startedAt = record.StartedAt;
+            if (startedAt != 0 && startedAt < oldest) oldest = startedAt;
+        }
+
+        return oldest == long.MaxValue ? null : oldest;
+    }
 
     /// <inheritdoc/>
     public bool HasWork => _isStopped || _ring.CountWaiting() != 0;
@@ -115,6 +155,12 @@ internal sealed class RingServer : IPolledWork
     /// <summary>One turn.</summary>
     public void Run()
     {
+        if (_isLetGo)
+        {
+            DropFinished();
+            return;
+        }
+
         GatherFinished();
         TakeFromRing();
         _waiting.BeginTurn();
@@ -128,6 +174,13 @@ internal sealed class RingServer : IPolledWork
 
     /// <summary>The image has ended a request.</summary>
     public void OnHandled(RingRequest request, BlockStatus status)
+    {
+        if (_held.Takes(request, status)) return;
+        OnEnded(request, status);
+    }
+
+    /// <summary>A request has ended for good.</summary>
+    public void OnEnded(RingRequest request, BlockStatus status)
     {
         _waiting.OnHandled(request);
         Finish(request, status switch
@@ -265,12 +318,28 @@ internal sealed class RingServer : IPolledWork
         if (_recovered.CountAnswer()) _blkif.OnRecovered();
     }
 
+    private void StopListening()
+    {
+        if (_onLetGo is not Action onLetGo) return;
+        _onLetGo = null;
+        _port.Stop(onLetGo);
+    }
+
+    // Nobody waits for their answers any more.
+    private void DropFinished()
+    {
+        while (_finished.TryDequeue(out RingRequest? request))
+        {
+            Free(request);
+            Statistics.InFlight--;
+            _blkif.DropReference();
+        }
+    }
+
     private void Free(RingRequest request)
     {
-        if (!request.Buffer.IsEmpty) _worker.Buffers.Return(request.Buffer);
-        if (!request.SegmentPage.IsEmpty) _worker.Descriptions.Return(request.SegmentPage);
-        request.Buffer = default;
-        request.SegmentPage = default;
+        _waiting.Free(request);
+        request.StartedAt = 0;
         _free.Push(request);
     }
 

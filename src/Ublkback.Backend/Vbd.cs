@@ -34,6 +34,7 @@ public sealed class Vbd
     private bool _isOffered;
     private bool _wasOffered;
     private volatile bool _hasFailed;
+    private Task<SharedImage>? _opening; // awaited to connect
     private TaskCompletionSource? _measurement; // asked for, not yet begun
 
     /// <summary>
@@ -62,7 +63,7 @@ public sealed class Vbd
     /// <summary>A view for people; any thread, may be a moment old.</summary>
     public VbdSummary Summarize() => new(
         Address, _configuration.Target, _configuration.IsReadOnly, _backend, _frontend, _blkif?.QueueCount,
-        _blkif?.SlotCount, _blkif?.PersistentPages, _image.Geometry, Statistics);
+        _blkif?.SlotCount, _blkif?.PersistentPages, _image.Geometry, _blkif?.Trouble, _blkif?.FindOldestAge(), Statistics);
 
     /// <summary>Has the loop look at the store. Any thread.</summary>
     public void Wake() => _signal.Writer.TryWrite(true);
@@ -77,6 +78,9 @@ public sealed class Vbd
     /// <summary>Opens the image, if it is not open, for the hotplug script.</summary>
     /// <exception cref="TargetException">It cannot be opened.</exception>
     public Task CheckTargetAsync() => _image.OpenAsync();
+
+    /// <summary>Tries again the requests that are held because the storage failed them. Any thread.</summary>
+    public void Resume() => _blkif?.Resume();
 
     /// <summary>
     /// Has the loop look whether the image has another size now, and tell the guest; ends when that is done. Any thread.
@@ -147,6 +151,7 @@ public sealed class Vbd
 
                 VbdAction action = VbdStateMachine.Decide(await ViewAsync().ConfigureAwait(false));
                 if (action == VbdAction.Wait) return true;
+                if (action is VbdAction.Connect or VbdAction.Attach && !IsImageReady()) return true;
                 await ActAsync(action).ConfigureAwait(false);
                 if (action == VbdAction.Forget) return false;
             }
@@ -160,6 +165,18 @@ public sealed class Vbd
 
         await DetachAsync().ConfigureAwait(false);
         return false;
+    }
+
+    // A storage may take its time; the device must be able to go meanwhile.
+    private bool IsImageReady()
+    {
+        if (_opening is null)
+        {
+            _opening = _image.OpenAsync();
+            if (!_opening.IsCompleted) _ = _opening.ContinueWith(_ => Wake(), TaskScheduler.Default);
+        }
+
+        return _opening.IsCompleted;
     }
 
     private async Task<VbdView> ViewAsync()
@@ -254,9 +271,11 @@ public sealed class Vbd
 
     private async Task ServeAsync(FrontendParameters parameters, bool mustGoOn)
     {
-        SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
+        Task<SharedImage> opening = _opening!;
+        _opening = null;
+        SharedImage image = await opening.ConfigureAwait(false);
         Blkif blkif = await Task.Run(() => _connector.ConnectAsync(
-            image, parameters, mustGoOn, () => _ = MeasureAsync())).ConfigureAwait(false);
+            image, parameters, mustGoOn, _image.HoldsFailed, () => _ = MeasureAsync())).ConfigureAwait(false);
         if (blkif.HasSuspects) await TakeSuspectsTurnAsync(blkif).ConfigureAwait(false);
         _blkif = blkif;
         blkif.Start();
@@ -305,17 +324,17 @@ public sealed class Vbd
     {
         if (_blkif is not null)
         {
-            await CloseBlkifAsync().ConfigureAwait(false);
+            await CloseBlkifAsync(isForSuccessor: true).ConfigureAwait(false);
             _log.Detached();
         }
 
         await _image.CloseAsync().ConfigureAwait(false);
     }
 
-    private async Task CloseBlkifAsync()
+    private async Task CloseBlkifAsync(bool isForSuccessor = false)
     {
         if (_blkif is not Blkif blkif) return;
-        await blkif.CloseAsync().ConfigureAwait(false);
+        await blkif.CloseAsync(isForSuccessor).ConfigureAwait(false);
         _blkif = null;
     }
 
@@ -325,7 +344,7 @@ public sealed class Vbd
         try
         {
             SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
-            if (!await Task.Run(image.Image.Remeasure).ConfigureAwait(false)) return;
+            if (!await _image.RemeasureAsync(image.Image).ConfigureAwait(false)) return;
             ImageGeometry geometry = image.Image.Geometry;
             _log.Resized(geometry.SectorCount / 2048);
             // The guest reads the size again when the state is written, though it is the same.

@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Linux;
 
 namespace Ublkback.Backend;
 
@@ -8,7 +9,12 @@ namespace Ublkback.Backend;
 /// </summary>
 internal sealed class VbdImage(BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log)
 {
+    private static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(1);
+
+    private static readonly TimeSpan MeasurePatience = TimeSpan.FromSeconds(2);
+
     private readonly Lock _lock = new();
+    private Task<bool> _measuring = Task.FromResult(false);
     private Task<SharedImage>? _opening;
 
     /// <summary>
@@ -33,12 +39,34 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         }
     }
 
-    /// <summary>Drops the vbd's reference, and waits until the image is closed when that was the last.</summary>
+    /// <summary>Whether requests that the storage fails wait until it is mended; known once the image is open.</summary>
+    public bool HoldsFailed { get; private set; }
+
+    /// <summary>
+    /// Looks whether an image has another size now. False also while its storage does not say. For one caller at a time.
+    /// </summary>
+    /// <exception cref="LinuxException">The size cannot be told.</exception>
+    public async Task<bool> RemeasureAsync(IBlockImage image)
+    {
+        if (_measuring.IsCompleted) _measuring = Task.Run(image.Remeasure);
+        await Task.WhenAny(_measuring, Task.Delay(MeasurePatience)).ConfigureAwait(false);
+        return _measuring.IsCompleted && await _measuring.ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// Drops the vbd's reference, and waits until the image is closed when that was the last; not for ever, since a storage
+    /// may have stalled.
+    /// </summary>
     public async Task CloseAsync()
     {
         Task<SharedImage>? opening;
         lock (_lock) (opening, _opening) = (_opening, null);
         if (opening is null) return;
+        await Task.WhenAny(LetGoAsync(opening), Task.Delay(ClosePatience)).ConfigureAwait(false);
+    }
+
+    private static async Task LetGoAsync(Task<SharedImage> opening)
+    {
         try
         {
             SharedImage image = await opening.ConfigureAwait(false);
@@ -58,7 +86,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
             ImageOpening opening = new(
                 $"domain {address.Domid} as {address.DeviceName}", address.DiskId, configuration.IsReadOnly,
                 configuration.AllowsDiscard, configuration.SharingGroup, log.ImageFailed);
-            IBlockImage image = services.Schemes.Open(TargetOf(configuration), opening);
+            IBlockImage image = services.Schemes.Open(ParseTarget(), opening);
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,
                 configuration.IsReadOnly ? "read-only" : "writable");
@@ -72,8 +100,10 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
     }
 
     // A mode w! in the store is the old spelling of share=unsafe.
-    private static string TargetOf(VbdConfiguration configuration) =>
-        configuration.Mode != "w!" || configuration.Target.Contains("share=", StringComparison.Ordinal)
-            ? configuration.Target
-            : configuration.Target + (configuration.Target.Contains('?', StringComparison.Ordinal) ? "&" : "?") + "share=unsafe";
+    private BlockTarget ParseTarget()
+    {
+        BlockTarget target = BlockTarget.Parse(configuration.Target);
+        HoldsFailed = target.HoldsFailed;
+        return configuration.Mode == "w!" ? target.WithDefault("share", "unsafe") : target;
+    }
 }

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Logging;
 using Ublkback.Blkif;
+using Ublkback.Block;
 
 namespace Ublkback.Backend;
 
@@ -39,6 +40,11 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     {
         if (_reconnects.TryPass(out _)) Disconnected(logger, _vbd);
     }
+
+    internal void Held(BlockStatus status) =>
+        Limited($"requests are held ({(status == BlockStatus.NoSpace ? "the storage is full" : "the storage failed")}) and the guest waits: mend it, then run 'ublkback resume'");
+
+    internal void LetGo() => Limited("the storage has not answered for 5 s; the guest's rings are let go of, the image when it answers");
 
     internal void NotTakenOver(string reason) => NotTakenOver(logger, _vbd, reason);
 

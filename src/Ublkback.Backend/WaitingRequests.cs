@@ -12,6 +12,8 @@ internal sealed class WaitingRequests(
 {
     private readonly RequestOrder _order = new(slotCount);
     private readonly Queue<RingRequest> _waiting = new();
+    private readonly BufferShare _buffers = new(worker.Buffers, server);
+    private readonly BufferShare _descriptions = new(worker.Descriptions, server);
     private Action? _onMapped;
     private int _startedBytes; // in this turn
 
@@ -36,6 +38,24 @@ internal sealed class WaitingRequests(
     {
         if (request.Wire.Operation == BlkifOperation.Indirect) _ = TryFetchSegments(request);
         _waiting.Enqueue(request);
+    }
+
+    /// <summary>Gives back all that a request was given.</summary>
+    public void Free(RingRequest request)
+    {
+        if (!request.Buffer.IsEmpty) _buffers.Return(request.Buffer);
+        if (!request.SegmentPage.IsEmpty) _descriptions.Return(request.SegmentPage);
+        request.Buffer = default;
+        request.SegmentPage = default;
+    }
+
+    /// <summary>Gives up all that wait, for what they wait for will not be there: takes the next of them.</summary>
+    public bool TryGiveUp(out RingRequest? request)
+    {
+        if (_waiting.TryDequeue(out request)) return true;
+        _buffers.Withdraw();
+        _descriptions.Withdraw();
+        return false;
     }
 
     /// <summary>The image has ended a request that had started.</summary>
@@ -86,7 +106,7 @@ internal sealed class WaitingRequests(
 
     private bool TryFetchSegments(RingRequest request)
     {
-        if (!worker.Descriptions.TryRent(server, BlkifConstants.PageSize, out Memory<byte> page)) return false;
+        if (!_descriptions.TryRent(BlkifConstants.PageSize, out Memory<byte> page)) return false;
         request.SegmentPage = page;
         request.SegmentsCameWith = memory.BatchNumber;
         memory.FetchSegments(request);
@@ -121,14 +141,14 @@ internal sealed class WaitingRequests(
 
     private void OnMapped()
     {
-        worker.Schedule(server);
+        server.OnMapped();
         blkif.DropReference();
     }
 
     private bool HasBuffer(RingRequest request)
     {
         if (request.ByteCount == 0) return true;
-        if (!worker.Buffers.TryRent(server, request.ByteCount, out Memory<byte> buffer)) return false;
+        if (!_buffers.TryRent(request.ByteCount, out Memory<byte> buffer)) return false;
         request.Buffer = buffer;
         return true;
     }

@@ -22,6 +22,15 @@ public sealed record BlockTarget(
     /// <summary>The scheme of a plain file or block device.</summary>
     public const string RawScheme = "raw";
 
+    private const string OnErrorOption = "on-error";
+
+    /// <summary>
+    /// The option <c>on-error</c>, of any image: <c>report</c> (the default) tells the guest of failed requests,
+    /// <c>hold</c> keeps them until the storage is mended.
+    /// </summary>
+    /// <exception cref="TargetException">The value is neither.</exception>
+    public bool HoldsFailed => GetChoice(OnErrorOption, "report", "hold") == "hold";
+
     /// <summary>Reads a target.</summary>
     /// <exception cref="TargetException">The text is not a target; the message says where and why.</exception>
     public static BlockTarget Parse(string text) => new TargetReader(text).Read();
@@ -36,14 +45,19 @@ public sealed record BlockTarget(
             : throw new TargetException($"option {key}={value} of target {Location} is unknown: use {key}={string.Join($" or {key}=", words.ToArray())}");
     }
 
+    /// <summary>The same target with an option that it does not have yet.</summary>
+    public BlockTarget WithDefault(string key, string value) => Options.ContainsKey(key)
+        ? this
+        : this with { Options = new Dictionary<string, string>(Options) { [key] = value } };
+
     /// <summary>Refuses options that the image does not know.</summary>
     /// <exception cref="TargetException">An option has none of the names.</exception>
     public void AllowOnly(params ReadOnlySpan<string> keys)
     {
         foreach (string key in Options.Keys)
         {
-            if (!keys.Contains(key))
-                throw new TargetException($"unknown option {key} in target {Scheme}:{Location}: it takes {string.Join(", ", keys.ToArray())}");
+            if (!keys.Contains(key) && key != OnErrorOption)
+                throw new TargetException($"unknown option {key} in target {Scheme}:{Location}: it takes {string.Join(", ", keys.ToArray())}, {OnErrorOption}");
         }
     }
 }

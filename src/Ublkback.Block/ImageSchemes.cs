@@ -17,14 +17,13 @@ public sealed class ImageSchemes
     }
 
     /// <summary>Opens what a target names. Blocks while it does.</summary>
-    /// <exception cref="TargetException">The target is malformed, unknown, or cannot be opened.</exception>
-    public IBlockImage Open(string text, ImageOpening opening)
+    /// <exception cref="TargetException">The target is unknown, or cannot be opened.</exception>
+    public IBlockImage Open(BlockTarget target, ImageOpening opening)
     {
-        BlockTarget target = BlockTarget.Parse(text);
         if (target.Hooks is [HookTarget hook, ..])
-            throw new TargetException($"unknown hook {hook.Name} in target {text}: this version has no hooks");
+            throw new TargetException($"unknown hook {hook.Name} in the target of {target.Location}: this version has no hooks");
         if (!_openers.TryGetValue(target.Scheme, out ImageOpener? opener))
-            throw new TargetException($"unknown scheme {target.Scheme}: in target {text}: this version knows {string.Join(", ", _openers.Keys)}");
+            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this version knows {string.Join(", ", _openers.Keys)}");
         return opener(target, opening);
     }
 }

@@ -19,6 +19,8 @@ internal sealed class RawImage(
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
     private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));
     private readonly bool _isInMemory = MemoryFileIo.Fits(file);
+    private readonly PerWorker<PuntedFileIo>? _punted =
+        PuntedFileIo.Fits(file) ? new PerWorker<PuntedFileIo>(() => new PuntedFileIo(file)) : null;
     private volatile ImageGeometry _geometry = geometry;
     private volatile bool _syncHasFailed;
 
@@ -72,11 +74,11 @@ internal sealed class RawImage(
 
     private ValueTask<int> ReadAsync(Memory<byte> buffer, long offset) => _isInMemory
         ? new ValueTask<int>(MemoryFileIo.Read(file, buffer, offset))
-        : Worker.Current.ReadAsync(file, buffer, offset);
+        : _punted?.Current.ReadAsync(buffer, offset) ?? Worker.Current.ReadAsync(file, buffer, offset);
 
     private ValueTask<int> WriteAsync(Memory<byte> buffer, long offset) => _isInMemory
         ? new ValueTask<int>(MemoryFileIo.Write(file, buffer, offset))
-        : Worker.Current.WriteAsync(file, buffer, offset);
+        : _punted?.Current.WriteAsync(buffer, offset) ?? Worker.Current.WriteAsync(file, buffer, offset);
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FlushAsync()

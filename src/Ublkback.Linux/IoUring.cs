@@ -13,6 +13,9 @@ internal sealed unsafe partial class IoUring : IDisposable
     private const long RingsOffset = 0; // IORING_OFF_SQ_RING, shared with the completion ring since 5.4
     private const long EntriesOffset = 0x10000000; // IORING_OFF_SQES
     private const uint GetEvents = 1; // IORING_ENTER_GETEVENTS
+    private const int RegisterCall = 427;
+    private const int RegisterMaxThreads = 19; // IORING_REGISTER_IOWQ_MAX_WORKERS
+    private const uint MaxThreads = 512;
 
     /// <summary>Flag of the submission ring: completions wait for <see cref="Enter"/> (IORING_SQ_TASKRUN).</summary>
     internal const uint TaskRun = 1 << 2;
@@ -61,6 +64,11 @@ internal sealed unsafe partial class IoUring : IDisposable
         _completionMask = parameters.CompletionEntries - 1;
         _completions = (CompletionEntry*)(rings + parameters.Completion.Entry);
         _tail = *_submissionTail;
+
+        // By default a few per core: files that stall would leave none to others. They are made when they are needed.
+        uint* maxThreads = stackalloc uint[2] { MaxThreads, 0 };
+        LinuxException.Check(
+            (int)syscall(RegisterCall, _descriptor.Number, RegisterMaxThreads, (nint)maxThreads, 2, 0, 0), "io_uring_register");
 
         // Slot n of the indirection array always names entry n.
         uint* array = (uint*)(rings + parameters.Submission.Array);

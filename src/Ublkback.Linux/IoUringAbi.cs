@@ -21,6 +21,9 @@ internal struct SubmissionEntry
     [FieldOffset(0)]
     public IoUringOperation Operation;
 
+    [FieldOffset(1)]
+    public byte Flags;
+
     [FieldOffset(4)]
     public int Descriptor;
 

@@ -39,15 +39,17 @@ public static class LinuxError
     /// <summary>Operation cancelled.</summary>
     public const int Cancelled = 125;
 
+    /// <summary>Operation not supported.</summary>
+    public const int NotSupported = 95;
+
     private const int QuotaExceeded = 122;
-    private const int OperationNotSupported = 95;
 
     /// <summary>The status that a failed operation gives its request.</summary>
     public static BlockStatus ToStatus(int errno) => errno switch
     {
         0 => BlockStatus.Okay,
         NoSpace or QuotaExceeded => BlockStatus.NoSpace,
-        OperationNotSupported => BlockStatus.Unsupported,
+        NotSupported => BlockStatus.Unsupported,
         _ => BlockStatus.IoError,
     };
 

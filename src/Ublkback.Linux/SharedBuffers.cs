@@ -39,6 +39,18 @@ public sealed class SharedBuffers(Worker worker, long length) : IDisposable
         WakeFirst();
     }
 
+    /// <summary>Takes who waits out of the queue.</summary>
+    public void Withdraw(IWork work)
+    {
+        for (int left = _waiting.Count; left > 0; left--)
+        {
+            IWork next = _waiting.Dequeue();
+            if (next != work) _waiting.Enqueue(next);
+        }
+
+        WakeFirst();
+    }
+
     /// <inheritdoc/>
     public void Dispose() => _pool.Dispose();
 

@@ -17,13 +17,14 @@ namespace Ublkback.Linux;
 public sealed unsafe partial class Worker : IDisposable
 {
     /// <summary>Bytes of guest data that one worker holds at most.</summary>
-    public const long BufferBytes = 32 << 20;
+    public const long BufferBytes = 64 << 20;
 
     /// <summary>Bytes of descriptions of requests, a page each, that one worker holds at most.</summary>
     public const long DescriptionBytes = 4 << 20;
 
     private const uint SubmissionCount = 512;
     private const uint CompletionCount = 8192; // beyond it the kernel keeps a list (IORING_FEAT_NODROP)
+    private const byte Punt = 1 << 4; // IOSQE_ASYNC
     private const uint DataSync = 1; // IORING_FSYNC_DATASYNC
     private const int NonBlocking = 0x800; // EFD_NONBLOCK
     private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
@@ -117,18 +118,18 @@ public sealed unsafe partial class Worker : IDisposable
     public void Poll(IPolledWork work, long ticks) => _polled.Add((work, Stopwatch.GetTimestamp() + ticks));
 
     /// <summary>Reads at an offset into memory that never moves; the result is a byte count or −errno.</summary>
-    public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset)
+    public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
     {
         IoOperation operation = Rent();
-        Submit(operation, IoUringOperation.Read, file, buffer, (ulong)offset);
+        Submit(operation, IoUringOperation.Read, file, buffer, (ulong)offset, isPunted);
         return operation.Task;
     }
 
     /// <summary>Writes memory that never moves at an offset; the result is a byte count or −errno.</summary>
-    public ValueTask<int> WriteAsync(FileDescriptor file, Memory<byte> buffer, long offset)
+    public ValueTask<int> WriteAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
     {
         IoOperation operation = Rent();
-        Submit(operation, IoUringOperation.Write, file, buffer, (ulong)offset);
+        Submit(operation, IoUringOperation.Write, file, buffer, (ulong)offset, isPunted);
         return operation.Task;
     }
 
@@ -252,10 +253,12 @@ public sealed unsafe partial class Worker : IDisposable
     }
 
     private void Submit(
-        RingOperation operation, IoUringOperation code, FileDescriptor file, Memory<byte> buffer, ulong offset)
+        RingOperation operation, IoUringOperation code, FileDescriptor file, Memory<byte> buffer, ulong offset,
+        bool isPunted = false)
     {
         ref SubmissionEntry entry = ref Begin(operation);
         entry.Operation = code;
+        entry.Flags = isPunted ? Punt : (byte)0;
         entry.Descriptor = file.Number;
         entry.Address = (ulong)PinnedMemory.AddressOf(buffer);
         entry.Length = (uint)buffer.Length;

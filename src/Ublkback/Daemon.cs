@@ -63,13 +63,13 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
                     null, [.. directory.Vbds.Select(vbd => VbdReports.Make(vbd, request.Command == "stats"))],
                     new ProcessReport(GC.GetTotalAllocatedBytes(), GC.CollectionCount(0), Environment.ProcessId));
             case "resize":
-                List<Vbd> chosen = [.. directory.Vbds.Where(vbd =>
-                    (request.Domid ?? vbd.Address.Domid) == vbd.Address.Domid
-                    && (request.Device ?? vbd.Address.DeviceName) == vbd.Address.DeviceName)];
-                Task measured = Task.WhenAll(chosen.Select(vbd => vbd.MeasureAsync()));
+                Task measured = Task.WhenAll(Choose(request, directory).Select(vbd => vbd.MeasureAsync()));
                 if (await Task.WhenAny(measured, Task.Delay(ResizeTimeout)).ConfigureAwait(false) != measured)
                     return new ControlReply("a disk has not answered for 10 s: 'ublkback list' shows their states");
-                return new ControlReply(null, [.. chosen.Select(vbd => VbdReports.Make(vbd, withOperations: false))]);
+                return Report(Choose(request, directory));
+            case "resume":
+                foreach (Vbd vbd in Choose(request, directory)) vbd.Resume();
+                return Report(Choose(request, directory));
             case "hotplug-add":
                 try
                 {
@@ -84,6 +84,13 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
                 return new ControlReply($"unknown command {request.Command}: is the daemon older than this program?");
         }
     }
+
+    private static IEnumerable<Vbd> Choose(ControlRequest request, VbdDirectory directory) => directory.Vbds.Where(vbd =>
+        (request.Domid ?? vbd.Address.Domid) == vbd.Address.Domid
+        && (request.Device ?? vbd.Address.DeviceName) == vbd.Address.DeviceName);
+
+    private static ControlReply Report(IEnumerable<Vbd> vbds) =>
+        new(null, [.. vbds.Select(vbd => VbdReports.Make(vbd, withOperations: false))]);
 
     private FileDescriptor BeTheOnlyOne()
     {

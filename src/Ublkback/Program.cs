@@ -25,6 +25,7 @@ RootCommand root = new("""
     ListCommand.Make(),
     StatsCommand.Make(),
     ResizeCommand.Make(),
+    ResumeCommand.Make(),
     BenchCommand.Make(),
     DoctorCommand.Make(),
     DemoCommand.Make(),

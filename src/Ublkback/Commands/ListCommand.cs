@@ -23,7 +23,7 @@ internal static class ListCommand
         foreach (VbdReport vbd in vbds)
         {
             table.AddRow(
-                $"{vbd.Domid}", Markup.Escape(vbd.Device), vbd.State, vbd.Access, Reports.Size(vbd.SizeBytes),
+                $"{vbd.Domid}", Markup.Escape(vbd.Device), Markup.Escape(vbd.Trouble ?? vbd.State), vbd.Access, Reports.Size(vbd.SizeBytes),
                 vbd.RingSlots?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "-", Markup.Escape(vbd.Target));
         }
 

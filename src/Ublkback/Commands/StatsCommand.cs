@@ -22,7 +22,9 @@ internal static class StatsCommand
     {
         foreach (VbdReport vbd in vbds)
         {
-            Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {vbd.InFlight} in flight, {vbd.Refused} refused");
+            string oldest = vbd.OldestMs is double age ? $" (the oldest for {Time(age * 1000)})" : "";
+            string trouble = vbd.Trouble is null ? "" : $", {vbd.Trouble}";
+            Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {vbd.InFlight} in flight{oldest}, {vbd.Refused} refused{trouble}");
             Table table = Reports.Table("Operation", "Requests", "Bytes", "Errors", "p50", "p99", "p99.9");
             foreach (OperationReport operation in vbd.Operations ?? [])
             {

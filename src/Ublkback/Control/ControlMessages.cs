@@ -5,16 +5,16 @@ namespace Ublkback.Control;
 // The control socket speaks JSON, one line a message: a request, then its reply, then the daemon closes.
 
 /// <summary>What a command asks of the daemon.</summary>
-/// <param name="Command"><c>list</c>, <c>stats</c>, <c>resize</c> or <c>hotplug-add</c>.</param>
+/// <param name="Command"><c>list</c>, <c>stats</c>, <c>resize</c>, <c>resume</c> or <c>hotplug-add</c>.</param>
 /// <param name="XenbusPath">For hotplug: which device.</param>
-/// <param name="Domid">For resize: whose disks; null means all guests'.</param>
-/// <param name="Device">For resize: which of them, such as xvda; null means all.</param>
+/// <param name="Domid">For resize and resume: whose disks; null means all guests'.</param>
+/// <param name="Device">For resize and resume: which of them, such as xvda; null means all.</param>
 internal sealed record ControlRequest(
     string Command, string? XenbusPath = null, int? Domid = null, string? Device = null);
 
 /// <summary>What the daemon answers.</summary>
 /// <param name="Error">Why it could not be done; null when it could.</param>
-/// <param name="Vbds">The vbds, for list, stats and resize.</param>
+/// <param name="Vbds">The vbds, for list, stats, resize and resume.</param>
 /// <param name="Process">The daemon itself, for list and stats.</param>
 internal sealed record ControlReply(
     string? Error, IReadOnlyList<VbdReport>? Vbds = null, ProcessReport? Process = null);
@@ -39,12 +39,14 @@ internal sealed record ProcessReport(long AllocatedBytes, int Collections, int I
 /// <param name="RingSlots">Slots of each queue's ring; null when not connected.</param>
 /// <param name="PersistentPages">Pages of the guest that stay mapped; null when it does not keep them granted.</param>
 /// <param name="InFlight">Requests being served.</param>
+/// <param name="OldestMs">How long the oldest of them has been so, in milliseconds; null when there is none.</param>
 /// <param name="Refused">Requests that the guest made wrong.</param>
+/// <param name="Trouble">Why requests are not served as they should be; null when they are.</param>
 /// <param name="Operations">Figures by operation; null in a list.</param>
 internal sealed record VbdReport(
     string Kind, int Domid, string Device, int DeviceId, string Target, string Access, string State,
-    string FrontendState, ulong? SizeBytes, int? Queues, int? RingSlots, int? PersistentPages, int InFlight, long Refused,
-    IReadOnlyList<OperationReport>? Operations);
+    string FrontendState, ulong? SizeBytes, int? Queues, int? RingSlots, int? PersistentPages, int InFlight, double? OldestMs,
+    long Refused, string? Trouble, IReadOnlyList<OperationReport>? Operations);
 
 /// <summary>The figures of one operation. Latency is from dequeueing to the response, in microseconds.</summary>
 internal sealed record OperationReport(

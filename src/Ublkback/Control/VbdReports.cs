@@ -13,8 +13,8 @@ internal static class VbdReports
             summary.Address.Kind, summary.Address.Domid, summary.Address.DeviceName, summary.Address.DeviceId,
             summary.Target, summary.IsReadOnly ? "ro" : "rw", Name(summary.Backend), Name(summary.Frontend),
             summary.Geometry?.SectorCount * BlockRequest.SectorSize, summary.Queues, summary.Slots,
-            summary.PersistentPages, summary.Statistics.InFlight,
-            summary.Statistics.Refused,
+            summary.PersistentPages, summary.Statistics.InFlight, summary.OldestAge?.TotalMilliseconds,
+            summary.Statistics.Refused, summary.Trouble,
             withOperations ? [.. Enum.GetValues<BlockOperation>().Select(operation => Make(operation, summary.Statistics.Of(operation)))] : null);
     }
 

@@ -71,7 +71,9 @@ public sealed class SmallPartsTests
             File.CreateSymbolicLink(Path.Combine(device, "driver"), driver);
             Task<bool> releasing = Task.Run(() => kernel.Release(address));
             Assert.That(releasing.Wait(TimeSpan.FromMilliseconds(50)), Is.False, "waits while the module is being loaded");
-            File.WriteAllText(Path.Combine(driver, "unbind"), "");
+            // Complete at once: making it and emptying it are two steps.
+            File.WriteAllText(Path.Combine(sysfs, "unbind"), "");
+            File.Move(Path.Combine(sysfs, "unbind"), Path.Combine(driver, "unbind"));
             Assert.That(releasing.Result, Is.True);
             Assert.That(File.ReadAllText(Path.Combine(driver, "unbind")), Is.EqualTo("vbd-1-51712"));
         }

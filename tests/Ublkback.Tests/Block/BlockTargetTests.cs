@@ -62,7 +62,7 @@ public sealed class BlockTargetTests
         ImageSchemes schemes = new ImageSchemes().Add("raw", (_, _) => throw new InvalidOperationException());
 
         Assert.That(
-            () => schemes.Open(text, new ImageOpening("nobody", 0, true, true, null, _ => { })),
+            () => schemes.Open(BlockTarget.Parse(text), new ImageOpening("nobody", 0, true, true, null, _ => { })),
             Throws.TypeOf<TargetException>().With.Message.Contains(part));
     }
 }

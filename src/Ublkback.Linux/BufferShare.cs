@@ -1,0 +1,36 @@
+namespace Ublkback.Linux;
+
+/// <summary>
+/// One user's part of a worker's buffers. It may hold an eighth of what is left for others, so that users whose storage has
+/// stalled leave some to the rest: ten hold two thirds, and twenty nine tenths (the dynamic thresholds of network switches,
+/// Choudhury and Hahne 1998). Who holds nothing may have any one buffer. On the worker.
+/// </summary>
+public sealed class BufferShare(SharedBuffers buffers, IWork user)
+{
+    private const int LeftForOthers = 8;
+
+    private long _held;
+
+    /// <summary>
+    /// Rents bytes in one piece that starts on a page boundary and never moves. False: the user has a turn when it may try
+    /// again, because others have given buffers back, or must do so when it has given back one of its own.
+    /// </summary>
+    public bool TryRent(int length, out Memory<byte> buffer)
+    {
+        buffer = default;
+        if (_held > 0 && (_held + length) * LeftForOthers > buffers.FreeBytes) return false;
+        if (!buffers.TryRent(user, length, out buffer)) return false;
+        _held += length;
+        return true;
+    }
+
+    /// <summary>Gives a buffer back.</summary>
+    public void Return(Memory<byte> buffer)
+    {
+        _held -= buffer.Length;
+        buffers.Return(buffer);
+    }
+
+    /// <summary>Does not want any buffer any more.</summary>
+    public void Withdraw() => buffers.Withdraw(user);
+}

@@ -1,0 +1,36 @@
+using System.CommandLine;
+using Ublkback.Control;
+
+namespace Ublkback.Commands;
+
+/// <summary>Commands of the form <c>ublkback VERB [DOMID [DEVICE]]</c>, which the daemon carries out on disks.</summary>
+internal static class DiskCommands
+{
+    /// <summary>Makes one; for each disk that it was carried out on, a line ends in what is told of it.</summary>
+    public static Command Make(string verb, string description, Func<VbdReport, string> tell)
+    {
+        Option<string> host = CommonOptions.Host();
+        Argument<int?> domid = new("domid")
+        {
+            Description = "The guest; all guests when left out.",
+            Arity = ArgumentArity.ZeroOrOne,
+        };
+        Argument<string?> device = new("device")
+        {
+            Description = "The disk's name in the guest, such as xvda; all its disks when left out.",
+            Arity = ArgumentArity.ZeroOrOne,
+        };
+        Command command = new(verb, description) { host, domid, device };
+        command.SetAction(async (arguments, _) =>
+        {
+            ControlRequest request = new(verb, Domid: arguments.GetValue(domid), Device: arguments.GetValue(device));
+            IReadOnlyList<VbdReport> vbds = await Reports.AskAsync(
+                HostEnvironment.Parse(arguments.GetRequiredValue(host)), request).ConfigureAwait(false);
+            if (vbds.Count == 0) throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
+            foreach (VbdReport vbd in vbds)
+                Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {tell(vbd)}");
+            return 0;
+        });
+        return command;
+    }
+}
