@@ -9,11 +9,12 @@ namespace Ublkback.Backend;
 internal sealed class HeldRequests(RingServer server, Blkif blkif)
 {
     private readonly List<(RingRequest Request, BlockStatus Status)> _held = [];
+    private bool _isClosing;
 
     /// <summary>Whether a request is held, given how the image ended it.</summary>
     public bool Takes(RingRequest request, BlockStatus status)
     {
-        if (!blkif.HoldsFailed || status is BlockStatus.Okay or BlockStatus.Unsupported || request.HasFailedCopy) return false;
+        if (_isClosing || !blkif.HoldsFailed || status is BlockStatus.Okay or BlockStatus.Unsupported || request.HasFailedCopy) return false;
         _held.Add((request, status));
         blkif.OnHeld(status);
         return true;
@@ -27,9 +28,10 @@ internal sealed class HeldRequests(RingServer server, Blkif blkif)
         foreach ((RingRequest request, _) in again) request.Start(server.Image);
     }
 
-    /// <summary>Ends all as the storage ended them.</summary>
+    /// <summary>Ends all as the storage ended them, and holds none any more.</summary>
     public void FailAll()
     {
+        _isClosing = true;
         foreach ((RingRequest request, BlockStatus status) in _held) server.OnEnded(request, status);
         _held.Clear();
     }

@@ -19,6 +19,9 @@ public sealed class JournalDirectory(string path)
     /// <exception cref="JournalException">It cannot be used.</exception>
     public VbdJournal? Open(VbdAddress address) => VbdJournal.Open(FileOf(address));
 
+    /// <summary>Whether there is a journal of a vbd.</summary>
+    public bool Has(VbdAddress address) => File.Exists(FileOf(address));
+
     /// <summary>Removes the journal of a vbd that is not connected, if there is one.</summary>
     public void Remove(VbdAddress address)
     {

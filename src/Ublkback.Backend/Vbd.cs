@@ -189,7 +189,7 @@ public sealed class Vbd
         bool isOnline = await store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
         return new VbdView(
             _backend, isOnline, _frontend, _isOffered, _wasOffered, _services.Kernel.Holds(Address), _blkif is not null,
-            _hasFailed);
+            _blkif is null && _services.Journals.Has(Address), _hasFailed);
     }
 
     private Task ActAsync(VbdAction action) => action switch
@@ -280,7 +280,10 @@ public sealed class Vbd
         _blkif = blkif;
         blkif.Start();
         KillPoint.Reach("Served");
-        await SwitchAsync(XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
+        // One that is taken over may be closing already, and goes on doing so.
+        await SwitchAsync(
+            mustGoOn ? XenbusState.Connected : null, XenbusState.Connected,
+            VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
         KillPoint.Reach("Connected");
     }
 

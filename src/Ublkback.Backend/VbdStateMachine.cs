@@ -8,10 +8,11 @@ namespace Ublkback.Backend;
 /// <param name="WasOffered">Whether we have ever published them.</param>
 /// <param name="IsClaimed">Whether the kernel's xen-blkback has taken the device.</param>
 /// <param name="IsServing">Whether we hold a blkif.</param>
+/// <param name="HasJournal">Whether there is a journal of a daemon before us, which we do not serve with.</param>
 /// <param name="HasFailed">Whether connecting to this frontend failed for good.</param>
 public readonly record struct VbdView(
     XenbusState? Backend, bool IsOnline, XenbusState? Frontend, bool IsOffered, bool WasOffered,
-    bool IsClaimed, bool IsServing, bool HasFailed);
+    bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed);
 
 /// <summary>The next step of a vbd.</summary>
 public enum VbdAction
@@ -59,6 +60,8 @@ public enum VbdAction
 /// 5        4           serving, online         → Reclaim      neither the toolstack nor we write that: the kernel did
 /// 2        3, 4        not failed              → Connect      mini-os goes from 1 straight to 4
 /// 4        3, 4        not serving, not failed → Attach
+/// 4        5           journal, not failed     → Attach       a guest that lets go waits for its answers first
+/// 5        4, 5        journal, not failed     → Attach       likewise
 /// 2, 4     5                                   → Close
 /// 1..5     6                                   → Disconnect
 /// 5, 6     1           online, serving         → Disconnect
@@ -95,6 +98,9 @@ public static class VbdStateMachine
             when !view.HasFailed => VbdAction.Connect,
         (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)
             when !view.IsServing && !view.HasFailed => VbdAction.Attach,
+
+        (XenbusState.Connected, XenbusState.Closing) or (XenbusState.Closing, XenbusState.Connected or XenbusState.Closing)
+            when view.HasJournal && !view.HasFailed => VbdAction.Attach,
 
         (XenbusState.InitWait or XenbusState.Connected, XenbusState.Closing) => VbdAction.Close,
         (not XenbusState.Closed, XenbusState.Closed) => VbdAction.Disconnect,

@@ -63,10 +63,7 @@ public sealed class CrashTests : HostFixture
         {
             VerifyingLoad load = new(disk);
             await Daemon.WaitForExitAsync().WaitAsync(Soon);
-            Daemon = StartDaemon();
-            await load.ProgressAsync(100, Soon);
-            await load.StopAsync(Soon);
-            await disk.CloseAsync(Soon);
+            await ServedToTheEndAsync(load, disk);
         }
     }
 
@@ -86,10 +83,7 @@ public sealed class CrashTests : HostFixture
                 await Daemon.WaitForExitAsync().WaitAsync(Soon);
             }
 
-            Daemon = StartDaemon();
-            await load.ProgressAsync(100, Soon);
-            await load.StopAsync(Soon);
-            await disk.CloseAsync(Soon);
+            await ServedToTheEndAsync(load, disk);
         }
     }
 
@@ -126,6 +120,28 @@ public sealed class CrashTests : HostFixture
         await closing;
         Assert.That(await Store.ReadAsync($"{BackendPath}/state"), Is.EqualTo("6"));
         await Toolstack.DetachAsync(1, closed);
+    }
+
+    [Test]
+    public async Task A_guest_that_lets_go_meanwhile_gets_its_answers_first([Values] bool isDetached)
+    {
+        (_, Blkfront disk) = await ConnectAsync(MakeImage("a.img"));
+        await using (disk)
+        {
+            Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
+            await KillAsync();
+            Task<BlkifStatus>[] writes = [.. Enumerable.Range(0, 20).Select(i => disk.WriteAsync((ulong)i * 8, new byte[4096]))];
+            if (isDetached)
+            {
+                await Store.WriteAsync($"{BackendPath}/online", "0");
+                await Store.WriteAsync($"{BackendPath}/state", "5");
+            }
+
+            await Store.WriteAsync($"{Toolstack.FrontendPath(1, Xvda)}/state", "5");
+            Daemon = StartDaemon();
+            Assert.That(await Task.WhenAll(writes).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay));
+            await disk.CloseAsync(Soon);
+        }
     }
 
     [Test]
@@ -250,6 +266,15 @@ public sealed class CrashTests : HostFixture
             await load.ProgressAsync(100, Soon);
             await load.StopAsync(Soon);
         }
+    }
+
+    // By another daemon.
+    private async Task ServedToTheEndAsync(VerifyingLoad load, Blkfront disk)
+    {
+        Daemon = StartDaemon();
+        await load.ProgressAsync(100, Soon);
+        await load.StopAsync(Soon);
+        await disk.CloseAsync(Soon);
     }
 
     private async Task KillAsync()

@@ -137,19 +137,6 @@ public sealed class StorageFaultTests : HostFixture
     }
 
     [Test]
-    public async Task A_file_that_is_cut_short_fails_what_is_beyond_its_end()
-    {
-        string image = MakeImage("a.img");
-        (_, Blkfront disk) = await ConnectAsync(image);
-        await using (disk)
-        {
-            using (FileStream file = new(image, FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) file.SetLength(1 << 20);
-            Assert.That(await disk.ReadAsync(8, new byte[4096]), Is.EqualTo(BlkifStatus.Okay));
-            Assert.That(await disk.ReadAsync(4096, new byte[4096]), Is.EqualTo(BlkifStatus.Error));
-        }
-    }
-
-    [Test]
     public async Task A_file_that_is_deleted_is_served_on()
     {
         string image = MakeImage("a.img");

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using Mono.Unix.Native;
 using Spectre.Console;
+using Ublkback.Backend;
 using Ublkback.Control;
 using Ublkback.Linux;
 using Ublkback.Xen;
@@ -32,6 +33,7 @@ internal static class DoctorCommand
             findings.Add(Device(DeviceHypervisor.GrantDevice, "xen-gntdev"));
             findings.Add(Device(DeviceHypervisor.EventDevice, "xen-evtchn"));
             findings.Add(HotplugScript());
+            findings.Add(JournalRoom());
         }
 
         findings.Add(await StoreAsync(host).ConfigureAwait(false));
@@ -43,6 +45,8 @@ internal static class DoctorCommand
             if (finding.Cure is not null) Console.WriteLine($"         {finding.Cure}");
         }
 
+        Console.WriteLine();
+        foreach ((string what, string bound) in BackendLimits.All) Console.WriteLine($"limit    {what}: {bound}");
         return findings.TrueForAll(finding => finding.Cure is null) ? 0 : 1;
     }
 
@@ -83,13 +87,22 @@ internal static class DoctorCommand
     private static Finding HotplugScript() => new(
         $"the hotplug script {Script}", File.Exists(Script) ? null : "run scripts/install from the source tree");
 
+    private static Finding JournalRoom()
+    {
+        const string Place = "/run";
+        const long LeastBytes = 16 << 20; // a hundred disks, each with two rings of 16 pages
+        return new Finding(
+            $"room for journals in {Place}",
+            new DriveInfo(Place).AvailableFreeSpace >= LeastBytes ? null : $"make room in {Place}: 16 MiB are enough for a hundred disks");
+    }
+
     private static async Task<Finding> StoreAsync(HostEnvironment host)
     {
         const string What = "xenstore";
         try
         {
             await using XenStoreClient store = host.OpenStore();
-            string home = await Backend.BackendServices.FindHomeAsync(store).ConfigureAwait(false);
+            string home = await BackendServices.FindHomeAsync(store).ConfigureAwait(false);
             return new Finding($"{What} ({home})", null);
         }
         catch (XenStoreException failure)

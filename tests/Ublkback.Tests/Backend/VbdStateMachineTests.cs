@@ -49,6 +49,15 @@ public sealed class VbdStateMachineTests
             VbdStateMachine.Decide(View(backend, frontend, true, true, serving) with { IsClaimed = true }),
             Is.EqualTo(expected));
 
+    [TestCase(4, 5, Attach)]
+    [TestCase(5, 4, Attach)]
+    [TestCase(5, 5, Attach)]
+    [TestCase(5, 6, Disconnect)]
+    [TestCase(2, 5, Close)]
+    public void A_guest_that_lets_go_of_a_dead_daemons_disk_gets_its_answers_first(int backend, int frontend, VbdAction expected) =>
+        Assert.That(
+            VbdStateMachine.Decide(View(backend, frontend, false, false, false) with { HasJournal = true }), Is.EqualTo(expected));
+
     [TestCase(2)]
     [TestCase(4)]
     public void What_failed_is_not_tried_again_and_again(int backend) =>
@@ -63,5 +72,5 @@ public sealed class VbdStateMachineTests
 
     private static VbdView View(int backend, int frontend, bool online, bool offered, bool serving) => new(
         backend < 0 ? null : (XenbusState)backend, online, frontend < 0 ? null : (XenbusState)frontend,
-        offered, offered, IsClaimed: false, serving, HasFailed: false);
+        offered, offered, IsClaimed: false, serving, HasJournal: false, HasFailed: false);
 }

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Ublkback.Blkif;
 
@@ -7,35 +6,12 @@ namespace Ublkback.Tests.Blkif;
 /// <summary>A backend's end of a ring that dies between any two of its steps, and its successors.</summary>
 [TestFixture("x86_64-abi")]
 [TestFixture("x86_32-abi")]
-public sealed class RingJournalTests(string protocol)
+public sealed class RingJournalTests(string protocol) : RingFixture(protocol, order: 0)
 {
-    private const int Order = 0;
     private const int Slots = 32;
 
-    private readonly BlkifAbi _abi = BlkifAbi.FromProtocol(protocol)!;
-    private nint _memory;
-    private nint _journal;
-    private FrontRing _front = null!;
-    private BackRing _back = null!;
-
-    [SetUp]
-    public unsafe void Make()
-    {
-        _memory = (nint)NativeMemory.AllocZeroed(BlkifConstants.PageSize);
-        _journal = (nint)NativeMemory.AllocZeroed((nuint)RingJournal.SizeOf(Slots));
-        _front = new FrontRing(_memory, Order, _abi);
-        _back = BackRing.Create(_memory, Order, _abi, new RingJournal(_journal, Slots));
-    }
-
-    [TearDown]
-    public unsafe void Free()
-    {
-        NativeMemory.Free((void*)_memory);
-        NativeMemory.Free((void*)_journal);
-    }
-
     [Test]
-    public void Each_request_is_answered_once_however_often_its_backend_dies([Range(1, 20)] int seed)
+    public void Each_request_is_answered_once_however_often_itsBackend_dies([Range(1, 20)] int seed)
     {
         Random random = new(seed);
         ulong sent = 0;
@@ -47,24 +23,24 @@ public sealed class RingJournalTests(string protocol)
         {
             switch (random.Next(5))
             {
-                case 0 when _front.FreeCount > 0:
-                    _front.Put(new BlkifRequest { Operation = BlkifOperation.Discard, Id = ++sent, Sector = sent * 8 });
+                case 0 when Front.FreeCount > 0:
+                    Front.Put(new BlkifRequest { Operation = BlkifOperation.Discard, Id = ++sent, Sector = sent * 8 });
                     unanswered.Add(sent);
-                    _front.Push();
+                    Front.Push();
                     break;
-                case 1 when _back.CountWaiting() > 0:
+                case 1 when Back.CountWaiting() > 0:
                     int entry = free.Pop();
-                    _back.Take(entry, out BlkifRequest request);
+                    Back.Take(entry, out BlkifRequest request);
                     inHand.Add((entry, request));
                     break;
                 case 2 when inHand.Count > 0:
                     int chosen = random.Next(inHand.Count);
-                    _back.Put(inHand[chosen].Entry, Answer(inHand[chosen].Request));
+                    Back.Put(inHand[chosen].Entry, Answer(inHand[chosen].Request));
                     answered.Add(inHand[chosen].Entry);
                     inHand.RemoveAt(chosen);
                     break;
                 case 3:
-                    _back.Publish();
+                    Back.Publish();
                     answered.ForEach(free.Push);
                     answered.Clear();
                     break;
@@ -72,17 +48,17 @@ public sealed class RingJournalTests(string protocol)
                     Recover();
                     answered.ForEach(free.Push);
                     answered.Clear();
-                    Assert.That(_back.FindPending(), Is.EqualTo(inHand.Select(held => held.Entry)));
+                    Assert.That(Back.FindPending(), Is.EqualTo(inHand.Select(held => held.Entry)));
                     foreach ((int held, BlkifRequest before) in inHand)
                     {
-                        _back.Retake(held, out BlkifRequest again);
+                        Back.Retake(held, out BlkifRequest again);
                         Assert.That((again.Id, again.Sector, again.Operation), Is.EqualTo((before.Id, before.Sector, before.Operation)));
                     }
 
                     break;
             }
 
-            while (_front.TryTake(out BlkifResponse response))
+            while (Front.TryTake(out BlkifResponse response))
             {
                 Assert.That(unanswered.Remove(response.Id), Is.True, "each is answered once");
                 Assert.That(response, Is.EqualTo(Answer(new BlkifRequest { Operation = BlkifOperation.Discard, Id = response.Id })));
@@ -96,10 +72,10 @@ public sealed class RingJournalTests(string protocol)
     public void A_death_between_showing_and_noting_it_is_finished()
     {
         Take(0);
-        _back.Put(0, new BlkifResponse(1, BlkifOperation.Read, BlkifStatus.Okay));
+        Back.Put(0, new BlkifResponse(1, BlkifOperation.Read, BlkifStatus.Okay));
         byte[] before = Journal().ToArray();
-        _back.Publish();
-        Assert.That(_front.TryTake(out _), Is.True);
+        Back.Publish();
+        Assert.That(Front.TryTake(out _), Is.True);
         // All that the journal was told but the last store, of what was published.
         ulong intended = BitConverter.ToUInt64(Journal()[8..]);
         before.CopyTo(Journal());
@@ -107,20 +83,20 @@ public sealed class RingJournalTests(string protocol)
 
         Recover();
 
-        Assert.That(_front.TryTake(out _), Is.False, "not answered again");
-        Assert.That(_back.FindPending(), Is.Empty);
+        Assert.That(Front.TryTake(out _), Is.False, "not answered again");
+        Assert.That(Back.FindPending(), Is.Empty);
     }
 
     [Test]
     public void A_death_before_showing_publishes_again()
     {
         Take(0);
-        _back.Put(0, new BlkifResponse(1, BlkifOperation.Read, BlkifStatus.Error));
+        Back.Put(0, new BlkifResponse(1, BlkifOperation.Read, BlkifStatus.Error));
         BitConverter.TryWriteBytes(Journal()[8..], 1UL); // intended
 
         Recover();
 
-        Assert.That(_front.TryTake(out BlkifResponse answer), Is.True);
+        Assert.That(Front.TryTake(out BlkifResponse answer), Is.True);
         Assert.That(answer, Is.EqualTo(new BlkifResponse(1, BlkifOperation.Read, BlkifStatus.Error)));
     }
 
@@ -128,30 +104,30 @@ public sealed class RingJournalTests(string protocol)
     public void Attempts_are_counted_and_forgiven()
     {
         Take(3);
-        Assert.That(_back.Attempts(3), Is.EqualTo(1));
+        Assert.That(Back.Attempts(3), Is.EqualTo(1));
         for (int deaths = 1; deaths <= 3; deaths++)
         {
             Recover();
-            _back.Retake(3, out _);
-            Assert.That(_back.Attempts(3), Is.EqualTo(1 + deaths));
+            Back.Retake(3, out _);
+            Assert.That(Back.Attempts(3), Is.EqualTo(1 + deaths));
         }
 
-        _back.Forgive(3);
+        Back.Forgive(3);
         Recover();
-        _back.Retake(3, out _);
-        Assert.That(_back.Attempts(3), Is.EqualTo(2));
-        _back.Put(3, new BlkifResponse(1, BlkifOperation.Read, BlkifStatus.Okay));
-        _back.Publish();
+        Back.Retake(3, out _);
+        Assert.That(Back.Attempts(3), Is.EqualTo(2));
+        Back.Put(3, new BlkifResponse(1, BlkifOperation.Read, BlkifStatus.Okay));
+        Back.Publish();
         Take(3);
-        Assert.That(_back.Attempts(3), Is.EqualTo(1), "another request");
+        Assert.That(Back.Attempts(3), Is.EqualTo(1), "another request");
     }
 
     [Test]
     public void A_ring_whose_response_index_the_guest_wrote_is_refused([Values(1u, 7u, uint.MaxValue)] uint index)
     {
-        BitConverter.TryWriteBytes(Ring()[8..], index);
+        BitConverter.TryWriteBytes(Memory()[8..], index);
 
-        Assert.That(BackRing.Recover(_memory, Order, _abi, new RingJournal(_journal, Slots)), Is.Null);
+        Assert.That(TryRecover(), Is.False);
     }
 
     private static BlkifResponse Answer(BlkifRequest request) =>
@@ -159,15 +135,10 @@ public sealed class RingJournalTests(string protocol)
 
     private void Take(int entry)
     {
-        _front.Put(new BlkifRequest { Operation = BlkifOperation.Read, Id = 1 });
-        _front.Push();
-        _back.Take(entry, out _);
+        Front.Put(new BlkifRequest { Operation = BlkifOperation.Read, Id = 1 });
+        Front.Push();
+        Back.Take(entry, out _);
     }
 
-    private void Recover() =>
-        _back = BackRing.Recover(_memory, Order, _abi, new RingJournal(_journal, Slots))!;
-
-    private unsafe Span<byte> Journal() => new((void*)_journal, (int)RingJournal.SizeOf(Slots));
-
-    private unsafe Span<byte> Ring() => new((void*)_memory, BlkifConstants.PageSize);
+    private void Recover() => Assert.That(TryRecover(), Is.True);
 }

@@ -1,0 +1,22 @@
+using Ublkback.Blkif;
+using Ublkback.Linux;
+
+namespace Ublkback.Backend;
+
+/// <summary>What a guest can make the daemon hold at most, for people.</summary>
+public static class BackendLimits
+{
+    private const long Mebibyte = 1 << 20;
+
+    /// <summary>Each bound: of what, and how much.</summary>
+    public static IReadOnlyList<(string What, string Bound)> All { get; } =
+    [
+        ("requests in flight of a queue", $"{BlkifConstants.SlotCount(BlkifConstants.MaxRingPageOrder)}, as many as its ring has slots"),
+        ("queues of a disk", $"{BackendServices.MaxQueues}, and not more than workers"),
+        ("guest data held by a worker", $"{Worker.BufferBytes / Mebibyte} MiB, of which a ring an eighth of what it leaves to others"),
+        ("descriptions of requests held by a worker", $"{Worker.DescriptionBytes / Mebibyte} MiB, likewise"),
+        ("a guest's pages kept mapped by a queue", $"{PersistentGrants.MaxPagesPerRing}, and {GrantBudget.MaxPages} by the daemon; others are copied"),
+        ("the kernel's threads for an image that blocks", $"{PuntedFileIo.MaxUnderWay} of each worker"),
+        ("attempts at a request of which daemons die", $"{RecoveredRequests.MaxAttempts}, then its disk is quarantined"),
+    ];
+}
