@@ -61,8 +61,9 @@ public sealed class CrashTests : HostFixture
     {
         await StopDaemonAsync();
         Daemon = StartDaemon(DebugProgram, new() { ["UBLKBACK_KILL_AT"] = $"{point}:{time}" });
+        // A ring that is full most of the time, so that what is published wrongly meets requests.
         (_, Blkfront disk) = await ConnectAsync(
-            MakeImage("a.img", VerifyingLoad.DiskSize), new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2));
+            MakeImage("a.img", VerifyingLoad.DiskSize), new BlkfrontOptions(BlkifAbi.X86_64));
         await using (disk)
         {
             VerifyingLoad load = new(disk);

@@ -80,11 +80,20 @@ public sealed class RingJournalTests(string protocol) : RingFixture(protocol, or
         ulong intended = BitConverter.ToUInt64(Journal()[8..]);
         before.CopyTo(Journal());
         BitConverter.TryWriteBytes(Journal()[8..], intended);
+        // The guest has used the response's slot again.
+        for (ulong id = 2; id < 2 + Slots; id++) Front.Put(new BlkifRequest { Operation = BlkifOperation.Read, Id = id });
+        Front.Push();
 
         Recover();
 
         Assert.That(Front.TryTake(out _), Is.False, "not answered again");
         Assert.That(Back.FindPending(), Is.Empty);
+        Assert.That(Back.CountWaiting(), Is.EqualTo(Slots));
+        for (int entry = 0; entry < Slots; entry++)
+        {
+            Back.Take(entry, out BlkifRequest request);
+            Assert.That((request.Operation, request.Id), Is.EqualTo((BlkifOperation.Read, (ulong)entry + 2)));
+        }
     }
 
     [Test]
