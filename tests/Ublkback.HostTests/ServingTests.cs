@@ -230,7 +230,7 @@ public sealed class ServingTests : HostFixture
         {
             TaskCompletionSource found = new(TaskCreationOptions.RunContinuationsAsynchronously);
             Store.Reconnected += found.SetResult;
-            await SignalAsync(Host, "HUP");
+            await SignalAsync(Host, "USR1");
             await AwaitLogAsync("connection lost");
             Assert.That(await disk.WriteAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
             await AwaitLogAsync("connected again");

@@ -7,6 +7,9 @@ namespace Ublkback.Commands;
 /// <summary><c>ublkback xen-host</c></summary>
 internal static class XenHostCommand
 {
+    // SIGUSR1, signal(7); who was started by nohup never gets a SIGHUP.
+    private const PosixSignal UserSignal = (PosixSignal)10;
+
     public static Command Make()
     {
         Argument<string> directory = new("directory") { Description = "Where to make it." };
@@ -35,7 +38,7 @@ internal static class XenHostCommand
 
         await using (host)
         {
-            using PosixSignalRegistration hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, signal =>
+            using PosixSignalRegistration drop = PosixSignalRegistration.Create(UserSignal, signal =>
             {
                 signal.Cancel = true;
                 host.Store.DropConnections();
@@ -43,7 +46,7 @@ internal static class XenHostCommand
             Console.WriteLine($"ready: {host.Layout.Root}");
             Console.WriteLine($"  daemon:  ublkback daemon --host {host.Layout.Root}");
             Console.WriteLine($"  store:   XENSTORED_PATH={host.Layout.StoreSocket} xenstore-ls -f");
-            Console.WriteLine("  SIGHUP makes the store drop all its connections, SIGTERM ends it.");
+            Console.WriteLine("  SIGUSR1 makes the store drop all its connections, SIGTERM ends it.");
             await stopped.Task.ConfigureAwait(false);
         }
 
