@@ -49,7 +49,7 @@ internal sealed class WaitingRequests(
         request.SegmentPage = default;
     }
 
-    /// <summary>Gives up all that wait, for what they wait for will not be there: takes the next of them.</summary>
+    /// <summary>Takes the next of those that wait without starting it; false, and nothing is wanted any more, when there is none.</summary>
     public bool TryGiveUp(out RingRequest? request)
     {
         if (_waiting.TryDequeue(out request)) return true;

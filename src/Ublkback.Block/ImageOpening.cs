@@ -4,7 +4,7 @@ namespace Ublkback.Block;
 /// <param name="Owner">Who the image is opened for, as people should read it in messages of others.</param>
 /// <param name="DiskId">
 /// Below 2^62; a number that no other disk on this host has, and this one has in each life of the daemon. An image is open
-/// only when all I/O has ended that an earlier process began for the same disk and may have died of.
+/// only when all I/O has ended that an earlier process began for the same disk.
 /// </param>
 /// <param name="IsReadOnly">Whether the disk is given to the guest without the right to write.</param>
 /// <param name="AllowsDiscard">Whether the guest may free sectors, if the image can.</param>
