@@ -17,6 +17,7 @@ public static class BackendLimits
         ("descriptions of requests held by a worker", $"{Worker.DescriptionBytes / Mebibyte} MiB, likewise"),
         ("a guest's pages kept mapped by a queue", $"{PersistentGrants.MaxPagesPerRing}, and {GrantBudget.MaxPages} by the daemon; others are copied"),
         ("the kernel's threads for an image that blocks", $"{PuntedFileIo.MaxUnderWay} of each worker"),
+        ("notifications without requests", $"{HoldOff.MaxVainEvents} at once, then one in {HoldOff.MaxMilliseconds} ms of each queue"),
         ("attempts at a request of which daemons die", $"{RecoveredRequests.MaxAttempts}, then its disk is quarantined"),
     ];
 }

@@ -5,9 +5,10 @@ namespace Ublkback.Backend;
 
 /// <summary>
 /// Listens to an event channel on a worker: one read is under way at all times but while an event is being served. The
-/// port stays masked until <see cref="Rearm"/>, so a guest that notifies without end costs one event a turn.
+/// port stays masked until <see cref="Rearm"/>, so a guest that notifies without end costs one event a turn; and less when
+/// its events bring nothing, see <see cref="HoldOff"/>.
 /// </summary>
-internal sealed class EventPort : RingOperation
+internal sealed class EventPort : RingOperation, IWork
 {
     private readonly Worker _worker;
     private readonly IEventChannel _channel;
@@ -16,6 +17,7 @@ internal sealed class EventPort : RingOperation
     private readonly UnmaskOperation _unmask;
     private Action? _onStopped;
     private bool _isServing;
+    private bool _isHeldOff;
 
     public EventPort(Worker worker, IEventChannel channel, Action onEvent)
     {
@@ -29,13 +31,29 @@ internal sealed class EventPort : RingOperation
     /// <summary>Begins to listen.</summary>
     public void Start() => _worker.StartRead(this, _channel.Descriptor, _event);
 
-    /// <summary>Ends the service of an event: unmasks the port and listens again.</summary>
+    /// <summary>How long the port stays masked.</summary>
+    public HoldOff HoldOff { get; } = new();
+
+    bool IWork.IsScheduled { get; set; }
+
+    /// <summary>Ends the service of an event: unmasks the port and listens again, perhaps a little later.</summary>
     public void Rearm()
     {
-        if (!_isServing || _onStopped is not null) return;
-        _isServing = false;
-        if (_channel.MustUnmask) _unmask.Start(_worker, _channel.Descriptor, _event);
-        Start();
+        if (!_isServing || _isHeldOff || _onStopped is not null) return;
+        if (HoldOff.Ticks == 0)
+        {
+            Unmask();
+            return;
+        }
+
+        _isHeldOff = true;
+        _worker.ScheduleAfter(this, HoldOff.Ticks);
+    }
+
+    void IWork.Run()
+    {
+        _isHeldOff = false;
+        if (_onStopped is null) Unmask();
     }
 
     /// <summary>Ends listening; the action runs on the worker when the kernel holds nothing of the port any more.</summary>
@@ -63,7 +81,15 @@ internal sealed class EventPort : RingOperation
 
         if (result <= 0) throw new LinuxException(-result, "reading an event channel");
         _isServing = true;
+        HoldOff.OnEvent();
         _onEvent();
+    }
+
+    private void Unmask()
+    {
+        _isServing = false;
+        if (_channel.MustUnmask) _unmask.Start(_worker, _channel.Descriptor, _event);
+        Start();
     }
 
     private void TellWhenStopped()

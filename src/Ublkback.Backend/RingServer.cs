@@ -16,7 +16,7 @@ namespace Ublkback.Backend;
 /// start in the order of the ring: one that must wait, for its segments, for its pages to be mapped, for a barrier or an
 /// overlapping discard, or for a buffer, keeps those behind it waiting too.
 /// </remarks>
-internal sealed class RingServer : IPolledWork
+internal sealed class RingServer : IWork
 {
     /// <summary>Most requests taken, and most answered, in one turn.</summary>
     public const int MaxRequestsPerTurn = 64;
@@ -32,18 +32,16 @@ internal sealed class RingServer : IPolledWork
     private readonly Worker _worker;
     private readonly BackRing _ring;
     private readonly IEventChannel _channel;
-    private readonly EventPort _port;
     private readonly HeldRequests _held;
     private readonly GuestMemory _memory;
     private readonly WaitingRequests _waiting;
-    private readonly PollWindow _pollWindow = new();
+    private readonly QuietRing _quiet;
     private readonly RecoveredRequests _recovered;
     private readonly RingRequest[] _records; // one for each entry of the journal
     private readonly Stack<RingRequest> _free = new();
     private readonly Queue<RingRequest> _finished = new();
     private readonly List<RingRequest> _answering = new(MaxRequestsPerTurn);
     private long _sizeCheckedAt;
-    private bool _isPolled;
     private Action? _onLetGo;
     private bool _isLetGo;
     private bool _isStopped; // takes nothing more
@@ -59,7 +57,7 @@ internal sealed class RingServer : IPolledWork
         _held = new HeldRequests(this, blkif);
         _memory = new GuestMemory(blkif.Domid, batches, parts.Persistent);
         _waiting = new WaitingRequests(this, blkif, _worker, _memory, parts.Persistent, _ring.SlotCount);
-        _port = new EventPort(_worker, _channel, () => _worker.Schedule(this));
+        _quiet = new QuietRing(this, _worker, _ring, _channel, Statistics);
         _recovered = new RecoveredRequests(_ring);
         _records = new RingRequest[_ring.SlotCount];
         for (int entry = 0; entry < _records.Length; entry++)
@@ -86,7 +84,7 @@ internal sealed class RingServer : IPolledWork
     /// <summary>Begins to serve: looks at the ring whether or not an event comes. On the worker.</summary>
     public void Start()
     {
-        _port.Start();
+        _quiet.Start();
         // The frontend may wait for an answer that an earlier server published without a notification.
         _channel.Notify();
         _worker.Schedule(this);
@@ -139,17 +137,6 @@ internal sealed class RingServer : IPolledWork
         }
 
         return oldest == long.MaxValue ? null : oldest;
-    }
-
-    /// <inheritdoc/>
-    public bool HasWork => _isStopped || _ring.CountWaiting() != 0;
-
-    /// <inheritdoc/>
-    public void EndPolling(bool hasWork)
-    {
-        _isPolled = false;
-        if (hasWork) _worker.Schedule(this);
-        else Sleep();
     }
 
     /// <summary>One turn.</summary>
@@ -244,7 +231,7 @@ internal sealed class RingServer : IPolledWork
         if (count == 0) return;
         long now = Stopwatch.GetTimestamp();
         CheckSize(now);
-        _pollWindow.OnBusy(now);
+        _quiet.OnRequests(now);
         count = Math.Min(count, MaxRequestsPerTurn);
         while (count-- > 0 && _free.TryPop(out RingRequest? request))
         {
@@ -322,7 +309,7 @@ internal sealed class RingServer : IPolledWork
     {
         if (_onLetGo is not Action onLetGo) return;
         _onLetGo = null;
-        _port.Stop(onLetGo);
+        _quiet.Stop(onLetGo);
     }
 
     // Nobody waits for their answers any more.
@@ -371,23 +358,8 @@ internal sealed class RingServer : IPolledWork
         }
 
         if (_free.Count == 0) return; // likewise
-        if (_ring.CountWaiting() != 0)
-        {
-            _worker.Schedule(this);
-            return;
-        }
-
-        _pollWindow.OnQuiet(Stopwatch.GetTimestamp());
-        if (_isPolled) return;
-        _isPolled = _pollWindow.Ticks > 0;
-        if (_isPolled) _worker.Poll(this, _pollWindow.Ticks);
-        else Sleep();
-    }
-
-    private void Sleep()
-    {
-        if (_ring.FinalCheck()) _worker.Schedule(this);
-        else _port.Rearm();
+        if (_ring.CountWaiting() != 0) _worker.Schedule(this);
+        else _quiet.Await();
     }
 
     // Like the kernel's backend: a disk that is in use notices that its file has grown.

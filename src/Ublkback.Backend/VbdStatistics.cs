@@ -16,6 +16,9 @@ public sealed class VbdStatistics
     /// <summary>Requests dequeued and not yet answered.</summary>
     public int InFlight => Queues.Sum(queue => queue.InFlight);
 
+    /// <summary>Notifications of the guest that were listened to.</summary>
+    public long Events => Queues.Sum(queue => queue.Events);
+
     private IEnumerable<QueueStatistics> Queues => _queues.OfType<QueueStatistics>();
 
     /// <summary>The figures of one operation.</summary>
@@ -41,6 +44,9 @@ public sealed class QueueStatistics
 
     /// <summary>Requests dequeued and not yet answered.</summary>
     public int InFlight { get; internal set; }
+
+    /// <summary>Notifications of the guest that were listened to.</summary>
+    public long Events { get; internal set; }
 
     /// <summary>The figures of one operation.</summary>
     public OperationStatistics Of(BlockOperation operation) => _operations[(int)operation];

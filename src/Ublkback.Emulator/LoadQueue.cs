@@ -17,7 +17,7 @@ public sealed record LoadPattern(bool IsWrite, bool IsRandom, int BlockSize, int
 /// and nothing is allocated while it runs. Like an idle processor of a guest, it looks for answers for a while before it
 /// sleeps. All on one worker.
 /// </summary>
-public sealed class LoadQueue : RingOperation, IPolledWork
+public sealed class LoadQueue : RingOperation, IWork, IPolledWork
 {
     private const int PollMicroseconds = 200; // Linux's guest_halt_poll_ns
 

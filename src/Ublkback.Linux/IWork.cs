@@ -10,8 +10,8 @@ public interface IWork
     void Run();
 }
 
-/// <summary>Work whose worker looks for a while whether there is more to do, before it sleeps.</summary>
-public interface IPolledWork : IWork
+/// <summary>Something that a worker looks at for a while before it sleeps.</summary>
+public interface IPolledWork
 {
     /// <summary>Whether there is something to do. A look at memory, no more.</summary>
     bool HasWork { get; }

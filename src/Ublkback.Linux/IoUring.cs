@@ -13,6 +13,8 @@ internal sealed unsafe partial class IoUring : IDisposable
     private const long RingsOffset = 0; // IORING_OFF_SQ_RING, shared with the completion ring since 5.4
     private const long EntriesOffset = 0x10000000; // IORING_OFF_SQES
     private const uint GetEvents = 1; // IORING_ENTER_GETEVENTS
+    private const uint ExtendedArgument = 1 << 3; // IORING_ENTER_EXT_ARG, since 5.11
+    private const int NanosecondsPerSecond = 1_000_000_000;
     private const int RegisterCall = 427;
     private const int RegisterMaxThreads = 19; // IORING_REGISTER_IOWQ_MAX_WORKERS
     private const uint MaxThreads = 512;
@@ -20,6 +22,11 @@ internal sealed unsafe partial class IoUring : IDisposable
     /// <summary>Flag of the submission ring: completions wait for <see cref="Enter"/> (IORING_SQ_TASKRUN).</summary>
     internal const uint TaskRun = 1 << 2;
 
+    /// <summary>To <see cref="Enter"/>: do not wait.</summary>
+    public const long NoWait = 0;
+
+    /// <summary>To <see cref="Enter"/>: wait until something completes.</summary>
+    public const long Forever = long.MaxValue;
 
     private readonly FileDescriptor _descriptor;
     private readonly MemoryMapping _rings;
@@ -78,7 +85,7 @@ internal sealed unsafe partial class IoUring : IDisposable
     /// <summary>Prepares one submission; when the ring is full, hands what is there to the kernel first.</summary>
     public ref SubmissionEntry Prepare()
     {
-        while (_tail - Volatile.Read(ref *_submissionHead) > _submissionMask) Enter(wait: false);
+        while (_tail - Volatile.Read(ref *_submissionHead) > _submissionMask) Enter(NoWait);
         ref SubmissionEntry entry = ref ((SubmissionEntry*)_entries.Address)[_tail & _submissionMask];
         entry = default;
         _tail++;
@@ -90,18 +97,25 @@ internal sealed unsafe partial class IoUring : IDisposable
         _tail != *_submissionTail || *_completionHead != Volatile.Read(ref *_completionTail)
         || (Volatile.Read(ref *_submissionFlags) & TaskRun) != 0;
 
-    /// <summary>Submits all that is prepared and lets completions appear; waits for at least one if asked to.</summary>
-    public void Enter(bool wait)
+    /// <summary>
+    /// Submits all that is prepared and lets completions appear; waits for at least one, so many nanoseconds at most.
+    /// </summary>
+    public void Enter(long patience)
     {
         // The entries are written before the kernel sees the tail.
         Volatile.Write(ref *_submissionTail, _tail);
         uint count = _tail - Volatile.Read(ref *_submissionHead);
         bool ready = *_completionHead != Volatile.Read(ref *_completionTail);
+        long* time = stackalloc long[2] { patience / NanosecondsPerSecond, patience % NanosecondsPerSecond };
+        WaitArgument argument = new() { Time = (ulong)time };
+        bool isTimed = patience is not (NoWait or Forever);
         nint result = syscall(
-            EnterCall, _descriptor.Number, (nint)count, wait && !ready ? 1 : 0, (nint)GetEvents, 0, 0);
+            EnterCall, _descriptor.Number, (nint)count, patience == NoWait || ready ? 0 : 1,
+            (nint)(isTimed ? GetEvents | ExtendedArgument : GetEvents), isTimed ? (nint)(&argument) : 0,
+            isTimed ? sizeof(WaitArgument) : 0);
         if (result >= 0) return;
         int errno = Marshal.GetLastPInvokeError();
-        if (errno is not (LinuxError.Interrupted or LinuxError.TryAgain or LinuxError.Busy))
+        if (errno is not (LinuxError.Interrupted or LinuxError.TryAgain or LinuxError.Busy or LinuxError.TimedOut))
             throw new LinuxException(errno, "io_uring_enter");
     }
 

@@ -109,3 +109,13 @@ internal struct IoUringParameters
     public SubmissionOffsets Submission;
     public CompletionOffsets Completion;
 }
+
+/// <summary>struct io_uring_getevents_arg.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct WaitArgument
+{
+    public ulong SignalMask;
+    public uint SignalMaskSize;
+    public uint MinWait;
+    public ulong Time; // struct __kernel_timespec *, relative
+}

@@ -36,6 +36,9 @@ public static class LinuxError
     /// <summary>Read-only file system.</summary>
     public const int ReadOnlyFileSystem = 30;
 
+    /// <summary>The time is over.</summary>
+    public const int TimedOut = 62;
+
     /// <summary>Operation cancelled.</summary>
     public const int Cancelled = 125;
 

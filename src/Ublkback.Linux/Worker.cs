@@ -11,7 +11,8 @@ namespace Ublkback.Linux;
 /// <remarks>
 /// The loop has one system call: it submits what was prepared, then waits for completions unless work is scheduled.
 /// Then each completion is handed to its operation, which may schedule work; then everything scheduled has one turn.
-/// Work that expects more to do very soon has the worker look for it first, instead of waiting at once.
+/// Work that expects more to do very soon has the worker look for it first, instead of waiting at once; work that has
+/// something to do later has a turn then.
 /// Members are for the worker's own thread unless they say otherwise.
 /// </remarks>
 public sealed unsafe partial class Worker : IDisposable
@@ -39,6 +40,7 @@ public sealed unsafe partial class Worker : IDisposable
     private readonly Stack<int> _freeSlots = new();
     private readonly Stack<IoOperation> _freeOperations = new();
     private readonly List<(IPolledWork Work, long Until)> _polled = [];
+    private readonly PriorityQueue<IWork, long> _timed = new();
     private Queue<IWork> _scheduled = new();
     private Queue<IWork> _turns = new();
     private IoUring? _ring;
@@ -111,6 +113,11 @@ public sealed unsafe partial class Worker : IDisposable
         work.IsScheduled = true;
         _scheduled.Enqueue(work);
     }
+
+    /// <summary>
+    /// Gives work a turn after a number of the stopwatch's ticks, for each call; a little later when much else is to do.
+    /// </summary>
+    public void ScheduleAfter(IWork work, long ticks) => _timed.Enqueue(work, Stopwatch.GetTimestamp() + ticks);
 
     /// <summary>
     /// Looks for a number of the stopwatch's ticks whether work has something to do, then has it end that, once.
@@ -212,15 +219,35 @@ public sealed unsafe partial class Worker : IDisposable
     private void Turn()
     {
         if (_polled.Count > 0) Poll();
-        Ring.Enter(wait: _scheduled.Count == 0 && _polled.Count == 0);
+        Ring.Enter(_scheduled.Count > 0 || _polled.Count > 0 ? IoUring.NoWait : FindPatience());
         while (Ring.TryTake(out CompletionEntry completion)) Complete(completion);
         while (_posted.TryDequeue(out Action? action)) action();
+        ScheduleTimed();
 
         (_scheduled, _turns) = (_turns, _scheduled);
         while (_turns.TryDequeue(out IWork? work))
         {
             work.IsScheduled = false;
             work.Run();
+        }
+    }
+
+    // Nanoseconds until timed work is due.
+    private long FindPatience()
+    {
+        if (!_timed.TryPeek(out _, out long due)) return IoUring.Forever;
+        long ticks = due - Stopwatch.GetTimestamp();
+        return ticks <= 0 ? IoUring.NoWait : (long)(ticks * (1e9 / Stopwatch.Frequency));
+    }
+
+    private void ScheduleTimed()
+    {
+        if (_timed.Count == 0) return;
+        long now = Stopwatch.GetTimestamp();
+        while (_timed.TryPeek(out IWork? work, out long due) && due <= now)
+        {
+            _timed.Dequeue();
+            Schedule(work);
         }
     }
 

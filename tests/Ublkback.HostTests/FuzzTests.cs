@@ -133,7 +133,10 @@ public sealed class FuzzTests : HostFixture
     {
         EmulatedGuest guest = await MakeGuestAsync(2);
         await Toolstack.AttachAsync(2, Disk(MakeImage("neighbour.img", VerifyingLoad.DiskSize)));
-        return new Neighbour(await ConnectAsync(guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2, IsPersistent: true)));
+        Neighbour neighbour =
+            new(await ConnectAsync(guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2, IsPersistent: true)));
+        await neighbour.StartAsync();
+        return neighbour;
     }
 
     private static string Text(uint number) => number.ToString(CultureInfo.InvariantCulture);
@@ -145,9 +148,20 @@ public sealed class FuzzTests : HostFixture
     private sealed class Neighbour(Blkfront disk) : IAsyncDisposable
     {
         private readonly VerifyingLoad _load = new(disk);
+        private double _aloneP99;
+
+        public async Task StartAsync()
+        {
+            const int WarmUp = 2000;
+            await _load.ProgressAsync(WarmUp, Patience);
+            _load.TakeP99();
+            await _load.ProgressAsync(WarmUp, Patience);
+            _aloneP99 = _load.TakeP99();
+        }
 
         public async Task CheckAsync()
         {
+            TestContext.Out.WriteLine($"p99 of the neighbour: {_aloneP99:F0} us alone, {_load.TakeP99():F0} us beside");
             await _load.ProgressAsync(500, Patience);
             await _load.StopAsync(Patience);
         }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using NUnit.Framework;
+using Ublkback.Backend;
 using Ublkback.Blkif;
 using Ublkback.Emulator;
 
@@ -19,6 +20,8 @@ internal sealed class VerifyingLoad
     private readonly Blkfront _disk;
     private readonly CancellationTokenSource _stopping = new();
     private readonly Task[] _tasks;
+    private readonly Lock _latencyLock = new();
+    private LatencyHistogram _latency = new();
     private long _requests;
     private long _lastAnswer = Stopwatch.GetTimestamp();
     private long _longestPause;
@@ -37,6 +40,17 @@ internal sealed class VerifyingLoad
 
     /// <summary>The longest time without any answer.</summary>
     public TimeSpan LongestPause => Stopwatch.GetElapsedTime(0, Interlocked.Read(ref _longestPause));
+
+    /// <summary>The 99th percentile of the time to an answer since the last call, in microseconds.</summary>
+    public double TakeP99()
+    {
+        lock (_latencyLock)
+        {
+            double p99 = _latency.QuantileMicroseconds(0.99);
+            _latency = new LatencyHistogram();
+            return p99;
+        }
+    }
 
     /// <summary>Ends when some more requests were answered.</summary>
     public async Task ProgressAsync(int requests, TimeSpan limit)
@@ -72,6 +86,7 @@ internal sealed class VerifyingLoad
             int length = random.Next(3) == 0 ? BlockSize - offset : 4096;
             byte[] content = expected[block] ??= new byte[BlockSize];
             BlkifStatus status;
+            long start = Stopwatch.GetTimestamp();
             switch (random.Next(16))
             {
                 case < 7:
@@ -95,6 +110,7 @@ internal sealed class VerifyingLoad
 
             Assert.That(status, Is.EqualTo(BlkifStatus.Okay));
             long now = Stopwatch.GetTimestamp();
+            lock (_latencyLock) _latency.Record(now - start);
             long pause = now - Interlocked.Exchange(ref _lastAnswer, now);
             if (pause > Interlocked.Read(ref _longestPause)) Interlocked.Exchange(ref _longestPause, pause);
             Interlocked.Increment(ref _requests);

@@ -57,7 +57,7 @@ public sealed partial class StyleTests
             "Ublkback.Backend/RequestCheck.cs", "Ublkback.Blkif/BackRing.cs", "Ublkback.Linux/Worker.cs",
             "Ublkback.Linux/IoUring.cs", "Ublkback.Images/RawImage.cs", "Ublkback.Backend/GuestMemory.cs",
             "Ublkback.Backend/GrantCopyBatch.cs", "Ublkback.Backend/PersistentGrants.cs", "Ublkback.Backend/RequestOrder.cs",
-            "Ublkback.Backend/PollWindow.cs", "Ublkback.Backend/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
+            "Ublkback.Backend/PollWindow.cs", "Ublkback.Backend/QuietRing.cs", "Ublkback.Backend/HoldOff.cs", "Ublkback.Backend/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
             "Ublkback.Linux/SharedBuffers.cs", "Ublkback.Linux/MemoryFileIo.cs",
             "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/BufferShare.cs",
         ];

@@ -40,13 +40,14 @@ internal sealed record ProcessReport(long AllocatedBytes, int Collections, int I
 /// <param name="PersistentPages">Pages of the guest that stay mapped; null when it does not keep them granted.</param>
 /// <param name="InFlight">Requests being served.</param>
 /// <param name="OldestMs">How long the oldest of them has been so, in milliseconds; null when there is none.</param>
+/// <param name="Events">Notifications of the guest that were listened to.</param>
 /// <param name="Refused">Requests that the guest made wrong.</param>
 /// <param name="Trouble">Why requests are not served as they should be; null when they are.</param>
 /// <param name="Operations">Figures by operation; null in a list.</param>
 internal sealed record VbdReport(
     string Kind, int Domid, string Device, int DeviceId, string Target, string Access, string State,
     string FrontendState, ulong? SizeBytes, int? Queues, int? RingSlots, int? PersistentPages, int InFlight, double? OldestMs,
-    long Refused, string? Trouble, IReadOnlyList<OperationReport>? Operations);
+    long Events, long Refused, string? Trouble, IReadOnlyList<OperationReport>? Operations);
 
 /// <summary>The figures of one operation. Latency is from dequeueing to the response, in microseconds.</summary>
 internal sealed record OperationReport(

@@ -14,7 +14,7 @@ internal static class VbdReports
             summary.Target, summary.IsReadOnly ? "ro" : "rw", Name(summary.Backend), Name(summary.Frontend),
             summary.Geometry?.SectorCount * BlockRequest.SectorSize, summary.Queues, summary.Slots,
             summary.PersistentPages, summary.Statistics.InFlight, summary.OldestAge?.TotalMilliseconds,
-            summary.Statistics.Refused, summary.Trouble,
+            summary.Statistics.Events, summary.Statistics.Refused, summary.Trouble,
             withOperations ? [.. Enum.GetValues<BlockOperation>().Select(operation => Make(operation, summary.Statistics.Of(operation)))] : null);
     }
 

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Mono.Unix.Native;
 using NUnit.Framework;
 using Ublkback.Linux;
@@ -48,6 +49,26 @@ public sealed class WorkerTests
     {
         for (int i = 0; i < 5000; i++)
             await _worker.RunAsync(() => { }).WaitAsync(TimeSpan.FromSeconds(10));
+    }
+
+    [Test]
+    public async Task Timed_work_has_its_turn_when_its_time_has_come()
+    {
+        long millisecond = Stopwatch.Frequency / 1000;
+        long start = Stopwatch.GetTimestamp();
+        List<int> order = [];
+        TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        await _worker.RunAsync(() =>
+        {
+            _worker.ScheduleAfter(new ActionWork(() => order.Add(3)), 15 * millisecond);
+            _worker.ScheduleAfter(new ActionWork(() => order.Add(1)), 0);
+            _worker.ScheduleAfter(new ActionWork(() => order.Add(2)), 5 * millisecond);
+            _worker.ScheduleAfter(new ActionWork(done.SetResult), 30 * millisecond);
+        });
+        await done.Task.WaitAsync(TimeSpan.FromSeconds(10));
+
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.GreaterThanOrEqualTo(TimeSpan.FromMilliseconds(30)));
+        Assert.That(order, Is.EqualTo([1, 2, 3]));
     }
 
     [Test]
@@ -155,5 +176,12 @@ public sealed class WorkerTests
             }
         });
         return await result.Task.WaitAsync(TimeSpan.FromSeconds(30));
+    }
+
+    private sealed class ActionWork(Action action) : IWork
+    {
+        public bool IsScheduled { get; set; }
+
+        public void Run() => action();
     }
 }
