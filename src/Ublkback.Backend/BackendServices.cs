@@ -11,13 +11,13 @@ namespace Ublkback.Backend;
 /// <param name="Home">Home path of our own domain, such as <c>/local/domain/0</c>.</param>
 /// <param name="Hypervisor">Grants and event channels.</param>
 /// <param name="Workers">The I/O threads.</param>
-/// <param name="Schemes">Opens images.</param>
+/// <param name="Catalog">Opens images, with the hooks over them.</param>
 /// <param name="Kernel">Takes devices from the kernel's backend.</param>
 /// <param name="Grants">Bounds the pages of guests that stay mapped.</param>
 /// <param name="Journals">What a daemon has in hand, for the next.</param>
 /// <param name="Logger">The log.</param>
 public sealed record BackendServices(
-    XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, ImageSchemes Schemes,
+    XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, BlockCatalog Catalog,
     KernelBlkback Kernel, GrantBudget Grants, JournalDirectory Journals, ILogger Logger)
 {
     /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>

@@ -104,7 +104,11 @@ internal sealed class Blkif : ReferenceCounted
     public Task Recovered => _recovered.Task;
 
     /// <summary>Begins to serve.</summary>
-    public void Start() => OnEachWorker(server => server.Start());
+    public void Start()
+    {
+        Tell(DiskEvent.Connected);
+        OnEachWorker(server => server.Start());
+    }
 
     /// <summary>
     /// Takes no further requests and drops the owner's reference; ends when those in flight are answered and the rings are
@@ -112,6 +116,7 @@ internal sealed class Blkif : ReferenceCounted
     /// </summary>
     public async Task CloseAsync(bool isForSuccessor)
     {
+        Tell(isForSuccessor ? DiskEvent.Paused : DiskEvent.Closing);
         OnEachWorker(server =>
         {
             server.Stop(isForSuccessor);
@@ -130,6 +135,7 @@ internal sealed class Blkif : ReferenceCounted
     public void Resume()
     {
         _failure = null;
+        Tell(DiskEvent.Resumed);
         OnEachWorker(server => server.Resume());
     }
 
@@ -163,9 +169,15 @@ internal sealed class Blkif : ReferenceCounted
     /// <inheritdoc/>
     protected override void Release()
     {
-        _parts.Image.DropReference();
+        Tell(DiskEvent.Closed, then: _parts.Image.DropReference);
         LetRingsGo();
     }
+
+    private void Tell(DiskEvent happened, Action? then = null) => _parts.Queues[0].Worker.Post(() =>
+    {
+        Image.OnEvent(happened);
+        then?.Invoke();
+    });
 
     private void LetRingsGo()
     {

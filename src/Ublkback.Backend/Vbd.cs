@@ -82,6 +82,10 @@ public sealed class Vbd
     /// <summary>Tries again the requests that are held because the storage failed them. Any thread.</summary>
     public void Resume() => _blkif?.Resume();
 
+    /// <summary>Changes arguments of a hook of the open image, until it is opened again. Any thread.</summary>
+    /// <exception cref="TargetException">There is no such hook, or it cannot be changed so.</exception>
+    public void Change(HookTarget change) => _image.Change(change);
+
     /// <summary>
     /// Has the loop look whether the image has another size now, and tell the guest; ends when that is done. Any thread.
     /// </summary>

@@ -39,6 +39,17 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         }
     }
 
+    /// <summary>Changes arguments of a hook of the open image.</summary>
+    /// <exception cref="TargetException">There is no such hook, or it cannot be changed so.</exception>
+    public void Change(HookTarget change)
+    {
+        Task<SharedImage>? opening;
+        lock (_lock) opening = _opening;
+        if (opening is not { IsCompletedSuccessfully: true }) throw new TargetException("the image is not open");
+        if (opening.Result.Image is not BlockPipeline pipeline) throw new TargetException("the disk has no hooks");
+        pipeline.Change(change);
+    }
+
     /// <summary>Whether requests that the storage fails wait until it is mended; known once the image is open.</summary>
     public bool HoldsFailed { get; private set; }
 
@@ -85,8 +96,9 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         {
             ImageOpening opening = new(
                 $"domain {address.Domid} as {address.DeviceName}", address.DiskId, configuration.IsReadOnly,
-                configuration.AllowsDiscard, configuration.SharingGroup, log.ImageFailed);
-            IBlockImage image = services.Schemes.Open(ParseTarget(), opening);
+                configuration.AllowsDiscard, configuration.SharingGroup, log.ImageFailed,
+                address.Domid, address.DeviceName);
+            IBlockImage image = services.Catalog.Open(ParseTarget(), opening);
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,
                 configuration.IsReadOnly ? "read-only" : "writable");

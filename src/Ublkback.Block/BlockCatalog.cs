@@ -4,15 +4,33 @@ namespace Ublkback.Block;
 /// <exception cref="TargetException">The image cannot be opened; the message says why.</exception>
 public delegate IBlockImage ImageOpener(BlockTarget target, ImageOpening opening);
 
-/// <summary>Knows which opener serves which scheme. Filled once at start, read by any thread.</summary>
-public sealed class ImageSchemes
-{
-    private readonly SortedDictionary<string, ImageOpener> _openers = new(StringComparer.Ordinal);
+/// <summary>
+/// Makes a hook of a disk that is being opened. Runs on a helper thread and may block.
+/// </summary>
+/// <exception cref="TargetException">The arguments are not right, or the disk is not; the message says why.</exception>
+public delegate BlockHook HookOpener(HookTarget target, ImageOpening opening);
 
-    /// <summary>Adds a scheme.</summary>
-    public ImageSchemes Add(string scheme, ImageOpener opener)
+/// <summary>
+/// Knows which names in targets mean which images and hooks. Filled once at start, read by any thread.
+/// </summary>
+public sealed class BlockCatalog
+{
+    private readonly SortedDictionary<string, ImageOpener> _images = new(StringComparer.Ordinal);
+    private readonly SortedDictionary<string, HookOpener> _hooks = new(StringComparer.Ordinal);
+
+    /// <summary>Adds a scheme of images.</summary>
+    /// <exception cref="ArgumentException">The scheme is known already.</exception>
+    public BlockCatalog AddImage(string scheme, ImageOpener opener)
     {
-        _openers.Add(scheme, opener);
+        _images.Add(scheme, opener);
+        return this;
+    }
+
+    /// <summary>Adds a kind of hooks.</summary>
+    /// <exception cref="ArgumentException">The name is known already.</exception>
+    public BlockCatalog AddHook(string name, HookOpener opener)
+    {
+        _hooks.Add(name, opener);
         return this;
     }
 
@@ -20,10 +38,46 @@ public sealed class ImageSchemes
     /// <exception cref="TargetException">The target is unknown, or cannot be opened.</exception>
     public IBlockImage Open(BlockTarget target, ImageOpening opening)
     {
-        if (target.Hooks is [HookTarget hook, ..])
-            throw new TargetException($"unknown hook {hook.Name} in the target of {target.Location}: this version has no hooks");
-        if (!_openers.TryGetValue(target.Scheme, out ImageOpener? opener))
-            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this version knows {string.Join(", ", _openers.Keys)}");
-        return opener(target, opening);
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentNullException.ThrowIfNull(opening);
+        if (!_images.TryGetValue(target.Scheme, out ImageOpener? openImage))
+            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this version knows {Names(_images.Keys)}");
+        foreach (HookTarget hook in target.Hooks)
+        {
+            if (!_hooks.ContainsKey(hook.Name))
+                throw new TargetException($"unknown hook {hook.Name} in the target of {target.Location}: this version knows {Names(_hooks.Keys)}");
+        }
+
+        IBlockImage image = openImage(target, opening);
+        return target.Hooks.Count == 0 ? image : PutHooksOver(image, target, opening);
     }
+
+    private BlockPipeline PutHooksOver(IBlockImage image, BlockTarget target, ImageOpening opening)
+    {
+        List<(string, BlockHook)> hooks = [];
+        try
+        {
+            foreach (HookTarget hook in target.Hooks)
+            {
+                try
+                {
+                    hooks.Add((hook.Name, _hooks[hook.Name](hook, opening)));
+                }
+                catch (TargetException refusal)
+                {
+                    throw new TargetException($"hook {hook.Name}: {refusal.Message}");
+                }
+            }
+
+            return new BlockPipeline(hooks, image, opening.Warn);
+        }
+        catch
+        {
+            foreach ((_, BlockHook hook) in hooks) hook.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            image.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            throw;
+        }
+    }
+
+    private static string Names(IEnumerable<string> names) => string.Join(", ", names.DefaultIfEmpty("none"));
 }

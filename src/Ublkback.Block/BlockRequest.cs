@@ -25,4 +25,23 @@ public class BlockRequest
     /// changes it meanwhile; it starts on a page boundary and never moves, so it may be the target of direct I/O.
     /// </summary>
     public Memory<byte> Data { get; set; }
+
+    /// <summary>The seam of a pipeline that it has passed last, from 1 at the top; 0 when none.</summary>
+    internal int Depth { get; set; }
+
+    /// <summary>What makes the request invalid for an image of a geometry; null when nothing does.</summary>
+    internal string? FindFault(ImageGeometry geometry)
+    {
+        if (Operation == BlockOperation.Flush) return SectorCount == 0 ? null : "a flush with data";
+        if (SectorCount <= 0) return $"{SectorCount} sectors";
+        // Written so that no sum can overflow.
+        if ((ulong)SectorCount > geometry.SectorCount || Sector > geometry.SectorCount - (ulong)SectorCount)
+            return $"{SectorCount} sectors at {Sector} of {geometry.SectorCount}";
+        uint unit = (uint)geometry.SectorSize / SectorSize;
+        if (Sector % unit != 0 || SectorCount % unit != 0) return $"not in whole sectors of {geometry.SectorSize} bytes";
+        if (geometry.IsReadOnly && Operation != BlockOperation.Read) return $"a {Operation} on a read-only disk";
+        if (Operation == BlockOperation.Discard)
+            return geometry.DiscardGranularity == 0 ? "a discard, which is not offered" : null;
+        return Data.Length == SectorCount * SectorSize ? null : $"{Data.Length} bytes of data for {SectorCount} sectors";
+    }
 }

@@ -61,8 +61,3 @@ public sealed record BlockTarget(
         }
     }
 }
-
-/// <summary>A hook as a target names it.</summary>
-/// <param name="Name">The hook's name.</param>
-/// <param name="Arguments">What stands between its parentheses.</param>
-public sealed record HookTarget(string Name, IReadOnlyDictionary<string, string> Arguments);

@@ -24,6 +24,11 @@ public interface IBlockImage : IAsyncDisposable
     /// </summary>
     ValueTask<BlockStatus> HandleAsync(BlockRequest request);
 
+    /// <summary>Learns what happens to the disk. On the loop of one of its queues.</summary>
+    void OnEvent(DiskEvent happened)
+    {
+    }
+
     /// <summary>
     /// Looks whether what the image is kept in has grown or shrunk, and sets <see cref="Geometry"/>; true when the size
     /// has changed. Blocks, so runs on a helper thread; requests may be under way meanwhile.

@@ -14,5 +14,8 @@ namespace Ublkback.Block;
 /// <param name="Warn">
 /// Takes one sentence about an I/O error, with its cause, before the cause is narrowed to a status. Any thread.
 /// </param>
+/// <param name="Domid">The guest's domain; null when the disk is not a guest's.</param>
+/// <param name="Device">The disk's name in the guest, such as xvda; empty when it is not a guest's.</param>
 public sealed record ImageOpening(
-    string Owner, long DiskId, bool IsReadOnly, bool AllowsDiscard, string? SharingGroup, Action<string> Warn);
+    string Owner, long DiskId, bool IsReadOnly, bool AllowsDiscard, string? SharingGroup, Action<string> Warn,
+    int? Domid = null, string Device = "");

@@ -26,6 +26,15 @@ internal sealed class TargetReader(string text)
         return ReadImage(hooks);
     }
 
+    /// <summary>Reads a hook that nothing follows.</summary>
+    public HookTarget ReadHookAlone()
+    {
+        _rest = text + "+";
+        if (!StartsWithHook(out int end) || end != text.Length)
+            throw new TargetException($"'{text}' is not a hook: write name(key=value,…)");
+        return ReadHook(end);
+    }
+
     private bool SkipRawPrefix()
     {
         foreach (string prefix in RawPrefixes)

@@ -8,6 +8,7 @@ namespace Ublkback.Linux;
 internal enum IoUringOperation : byte
 {
     Sync = 3, // IORING_OP_FSYNC
+    Poll = 6, // IORING_OP_POLL_ADD
     Cancel = 14, // IORING_OP_ASYNC_CANCEL
     Allocate = 17, // IORING_OP_FALLOCATE
     Read = 22, // IORING_OP_READ

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Ublkback.Block;
 
 namespace Ublkback.Linux;
 
@@ -15,7 +16,7 @@ namespace Ublkback.Linux;
 /// something to do later has a turn then.
 /// Members are for the worker's own thread unless they say otherwise.
 /// </remarks>
-public sealed unsafe partial class Worker : IDisposable
+public sealed unsafe partial class Worker : BlockLoop, IDisposable
 {
     /// <summary>Bytes of guest data that one worker holds at most.</summary>
     public const long BufferBytes = 64 << 20;
@@ -27,6 +28,7 @@ public sealed unsafe partial class Worker : IDisposable
     private const uint CompletionCount = 8192; // beyond it the kernel keeps a list (IORING_FEAT_NODROP)
     private const byte Punt = 1 << 4; // IOSQE_ASYNC
     private const uint DataSync = 1; // IORING_FSYNC_DATASYNC
+    private const uint Readable = 1; // POLLIN
     private const int NonBlocking = 0x800; // EFD_NONBLOCK
     private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
 
@@ -39,6 +41,7 @@ public sealed unsafe partial class Worker : IDisposable
     private readonly List<RingOperation?> _underWay = [];
     private readonly Stack<int> _freeSlots = new();
     private readonly Stack<IoOperation> _freeOperations = new();
+    private readonly Stack<Delay> _freeDelays = new();
     private readonly List<(IPolledWork Work, long Until)> _polled = [];
     private readonly PriorityQueue<IWork, long> _timed = new();
     private Queue<IWork> _scheduled = new();
@@ -63,7 +66,7 @@ public sealed unsafe partial class Worker : IDisposable
 
     /// <summary>The worker whose thread this is.</summary>
     /// <exception cref="InvalidOperationException">The calling thread is not a worker's.</exception>
-    public static Worker Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
+    public static new Worker Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
 
     /// <summary>Which worker this is, from 0.</summary>
     public int Number { get; }
@@ -78,8 +81,8 @@ public sealed unsafe partial class Worker : IDisposable
 
     private IoUring Ring => _ring!;
 
-    /// <summary>Runs an action on the worker soon. Any thread.</summary>
-    public void Post(Action action)
+    /// <inheritdoc/>
+    public override void Post(Action action)
     {
         _posted.Enqueue(action);
         if (Interlocked.Exchange(ref _wakeUpSent, 1) != 0) return;
@@ -119,6 +122,17 @@ public sealed unsafe partial class Worker : IDisposable
     /// </summary>
     public void ScheduleAfter(IWork work, long ticks) => _timed.Enqueue(work, Stopwatch.GetTimestamp() + ticks);
 
+    /// <inheritdoc/>
+    public override ValueTask DelayAsync(TimeSpan time)
+    {
+        Delay delay = _freeDelays.TryPop(out Delay? free) ? free : new Delay(this);
+        ScheduleAfter(delay, (long)(time.TotalSeconds * Stopwatch.Frequency));
+        return delay.Task;
+    }
+
+    /// <inheritdoc/>
+    public override IDisposable Watch(int descriptor, Action onReadable) => new DescriptorWatch(this, descriptor, onReadable);
+
     /// <summary>
     /// Looks for a number of the stopwatch's ticks whether work has something to do, then has it end that, once.
     /// </summary>
@@ -155,6 +169,15 @@ public sealed unsafe partial class Worker : IDisposable
         entry.Operation = IoUringOperation.Sync;
         entry.Descriptor = file.Number;
         entry.OperationFlags = DataSync;
+    }
+
+    /// <summary>Waits until a descriptor can be read.</summary>
+    internal void StartPoll(RingOperation operation, int descriptor)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Poll;
+        entry.Descriptor = descriptor;
+        entry.OperationFlags = Readable;
     }
 
     /// <summary>Starts to free a range of a file, which keeps its size and reads as zeros there.</summary>
@@ -194,12 +217,15 @@ public sealed unsafe partial class Worker : IDisposable
 
     internal void Recycle(IoOperation operation) => _freeOperations.Push(operation);
 
+    internal void Recycle(Delay delay) => _freeDelays.Push(delay);
+
     private void Main(TaskCompletionSource started)
     {
         try
         {
             _ring = new IoUring(SubmissionCount, CompletionCount);
             _current = this;
+            MakeCurrent();
         }
         catch (LinuxException failure)
         {

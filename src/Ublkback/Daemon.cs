@@ -5,6 +5,7 @@ using Mono.Unix.Native;
 using Ublkback.Backend;
 using Ublkback.Block;
 using Ublkback.Control;
+using Ublkback.Hooks;
 using Ublkback.Images;
 using Ublkback.Linux;
 using Ublkback.Xen;
@@ -30,7 +31,7 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
         try
         {
             BackendServices services = new(
-                store, home, hypervisor, workers, MakeSchemes(), new KernelBlkback(host.Sysfs),
+                store, home, hypervisor, workers, MakeCatalog(), new KernelBlkback(host.Sysfs),
                 new GrantBudget(), new JournalDirectory(host.JournalDirectory), logger);
             VbdDirectory directory = new(services);
             Hotplug hotplug = new(services, directory);
@@ -51,8 +52,9 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
         }
     }
 
-    private static ImageSchemes MakeSchemes() => new ImageSchemes()
-        .Add(BlockTarget.RawScheme, RawImageOpener.Open);
+    private static BlockCatalog MakeCatalog() => new BlockCatalog()
+        .AddImage(BlockTarget.RawScheme, RawImageOpener.Open)
+        .AddStandardHooks();
 
     private static async Task<ControlReply> AnswerAsync(ControlRequest request, VbdDirectory directory, Hotplug hotplug)
     {
@@ -70,6 +72,18 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
             case "resume":
                 foreach (Vbd vbd in Choose(request, directory)) vbd.Resume();
                 return Report(Choose(request, directory));
+            case "change":
+                try
+                {
+                    HookTarget change = HookTarget.Parse(request.Hook ?? "");
+                    foreach (Vbd vbd in Choose(request, directory)) vbd.Change(change);
+                    return Report(Choose(request, directory));
+                }
+                catch (TargetException failure)
+                {
+                    return new ControlReply(failure.Message);
+                }
+
             case "hotplug-add":
                 try
                 {

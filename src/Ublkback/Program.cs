@@ -26,6 +26,7 @@ RootCommand root = new("""
     StatsCommand.Make(),
     ResizeCommand.Make(),
     ResumeCommand.Make(),
+    ChangeCommand.Make(),
     BenchCommand.Make(),
     DoctorCommand.Make(),
     DemoCommand.Make(),

@@ -281,10 +281,4 @@ public sealed class CrashTests : HostFixture
         await load.StopAsync(Soon);
         await disk.CloseAsync(Soon);
     }
-
-    private async Task KillAsync()
-    {
-        Daemon.Kill();
-        await Daemon.WaitForExitAsync().WaitAsync(Soon);
-    }
 }

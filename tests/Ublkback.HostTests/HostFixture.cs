@@ -88,6 +88,13 @@ public abstract class HostFixture
         await Daemon.WaitForExitAsync().WaitAsync(Soon);
     }
 
+    /// <summary>Ends the daemon as lack of memory does.</summary>
+    protected async Task KillAsync()
+    {
+        Daemon.Kill();
+        await Daemon.WaitForExitAsync().WaitAsync(Soon);
+    }
+
     protected static async Task SignalAsync(Process process, string signal)
     {
         using Process kill = Process.Start("kill", [$"-{signal}", $"{process.Id}"])!;

@@ -5,16 +5,17 @@ namespace Ublkback.Control;
 // The control socket speaks JSON, one line a message: a request, then its reply, then the daemon closes.
 
 /// <summary>What a command asks of the daemon.</summary>
-/// <param name="Command"><c>list</c>, <c>stats</c>, <c>resize</c>, <c>resume</c> or <c>hotplug-add</c>.</param>
+/// <param name="Command"><c>list</c>, <c>stats</c>, <c>resize</c>, <c>resume</c>, <c>change</c> or <c>hotplug-add</c>.</param>
 /// <param name="XenbusPath">For hotplug: which device.</param>
-/// <param name="Domid">For resize and resume: whose disks; null means all guests'.</param>
-/// <param name="Device">For resize and resume: which of them, such as xvda; null means all.</param>
+/// <param name="Domid">For resize, resume and change: whose disks; null means all guests'.</param>
+/// <param name="Device">For resize, resume and change: which of them, such as xvda; null means all.</param>
+/// <param name="Hook">For change: the hook, as in a target, with what is to be changed.</param>
 internal sealed record ControlRequest(
-    string Command, string? XenbusPath = null, int? Domid = null, string? Device = null);
+    string Command, string? XenbusPath = null, int? Domid = null, string? Device = null, string? Hook = null);
 
 /// <summary>What the daemon answers.</summary>
 /// <param name="Error">Why it could not be done; null when it could.</param>
-/// <param name="Vbds">The vbds, for list, stats, resize and resume.</param>
+/// <param name="Vbds">The vbds, for list, stats, resize, resume and change.</param>
 /// <param name="Process">The daemon itself, for list and stats.</param>
 internal sealed record ControlReply(
     string? Error, IReadOnlyList<VbdReport>? Vbds = null, ProcessReport? Process = null);

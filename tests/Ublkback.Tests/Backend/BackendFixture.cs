@@ -42,10 +42,10 @@ public abstract class BackendFixture
         Store = XenStoreClient.Open(new XenStoreTransport(_host.Layout.StoreSocket));
         _workers = [new Worker(0)];
         Hypervisor = new CountingHypervisor(new EmulatedHypervisor(_host.Layout, 0));
-        ImageSchemes schemes = new ImageSchemes().Add("gate", (target, _) => Images[target.Location] = new GateImage())
-            .Add("manual", (target, _) => ManualImages[target.Location] = new ManualImage());
+        BlockCatalog catalog = new BlockCatalog().AddImage("gate", (target, _) => Images[target.Location] = new GateImage())
+            .AddImage("manual", (target, _) => ManualImages[target.Location] = new ManualImage());
         Vbds = new VbdDirectory(new BackendServices(
-            Store, "/local/domain/0", Hypervisor, _workers, schemes, new KernelBlkback(_host.Layout.Sysfs),
+            Store, "/local/domain/0", Hypervisor, _workers, catalog, new KernelBlkback(_host.Layout.Sysfs),
             new GrantBudget(), new JournalDirectory(_host.Layout.RunDirectory), NullLogger.Instance));
         _serving = Vbds.RunAsync(_stopping.Token);
         await Vbds.Ready;

@@ -59,10 +59,10 @@ public sealed class BlockTargetTests
     [TestCase("trace+/a", "unknown hook trace")]
     public void Refuses_what_it_does_not_know(string text, string part)
     {
-        ImageSchemes schemes = new ImageSchemes().Add("raw", (_, _) => throw new InvalidOperationException());
+        BlockCatalog catalog = new BlockCatalog().AddImage("raw", (_, _) => throw new InvalidOperationException());
 
         Assert.That(
-            () => schemes.Open(BlockTarget.Parse(text), new ImageOpening("nobody", 0, true, true, null, _ => { })),
+            () => catalog.Open(BlockTarget.Parse(text), new ImageOpening("nobody", 0, true, true, null, _ => { })),
             Throws.TypeOf<TargetException>().With.Message.Contains(part));
     }
 }

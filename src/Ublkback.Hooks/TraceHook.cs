@@ -1,0 +1,52 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+using Ublkback.Block;
+
+namespace Ublkback.Hooks;
+
+/// <summary>
+/// <c>trace(file=PATH,format=text|json|binary)</c>: writes down every request when it has ended, with its time, latency,
+/// status and a checksum of its data. <c>ublkback replay</c> plays a binary trace against any target.
+/// </summary>
+public sealed class TraceHook : BlockHook
+{
+    private readonly TraceFile _file;
+    private readonly long _openedAt = Stopwatch.GetTimestamp();
+
+    /// <summary>Makes the hook of one disk.</summary>
+    /// <exception cref="TargetException">The file cannot be written.</exception>
+    public TraceHook(HookTarget target, ImageOpening opening)
+    {
+        target.AllowOnly("file", "format");
+        TraceFormat format = TraceFormat.Find(target.GetChoice("format", "text", "json", "binary"), opening);
+        string path = target.Get("file") ?? throw new TargetException("it has no file: write trace(file=/var/log/disk.trace)");
+        if (!Path.IsPathRooted(path)) throw new TargetException($"file={path} is not an absolute path");
+        _file = new TraceFile(path, format, opening.Warn);
+    }
+
+    /// <inheritdoc/>
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+    {
+        long start = Stopwatch.GetTimestamp();
+        BlockStatus status = await next.HandleAsync(request);
+        uint checksum = request.Data.IsEmpty || status != BlockStatus.Okay ? 0 : Crc32C.Of(request.Data.Span);
+        long latency = Microseconds(Stopwatch.GetTimestamp() - start);
+        _file.Add(new TraceRecord(
+            Microseconds(start - _openedAt), latency, request.Operation, status, request.Sector, request.SectorCount, checksum));
+        return status;
+    }
+
+    /// <inheritdoc/>
+    public override void OnEvent(DiskEvent happened) =>
+        _file.Add(Microseconds(Stopwatch.GetTimestamp() - _openedAt), happened);
+
+    /// <inheritdoc/>
+    public override async ValueTask DisposeAsync()
+    {
+        await _file.DisposeAsync().ConfigureAwait(false);
+        await base.DisposeAsync().ConfigureAwait(false);
+    }
+
+    private static long Microseconds(long ticks) => ticks / (Stopwatch.Frequency / 1_000_000);
+}

@@ -1,0 +1,53 @@
+using System.Buffers.Binary;
+using Ublkback.Block;
+
+namespace Ublkback.Hooks;
+
+/// <summary>One request of a trace.</summary>
+/// <param name="StartMicroseconds">When it came, counted from when the disk was opened.</param>
+/// <param name="LatencyMicroseconds">How long it took.</param>
+/// <param name="Operation">What was asked.</param>
+/// <param name="Status">How it ended.</param>
+/// <param name="Sector">First sector, in units of 512 bytes.</param>
+/// <param name="SectorCount">Length in sectors.</param>
+/// <param name="Checksum">CRC32C of the data; 0 when there is none.</param>
+public readonly record struct TraceRecord(
+    long StartMicroseconds, long LatencyMicroseconds, BlockOperation Operation, BlockStatus Status, ulong Sector,
+    long SectorCount, uint Checksum)
+{
+    /// <summary>
+    /// Bytes of a record in a capture. Little-endian: 0 start; 8 sector; 16 sectors; 24 checksum (32 bits); 28 latency (32
+    /// bits, saturated); 32 operation (8 bits); 33 status (8 bits); 34 to 39 zero.
+    /// </summary>
+    public const int Size = 40;
+
+    /// <summary>What a capture begins with: its kind, and the version of its format in the last byte.</summary>
+    public static ReadOnlySpan<byte> Magic => "UBLKTRC\u0001"u8;
+
+    /// <summary>Reads a record of a capture.</summary>
+    /// <exception cref="InvalidDataException">It is none.</exception>
+    public static TraceRecord Read(ReadOnlySpan<byte> from)
+    {
+        BlockOperation operation = (BlockOperation)from[32];
+        BlockStatus status = (BlockStatus)from[33];
+        if (!Enum.IsDefined(operation) || !Enum.IsDefined(status) || from[34..Size].ContainsAnyExcept((byte)0))
+            throw new InvalidDataException("a record of the capture is not one: the file is damaged");
+        return new TraceRecord(
+            BinaryPrimitives.ReadInt64LittleEndian(from), BinaryPrimitives.ReadUInt32LittleEndian(from[28..]), operation, status,
+            BinaryPrimitives.ReadUInt64LittleEndian(from[8..]), BinaryPrimitives.ReadInt64LittleEndian(from[16..]),
+            BinaryPrimitives.ReadUInt32LittleEndian(from[24..]));
+    }
+
+    /// <summary>Writes it as a record of a capture.</summary>
+    public void Write(Span<byte> to)
+    {
+        to[..Size].Clear();
+        BinaryPrimitives.WriteInt64LittleEndian(to, StartMicroseconds);
+        BinaryPrimitives.WriteUInt64LittleEndian(to[8..], Sector);
+        BinaryPrimitives.WriteInt64LittleEndian(to[16..], SectorCount);
+        BinaryPrimitives.WriteUInt32LittleEndian(to[24..], Checksum);
+        BinaryPrimitives.WriteUInt32LittleEndian(to[28..], (uint)Math.Min(LatencyMicroseconds, uint.MaxValue));
+        to[32] = (byte)Operation;
+        to[33] = (byte)Status;
+    }
+}
