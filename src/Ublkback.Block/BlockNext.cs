@@ -1,5 +1,3 @@
-using System.Runtime.CompilerServices;
-
 namespace Ublkback.Block;
 
 /// <summary>
@@ -34,37 +32,38 @@ public sealed class BlockNext
     public ImageGeometry Geometry => _geometry;
 
     /// <summary>Has what lies below handle a request, and ends when it has. On the disk's loop.</summary>
-    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public async ValueTask<BlockStatus> HandleAsync(BlockRequest request)
+    public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
         ArgumentNullException.ThrowIfNull(request);
-        if (request.Depth >= _depth) return Refuse("passed on a request that is below it already");
-        // What comes from a ring was checked there.
-        if (_above is not null && request.FindFault(_geometry) is string fault) return Refuse($"passed on a bad request: {fault}");
+        if (_above is not null && FindFault(request) is string fault)
+        {
+            _warn($"{_above} passed on {fault}");
+            return new ValueTask<BlockStatus>(BlockStatus.IoError);
+        }
 
-        int depth = request.Depth;
-        BlockOperation operation = request.Operation;
-        ulong sector = request.Sector;
-        long sectorCount = request.SectorCount;
-        Memory<byte> data = request.Data;
-        request.Depth = _depth;
+        SeamCall call = request.CallAt(_depth);
+        call.Enter(this, _depth);
+        BlockStatus status;
         try
         {
-            return await (_hook is null ? _image.HandleAsync(request) : _hook.HandleAsync(request, _next!));
+            ValueTask<BlockStatus> below = _hook is null ? _image.HandleAsync(request) : _hook.HandleAsync(request, _next!);
+            if (!below.IsCompleted) return call.LeaveAfter(below);
+            status = below.GetAwaiter().GetResult();
         }
         catch (Exception failure)
         {
-            _warn($"{_below} failed: {failure.GetType().Name}: {failure.Message}");
-            return BlockStatus.IoError;
+            status = Blame(failure);
         }
-        finally
-        {
-            request.Depth = depth;
-            request.Operation = operation;
-            request.Sector = sector;
-            request.SectorCount = sectorCount;
-            request.Data = data;
-        }
+
+        call.Leave();
+        return new ValueTask<BlockStatus>(status);
+    }
+
+    /// <summary>What lies below threw an exception instead of giving a status.</summary>
+    internal BlockStatus Blame(Exception failure)
+    {
+        _warn($"{_below} failed: {failure.GetType().Name}: {failure.Message}");
+        return BlockStatus.IoError;
     }
 
     /// <summary>Looks at the geometry below once more.</summary>
@@ -76,9 +75,10 @@ public sealed class BlockNext
 
     private ImageGeometry Measure() => _hook is null ? _image.Geometry : _hook.Measure(_next!.Geometry);
 
-    private BlockStatus Refuse(string what)
+    // What comes from a ring was checked there.
+    private string? FindFault(BlockRequest request)
     {
-        _warn($"{_above} {what}");
-        return BlockStatus.IoError;
+        if (request.Depth >= _depth) return "a request that is below it already";
+        return request.FindFault(_geometry) is string fault ? $"a bad request: {fault}" : null;
     }
 }

@@ -11,6 +11,8 @@ public class BlockRequest
     /// <summary>Bytes in a sector: the unit of all ranges, whatever the sector size of the image (blkif.h).</summary>
     public const int SectorSize = 512;
 
+    private SeamCall?[] _calls = [];
+
     /// <summary>What is asked.</summary>
     public BlockOperation Operation { get; set; }
 
@@ -28,6 +30,13 @@ public class BlockRequest
 
     /// <summary>The seam of a pipeline that it has passed last, from 1 at the top; 0 when none.</summary>
     internal int Depth { get; set; }
+
+    /// <summary>Its stay below the seam of a depth, from 1.</summary>
+    internal SeamCall CallAt(int depth)
+    {
+        if (_calls.Length < depth) Array.Resize(ref _calls, depth);
+        return _calls[depth - 1] ??= new SeamCall(this);
+    }
 
     /// <summary>What makes the request invalid for an image of a geometry; null when nothing does.</summary>
     internal string? FindFault(ImageGeometry geometry)

@@ -1,32 +1,49 @@
-using System.Runtime.CompilerServices;
 using System.Threading.Tasks.Sources;
 using BenchmarkDotNet.Attributes;
 using Ublkback.Block;
 
 namespace Ublkback.Benchmarks;
 
-/// <summary>Requests that wait at the bottom of nested async methods, 128 at a time: the cost of the method builder.</summary>
+/// <summary>Requests that pass hooks and wait in the image, 128 at a time: what a hook costs.</summary>
 [MemoryDiagnoser]
 public class PipelineBenchmarks
 {
     private const int Depth = 128;
 
-    private readonly Gate[] _gates = [.. Enumerable.Range(0, Depth).Select(_ => new Gate())];
+    private readonly GateImage _image = new();
     private readonly ValueTask<BlockStatus>[] _under = new ValueTask<BlockStatus>[Depth];
+    private readonly BlockRequest[] _requests =
+        [.. Enumerable.Range(0, Depth).Select(_ => new BlockRequest { Operation = BlockOperation.Read, SectorCount = 8, Data = new byte[4096] })];
+
+    private BlockPipeline _one = null!;
+    private BlockPipeline _two = null!;
+    private BlockPipeline _three = null!;
+
+    [GlobalSetup]
+    public void Build()
+    {
+        (string, BlockHook) pass = ("pass", new PassingHook());
+        _one = new BlockPipeline([pass], _image, _ => { });
+        _two = new BlockPipeline([pass, ("pass", new PassingHook())], _image, _ => { });
+        _three = new BlockPipeline([pass, ("pass", new PassingHook()), ("pass", new PassingHook())], _image, _ => { });
+    }
 
     [Benchmark(Baseline = true, OperationsPerInvoke = Depth)]
-    public int OneMethod() => Run(static gate => OneAsync(gate));
+    public int NoHook() => Run(_image);
 
     [Benchmark(OperationsPerInvoke = Depth)]
-    public int TwoMethods() => Run(static gate => TwoAsync(gate));
+    public int OneHook() => Run(_one);
 
     [Benchmark(OperationsPerInvoke = Depth)]
-    public int ThreeMethods() => Run(static gate => ThreeAsync(gate));
+    public int TwoHooks() => Run(_two);
 
-    private int Run(Func<Gate, ValueTask<BlockStatus>> start)
+    [Benchmark(OperationsPerInvoke = Depth)]
+    public int ThreeHooks() => Run(_three);
+
+    private int Run(IBlockImage image)
     {
-        for (int i = 0; i < Depth; i++) _under[i] = start(_gates[i]);
-        foreach (Gate gate in _gates) gate.Open();
+        for (int i = 0; i < Depth; i++) _under[i] = image.HandleAsync(_requests[i]);
+        _image.EndAll();
         int okay = 0;
         for (int i = 0; i < Depth; i++)
         {
@@ -36,14 +53,30 @@ public class PipelineBenchmarks
         return okay;
     }
 
-    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private static async ValueTask<BlockStatus> ThreeAsync(Gate gate) => await TwoAsync(gate);
+    private sealed class PassingHook : BlockHook
+    {
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
+    }
 
-    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private static async ValueTask<BlockStatus> TwoAsync(Gate gate) => await OneAsync(gate);
+    private sealed class GateImage : IBlockImage
+    {
+        private readonly Gate[] _gates = [.. Enumerable.Range(0, Depth).Select(_ => new Gate())];
+        private int _count;
 
-    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private static async ValueTask<BlockStatus> OneAsync(Gate gate) => await gate.WaitAsync();
+        public ImageGeometry Geometry { get; } = new(2048, 512, 512, IsReadOnly: false);
+
+        public string Identity => "gate";
+
+        public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => _gates[_count++].WaitAsync();
+
+        public void EndAll()
+        {
+            foreach (Gate gate in _gates) gate.Open();
+            _count = 0;
+        }
+
+        public ValueTask DisposeAsync() => default;
+    }
 
     private sealed class Gate : IValueTaskSource<BlockStatus>
     {
