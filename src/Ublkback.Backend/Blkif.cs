@@ -55,6 +55,7 @@ internal sealed class Blkif : ReferenceCounted
     public Blkif(BlkifParts parts, PerWorker<GrantCopyBatch> batches)
     {
         _parts = parts;
+        HasLostWrites = parts.Journal.HasLostWrites;
         _servers = [.. parts.Queues.Select(queue => new RingServer(this, queue, batches))];
         _recovering = _servers.Length;
         _running = _servers.Length;
@@ -79,6 +80,12 @@ internal sealed class Blkif : ReferenceCounted
 
     /// <summary>Called on a worker now and then while the guest uses the disk.</summary>
     public Action OnActive => _parts.OnActive;
+
+    /// <summary>
+    /// Whether a process before us lost writes that were answered. The image, opened anew, does not know that, so no flush
+    /// reaches it.
+    /// </summary>
+    public bool HasLostWrites { get; }
 
     /// <summary>Number of queues.</summary>
     public int QueueCount => _servers.Length;
@@ -151,6 +158,12 @@ internal sealed class Blkif : ReferenceCounted
     {
         if (_failure is null) Log.Held(status);
         _failure = status.ToString();
+    }
+
+    /// <summary>A flush has failed.</summary>
+    public void OnFlushFailed()
+    {
+        if (Image.HasLostWrites) _parts.Journal.HasLostWrites = true;
     }
 
     /// <summary>A ring has answered all that a process before us had in hand.</summary>

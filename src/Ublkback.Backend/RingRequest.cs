@@ -146,6 +146,12 @@ internal sealed class RingRequest : BlockRequest
         Sector = isFlush ? 0 : First;
         SectorCount = isFlush ? 0 : Length;
         Data = isFlush ? default : Buffer;
+        if (isFlush && _server.HasLostWrites)
+        {
+            OnStepDone(BlockStatus.IoError);
+            return;
+        }
+
 #pragma warning disable CA2012 // awaited once, by hand: an async method per request would need a box per request
         _awaiter = image.HandleAsync(this).GetAwaiter();
 #pragma warning restore CA2012
@@ -155,6 +161,7 @@ internal sealed class RingRequest : BlockRequest
 
     private void OnStepDone(BlockStatus status)
     {
+        if (status != BlockStatus.Okay && _steps[_step] == BlockOperation.Flush) _server.OnFlushFailed();
         _step++;
         if (status == BlockStatus.Okay && _step < _steps.Length) StartStep(_server.Image);
         else _server.OnHandled(this, status);

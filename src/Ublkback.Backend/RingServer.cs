@@ -73,6 +73,9 @@ internal sealed class RingServer : IWork
     /// <summary>The image.</summary>
     public IBlockImage Image => _blkif.Image;
 
+    /// <summary>Whether flushes cannot promise anything, since a process before us lost writes.</summary>
+    public bool HasLostWrites => _blkif.HasLostWrites;
+
     /// <summary>Where mishaps go.</summary>
     public VbdLog Log => _blkif.Log;
 
@@ -165,6 +168,9 @@ internal sealed class RingServer : IWork
         if (_held.Takes(request, status)) return;
         OnEnded(request, status);
     }
+
+    /// <summary>A flush has failed.</summary>
+    public void OnFlushFailed() => _blkif.OnFlushFailed();
 
     /// <summary>A request has ended for good.</summary>
     public void OnEnded(RingRequest request, BlockStatus status)

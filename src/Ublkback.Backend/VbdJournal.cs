@@ -14,18 +14,19 @@ public sealed class JournalException(string message) : Exception(message);
 /// for each queue. Making and opening block.
 /// </summary>
 /// <remarks>
-/// Head, little-endian: 0 magic; 8 version; 12 offset of the first ring's journal; 16 length of the identity, which follows
-/// as JSON.
+/// Head, little-endian: 0 magic; 8 version; 12 offset of the first ring's journal; 16 length of the identity; 20 whether
+/// writes were lost (0 or 1); 24 the identity as JSON.
 /// </remarks>
 public sealed class VbdJournal : IDisposable
 {
     /// <summary>The version that is written, and the latest that is understood.</summary>
-    public const int Version = 1;
+    public const int Version = 2;
 
     private const int VersionOffset = 8;
     private const int RingsOffset = 12;
     private const int LengthOffset = 16;
-    private const int IdentityOffset = 20;
+    private const int LossOffset = 20;
+    private const int IdentityOffset = 24;
     private const int MaxHeadSize = 1 << 16;
 
     private readonly MemoryMapping _mapping;
@@ -42,6 +43,13 @@ public sealed class VbdJournal : IDisposable
 
     /// <summary>What it speaks of.</summary>
     public JournalIdentity Identity { get; }
+
+    /// <summary>Whether writes may be lost that were answered: a flush failed. Never taken back.</summary>
+    public bool HasLostWrites
+    {
+        get => _mapping.Head(IdentityOffset)[LossOffset] != 0;
+        set => _mapping.Head(IdentityOffset)[LossOffset] = value ? (byte)1 : (byte)0;
+    }
 
     private static ReadOnlySpan<byte> Magic => "UBLKJRNL"u8;
 

@@ -34,6 +34,9 @@ public sealed class BlockPipeline : IBlockImage
     public bool AllowsManyWorkers => _image.AllowsManyWorkers && _hooks.All(hook => hook.Hook.AllowsManyWorkers);
 
     /// <inheritdoc/>
+    public bool HasLostWrites => _image.HasLostWrites;
+
+    /// <inheritdoc/>
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => _top.HandleAsync(request);
 
     /// <inheritdoc/>

@@ -19,6 +19,12 @@ public interface IBlockImage : IAsyncDisposable
     bool AllowsManyWorkers => false;
 
     /// <summary>
+    /// Whether writes that were answered may be lost, since a flush failed, so that no later flush of this image or of one
+    /// that a successor opens in its place can promise anything. Any thread.
+    /// </summary>
+    bool HasLostWrites => false;
+
+    /// <summary>
     /// Does what the request asks. Called on a worker, any number of times before the first call has ended; must not
     /// block. Failures are a status, not an exception: an exception is a bug of the image.
     /// </summary>

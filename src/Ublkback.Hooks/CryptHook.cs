@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using Ublkback.Block;
 
@@ -22,6 +23,7 @@ public sealed class CryptHook : BlockHook
     public CryptHook(HookTarget target, ImageOpening opening)
     {
         target.AllowOnly("key", "discard");
+        NeedOpenSsl();
         _allowsDiscard = target.GetChoice("discard", "no", "yes") == "yes";
         byte[] key = ReadKey(target.Get("key") ?? throw new TargetException("it has no key: write crypt(key=/path/of/key)"));
         try
@@ -70,6 +72,14 @@ public sealed class CryptHook : BlockHook
         BlockStatus status = await next.HandleAsync(encrypted);
         _encrypted.Return(encrypted);
         return status;
+    }
+
+    // Without it, the framework ends the process when it first encrypts.
+    private static void NeedOpenSsl()
+    {
+        if (!NativeLibrary.TryLoad("libssl.so.3", out nint library))
+            throw new TargetException("it needs OpenSSL's libssl.so.3, which is not installed: apt install libssl3t64");
+        NativeLibrary.Free(library);
     }
 
     private static byte[] ReadKey(string path)

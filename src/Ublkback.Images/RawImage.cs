@@ -30,6 +30,8 @@ internal sealed class RawImage(
 
     public bool AllowsManyWorkers => true;
 
+    public bool HasLostWrites => _syncHasFailed;
+
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => request.Operation switch
     {
         BlockOperation.Read or BlockOperation.Write => TransferAsync(request),

@@ -220,16 +220,16 @@ public sealed class CrashTests : HostFixture
             using (FileStream file = File.OpenWrite(journal))
             {
                 file.Position = 8;
-                file.WriteByte(2);
+                file.WriteByte(3);
             }
 
             Daemon = StartDaemon();
-            await AwaitLogAsync("has journal format 2, and this daemon knows 1");
+            await AwaitLogAsync("has journal format 3, and this daemon knows 2");
             await StopDaemonAsync();
             using (FileStream file = File.OpenWrite(journal))
             {
                 file.Position = 8;
-                file.WriteByte(1);
+                file.WriteByte(2);
             }
 
             Daemon = StartDaemon();

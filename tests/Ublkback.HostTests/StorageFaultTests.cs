@@ -49,6 +49,21 @@ public sealed class StorageFaultTests : HostFixture
     }
 
     [Test]
+    public async Task A_flush_that_failed_is_no_success_for_a_successor_either()
+    {
+        (_, Blkfront disk) = await ConnectAsync(await ExportAsync("inject-error.0.iotype=flush,inject-error.0.once=on"));
+        await using (disk)
+        {
+            Assert.That(await disk.WriteAsync(0, new byte[4096]), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(await disk.FlushAsync().WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error));
+            await KillAsync();
+            Daemon = StartDaemon();
+            Assert.That(await disk.WriteAsync(0, new byte[4096]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(await disk.FlushAsync().WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error), "the kernel tells of a loss once");
+        }
+    }
+
+    [Test]
     public async Task A_full_storage_holds_requests_until_there_is_room()
     {
         string directory = Path.Combine(Scratch, "full");

@@ -34,7 +34,14 @@ public sealed class VbdJournalTests : IDisposable
         Assert.That(journals.Open(Address), Is.Null);
         journals.Create(Address, Identity).Dispose();
 
+        using (VbdJournal first = journals.Open(Address)!)
+        {
+            Assert.That(first.HasLostWrites, Is.False);
+            first.HasLostWrites = true;
+        }
+
         using VbdJournal journal = journals.Open(Address)!;
+        Assert.That(journal.HasLostWrites, Is.True);
         Assert.That(Identity.DifferenceFrom(journal.Identity), Is.Null);
         Assert.That(journal.Ring(1).SlotCount, Is.EqualTo(64));
         journals.Remove(Address);
@@ -46,10 +53,10 @@ public sealed class VbdJournalTests : IDisposable
         Assert.That(Identity.DifferenceFrom(other), Does.StartWith(reason));
 
     [TestCase(0, 0x00, "is no journal")]
-    [TestCase(8, 0x02, "has journal format 2, and this daemon knows 1: start the ublkback that wrote it; the disk stays as it is")]
+    [TestCase(8, 0x03, "has journal format 3, and this daemon knows 2: start the ublkback that wrote it; the disk stays as it is")]
     [TestCase(16, 0xFF, "is no journal")]
     [TestCase(12, 0x01, "is no journal")]
-    [TestCase(20, 0x00, "is no journal")]
+    [TestCase(24, 0x00, "is no journal")]
     public void What_is_no_journal_of_ours_is_refused_and_left(int offset, byte value, string reason)
     {
         JournalDirectory journals = new(_path);
