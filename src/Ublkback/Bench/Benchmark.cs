@@ -69,7 +69,7 @@ internal sealed class Benchmark(BenchOptions options)
         for (int vbd = 0; vbd < options.Vbds; vbd++)
         {
             int device = FirstDevice + (vbd << 8);
-            await host.Toolstack.AttachAsync(Domid, new DiskConfiguration(device, _images[vbd], host.Script)).ConfigureAwait(false);
+            await host.Toolstack.AttachAsync(Domid, new DiskConfiguration(device, options.Hooks + _images[vbd], host.Script)).ConfigureAwait(false);
             FrontendConnection connection = await FrontendConnection.ConnectAsync(guest, host.Store, device, frontend, Patience).ConfigureAwait(false);
             connections.Add(connection);
             for (int queue = 0; queue < options.Queues; queue++)

@@ -17,7 +17,7 @@ internal static class ProcessFigures
     }
 
     /// <summary>Resident memory in bytes, without files and memory shared with others.</summary>
-    public static long ResidentBytes(int process) => Status(process, "RssAnon:") << 10;
+    public static long ResidentBytes(int process) => (Status(process, "RssAnon:") + Status(process, "RssFile:")) << 10;
 
     /// <summary>Number of threads.</summary>
     public static int Threads(int process) => (int)Status(process, "Threads:");

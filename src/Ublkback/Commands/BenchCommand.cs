@@ -18,6 +18,7 @@ internal static class BenchCommand
         Option<int> queues = new("--queues") { Description = "Queues of each disk.", DefaultValueFactory = _ => 1 };
         Option<int> vbds = new("--vbds") { Description = "Number of disks; each gets a part of the image.", DefaultValueFactory = _ => 1 };
         Option<double> seconds = new("--seconds") { Description = "How long to measure.", DefaultValueFactory = _ => 5 };
+        Option<string> hooks = new("--hooks") { Description = "Hooks over the image, such as throttle(iops=500).", DefaultValueFactory = _ => "" };
         Option<bool> copies = new("--no-persistent") { Description = "Copy by grants, as for frontends that keep none." };
         Option<bool> json = CommonOptions.Json();
         Command command = new("bench", """
@@ -27,13 +28,14 @@ internal static class BenchCommand
               truncate --size=1G /tmp/a.img && ublkback bench --image /tmp/a.img --rw randread --qd 32
             """)
         {
-            image, rw, blockSize, depth, queues, vbds, seconds, copies, json,
+            image, rw, blockSize, depth, queues, vbds, seconds, hooks, copies, json,
         };
         command.SetAction((arguments, _) => RunAsync(
             new BenchOptions(
                 arguments.GetRequiredValue(image), arguments.GetValue(rw)!, BytesOf(arguments.GetValue(blockSize)!),
                 arguments.GetValue(depth), arguments.GetValue(queues), arguments.GetValue(vbds),
-                TimeSpan.FromSeconds(arguments.GetValue(seconds)), !arguments.GetValue(copies)),
+                TimeSpan.FromSeconds(arguments.GetValue(seconds)),
+                arguments.GetValue(hooks) is { Length: > 0 } over ? over + "+" : "", !arguments.GetValue(copies)),
             arguments.GetValue(json)));
         return command;
     }

@@ -107,7 +107,7 @@ public sealed class PipelineTests
             ("good", new ActionHook((request, next) => next.HandleAsync(request))),
             ("bad", new ActionHook(isLate
                 ? async (_, _) => { await Task.Yield(); throw new InvalidOperationException("oops"); }
-                : (_, _) => throw new InvalidOperationException("oops"))));
+        : (_, _) => throw new InvalidOperationException("oops"))));
 
         Assert.That(await pipeline.HandleAsync(Read(0, 8)), Is.EqualTo(BlockStatus.IoError));
         Assert.That(_warnings, Is.EqualTo(["hook bad failed: InvalidOperationException: oops"]));
