@@ -105,9 +105,7 @@ public sealed class PipelineTests
     {
         BlockPipeline pipeline = Over(
             ("good", new ActionHook((request, next) => next.HandleAsync(request))),
-            ("bad", new ActionHook(isLate
-                ? async (_, _) => { await Task.Yield(); throw new InvalidOperationException("oops"); }
-        : (_, _) => throw new InvalidOperationException("oops"))));
+            ("bad", new ActionHook((_, _) => isLate ? ThrowLater() : throw new InvalidOperationException("oops"))));
 
         Assert.That(await pipeline.HandleAsync(Read(0, 8)), Is.EqualTo(BlockStatus.IoError));
         Assert.That(_warnings, Is.EqualTo(["hook bad failed: InvalidOperationException: oops"]));
@@ -155,6 +153,12 @@ public sealed class PipelineTests
     [Test]
     public void Without_hooks_there_is_no_pipeline() => Assert.That(
         new BlockCatalog().AddImage("raw", (_, _) => _image).Open(BlockTarget.Parse("/a"), Opening()), Is.SameAs(_image));
+
+    private static async ValueTask<BlockStatus> ThrowLater()
+    {
+        await Task.Yield();
+        throw new InvalidOperationException("oops");
+    }
 
     private static BlockRequest Read(ulong sector, int count) => new()
     {
