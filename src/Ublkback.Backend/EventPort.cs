@@ -28,13 +28,13 @@ internal sealed class EventPort : RingOperation, IWork
         _unmask = new UnmaskOperation(this);
     }
 
-    /// <summary>Begins to listen.</summary>
-    public void Start() => _worker.StartRead(this, _channel.Descriptor, _event);
-
     /// <summary>How long the port stays masked.</summary>
     public HoldOff HoldOff { get; } = new();
 
     bool IWork.IsScheduled { get; set; }
+
+    /// <summary>Begins to listen.</summary>
+    public void Start() => _worker.StartRead(this, _channel.Descriptor, _event);
 
     /// <summary>Ends the service of an event: unmasks the port and listens again, perhaps a little later.</summary>
     public void Rearm()

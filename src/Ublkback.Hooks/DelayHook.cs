@@ -20,7 +20,7 @@ public sealed class DelayHook : BlockHook
         _filter = new RequestFilter(target);
         double mean = (target.GetDuration("time") ?? throw new TargetException("it has no time: write delay(time=5ms)")).TotalSeconds;
         double deviation = target.GetDuration("deviation")?.TotalSeconds ?? 0;
-        Random random = new((int)((target.GetNumber("seed") ?? 0) & int.MaxValue));
+        Random random = SeededRandom.Of(target);
         _next = target.GetChoice("distribution", "constant", "uniform", "exponential", "normal") switch
         {
             "uniform" => () => random.NextDouble() * 2 * mean,

@@ -30,7 +30,7 @@ public sealed class FaultHook : BlockHook
         _every = target.GetNumber("every") ?? 1;
         if (_every == 0) throw new TargetException("every=0 is no period: use every=1 for all requests");
         _probability = target.GetFraction("probability") ?? 1;
-        _random = new Random((int)((target.GetNumber("seed") ?? 0) & int.MaxValue));
+        _random = SeededRandom.Of(target);
     }
 
     /// <inheritdoc/>

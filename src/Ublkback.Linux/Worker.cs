@@ -32,9 +32,6 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     private const int NonBlocking = 0x800; // EFD_NONBLOCK
     private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
 
-    [ThreadStatic]
-    private static Worker? _current;
-
     private readonly Thread _thread;
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly FileDescriptor _wakeUp;
@@ -66,7 +63,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
 
     /// <summary>The worker whose thread this is.</summary>
     /// <exception cref="InvalidOperationException">The calling thread is not a worker's.</exception>
-    public static new Worker Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
+    public static new Worker Current => (Worker)BlockLoop.Current;
 
     /// <summary>Which worker this is, from 0.</summary>
     public int Number { get; }
@@ -224,7 +221,6 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         try
         {
             _ring = new IoUring(SubmissionCount, CompletionCount);
-            _current = this;
             MakeCurrent();
         }
         catch (LinuxException failure)

@@ -16,7 +16,7 @@ internal static class ProcessFigures
         return (Number(fields[11]) + Number(fields[12])) / TicksPerSecond; // utime and stime
     }
 
-    /// <summary>Resident memory in bytes, without files and memory shared with others.</summary>
+    /// <summary>Resident memory in bytes, with the program's files, without memory shared with guests.</summary>
     public static long ResidentBytes(int process) => (Status(process, "RssAnon:") + Status(process, "RssFile:")) << 10;
 
     /// <summary>Number of threads.</summary>

@@ -30,9 +30,8 @@ internal static class ChangeCommand
             ControlRequest request = new(
                 "change", Domid: arguments.GetValue(domid), Device: arguments.GetRequiredValue(device),
                 Hook: arguments.GetRequiredValue(hook));
-            IReadOnlyList<VbdReport> vbds = await Reports.AskAsync(
+            IReadOnlyList<VbdReport> vbds = await DiskCommands.AskAsync(
                 HostEnvironment.Parse(arguments.GetRequiredValue(host)), request).ConfigureAwait(false);
-            if (vbds.Count == 0) throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
             foreach (VbdReport vbd in vbds) Console.WriteLine($"guest {vbd.Domid} {vbd.Device}: {request.Hook}");
             return 0;
         });

@@ -24,13 +24,20 @@ internal static class DiskCommands
         command.SetAction(async (arguments, _) =>
         {
             ControlRequest request = new(verb, Domid: arguments.GetValue(domid), Device: arguments.GetValue(device));
-            IReadOnlyList<VbdReport> vbds = await Reports.AskAsync(
+            IReadOnlyList<VbdReport> vbds = await AskAsync(
                 HostEnvironment.Parse(arguments.GetRequiredValue(host)), request).ConfigureAwait(false);
-            if (vbds.Count == 0) throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
             foreach (VbdReport vbd in vbds)
                 Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {tell(vbd)}");
             return 0;
         });
         return command;
+    }
+
+    /// <summary>Has the daemon carry out a request on the disks that it names, and returns these.</summary>
+    /// <exception cref="CommandException">There is no daemon, no such disk, or it could not be done.</exception>
+    public static async Task<IReadOnlyList<VbdReport>> AskAsync(HostEnvironment host, ControlRequest request)
+    {
+        IReadOnlyList<VbdReport> vbds = await Reports.AskAsync(host, request).ConfigureAwait(false);
+        return vbds.Count > 0 ? vbds : throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
     }
 }
