@@ -39,6 +39,7 @@ internal sealed class Blkif : ReferenceCounted
 {
     // A toolstack waits 10 s for a disk to go.
     private static readonly TimeSpan DrainPatience = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan LetGoPatience = TimeSpan.FromSeconds(2);
 
     private readonly BlkifParts _parts;
     private readonly RingServer[] _servers;
@@ -76,7 +77,7 @@ internal sealed class Blkif : ReferenceCounted
 
     /// <summary>Why requests are not served as they should be; null when they are. Any thread.</summary>
     public string? Trouble =>
-        _isQuarantined ? "quarantined: daemons have died of a request" : _failure is string failure ? $"held: {failure}" : null;
+        _isQuarantined ? "quarantined: daemons have died of a request" : _failure is string failure ? $"held: {failure}" : Image.Trouble;
 
     /// <summary>Called on a worker now and then while the guest uses the disk.</summary>
     public Action OnActive => _parts.OnActive;
@@ -119,7 +120,8 @@ internal sealed class Blkif : ReferenceCounted
 
     /// <summary>
     /// Takes no further requests and drops the owner's reference; ends when those in flight are answered and the rings are
-    /// released, or after some seconds without those answers. Once.
+    /// released, or after some seconds without those answers. A worker that a plugin blocks keeps the rings mapped, since it
+    /// may touch them when it goes on. Once.
     /// </summary>
     public async Task CloseAsync(bool isForSuccessor)
     {
@@ -133,9 +135,10 @@ internal sealed class Blkif : ReferenceCounted
         {
             Log.LetGo();
             LetRingsGo();
+            await Task.WhenAny(_released.Task, Task.Delay(LetGoPatience)).ConfigureAwait(false);
         }
 
-        await _released.Task.ConfigureAwait(false);
+        if (!_released.Task.IsCompleted) Log.Stuck();
     }
 
     /// <summary>Tries again what is held because its storage failed. Any thread.</summary>

@@ -87,9 +87,8 @@ internal sealed class BlkifConnector(
                 ? BackRing.Create(mapping.Address, frontend.RingPageOrder, frontend.Abi, journal)
                 : BackRing.Recover(mapping.Address, frontend.RingPageOrder, frontend.Abi, journal)
                     ?? throw new JournalException("the ring's response index was changed while no daemon served it");
-            int worker = firstWorker + (image.Image.AllowsManyWorkers ? number : 0);
             return new QueueParts(
-                services.Workers[worker % services.Workers.Count], mapping, channel, ring,
+                ChooseWorker(image, number), mapping, channel, ring,
                 frontend.IsPersistent ? new PersistentGrants(services.Hypervisor, services.Grants, address.Domid) : null,
                 statistics.Queue(number));
         }
@@ -99,6 +98,13 @@ internal sealed class BlkifConnector(
             mapping.Dispose();
             throw;
         }
+    }
+
+    private Worker ChooseWorker(SharedImage image, int number)
+    {
+        if (image.OwnWorker is OwnWorker own) return own.Worker;
+        int worker = firstWorker + (image.Image.AllowsManyWorkers ? number : 0);
+        return services.Workers[worker % services.Workers.Count];
     }
 
     // A port is freed a little after its process has died, and the kernel's backend may have taken it.

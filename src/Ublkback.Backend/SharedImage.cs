@@ -3,12 +3,15 @@ using Ublkback.Block;
 namespace Ublkback.Backend;
 
 /// <summary>An open image, held by its vbd and by each blkif that serves it; closed when the last lets go.</summary>
-public sealed class SharedImage(IBlockImage image) : ReferenceCounted
+internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker) : ReferenceCounted
 {
     private readonly TaskCompletionSource _closed = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>The image.</summary>
     public IBlockImage Image => image;
+
+    /// <summary>The worker that serves this image alone; null when it shares the others'.</summary>
+    public OwnWorker? OwnWorker => ownWorker;
 
     /// <summary>Ends when the image is closed.</summary>
     public Task Closed => _closed.Task;
@@ -17,6 +20,7 @@ public sealed class SharedImage(IBlockImage image) : ReferenceCounted
     protected override void Release() => _ = Task.Run(async () =>
     {
         await image.DisposeAsync().ConfigureAwait(false);
+        if (ownWorker is not null) await ownWorker.DisposeAsync().ConfigureAwait(false);
         _closed.SetResult();
     });
 }

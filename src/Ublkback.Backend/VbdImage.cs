@@ -102,12 +102,26 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,
                 configuration.IsReadOnly ? "read-only" : "writable");
-            return new SharedImage(image);
+            return new SharedImage(image, MakeOwnWorker(image));
         }
         catch (TargetException failure)
         {
             log.ImageRefused(failure.Message);
             throw;
+        }
+    }
+
+    private OwnWorker? MakeOwnWorker(IBlockImage image)
+    {
+        if (image.NeedsOwnWorkerFor is not string who) return null;
+        try
+        {
+            return new OwnWorker(address.ToString(), who, log.ImageFailed, services.CopyBatches.Forget);
+        }
+        catch (LinuxException failure)
+        {
+            image.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            throw new TargetException($"there can be no worker for {who}: {failure.Message}");
         }
     }
 

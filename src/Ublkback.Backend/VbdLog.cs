@@ -46,6 +46,8 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     internal void LetGo() => Limited("the storage has not answered for 5 s; the guest's rings are let go of, the image when it answers");
 
+    internal void Stuck() => Limited("its worker is blocked, so the guest's rings stay mapped until it goes on or the daemon ends");
+
     internal void NotTakenOver(string reason) => NotTakenOver(logger, _vbd, reason);
 
     internal void TakeOverDelayed(string reason) => Limited($"cannot be taken over yet, the guest waits: {reason}");

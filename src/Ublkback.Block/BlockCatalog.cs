@@ -18,6 +18,14 @@ public sealed class BlockCatalog
     private readonly SortedDictionary<string, ImageOpener> _images = new(StringComparer.Ordinal);
     private readonly SortedDictionary<string, HookOpener> _hooks = new(StringComparer.Ordinal);
 
+    private readonly List<string> _refusals = [];
+
+    /// <summary>The schemes of images.</summary>
+    public IReadOnlyDictionary<string, ImageOpener> Images => _images;
+
+    /// <summary>The kinds of hooks.</summary>
+    public IReadOnlyDictionary<string, HookOpener> Hooks => _hooks;
+
     /// <summary>Adds a scheme of images.</summary>
     /// <exception cref="ArgumentException">The scheme is known already.</exception>
     public BlockCatalog AddImage(string scheme, ImageOpener opener)
@@ -34,6 +42,9 @@ public sealed class BlockCatalog
         return this;
     }
 
+    /// <summary>Adds why names may be missing, for those who look for one.</summary>
+    public void AddRefusal(string reason) => _refusals.Add(reason);
+
     /// <summary>Opens what a target names. Blocks while it does.</summary>
     /// <exception cref="TargetException">The target is unknown, or cannot be opened.</exception>
     public IBlockImage Open(BlockTarget target, ImageOpening opening)
@@ -41,16 +52,18 @@ public sealed class BlockCatalog
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
         if (!_images.TryGetValue(target.Scheme, out ImageOpener? openImage))
-            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this version knows {Names(_images.Keys)}");
+            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this version knows {Names(_images.Keys)}{Refusals}");
         foreach (HookTarget hook in target.Hooks)
         {
             if (!_hooks.ContainsKey(hook.Name))
-                throw new TargetException($"unknown hook {hook.Name} in the target of {target.Location}: this version knows {Names(_hooks.Keys)}");
+                throw new TargetException($"unknown hook {hook.Name} in the target of {target.Location}: this version knows {Names(_hooks.Keys)}{Refusals}");
         }
 
         IBlockImage image = openImage(target, opening);
         return target.Hooks.Count == 0 ? image : PutHooksOver(image, target, opening);
     }
+
+    private string Refusals => string.Concat(_refusals.Select(reason => $"; {reason}"));
 
     private BlockPipeline PutHooksOver(IBlockImage image, BlockTarget target, ImageOpening opening)
     {

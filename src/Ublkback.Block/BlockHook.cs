@@ -19,6 +19,12 @@ public abstract class BlockHook : IAsyncDisposable
     /// <summary>Whether the hook may be called on several workers at the same time, one for each queue of the disk.</summary>
     public virtual bool AllowsManyWorkers => false;
 
+    /// <summary>Whether the disk is to have a worker of its own, since the hook may hold up its worker.</summary>
+    public virtual bool NeedsOwnWorker => false;
+
+    /// <summary>What keeps requests waiting in the hook, for people to read; null when nothing does. Any thread.</summary>
+    public virtual string? Trouble => null;
+
     /// <summary>
     /// Size, sector sizes and access that the layers above see. Called when the disk is opened, and when what lies below
     /// has another size.

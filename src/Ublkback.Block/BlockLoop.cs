@@ -4,6 +4,10 @@ namespace Ublkback.Block;
 /// The run loop that calls a hook or an image: one thread, on which all requests of a ring begin and end. What a hook
 /// wants to do later, or when something happens, it has done here.
 /// </summary>
+/// <remarks>
+/// It is the loop's synchronization context too: an async method that awaits anything here goes on here, unless it says
+/// <c>ConfigureAwait(false)</c>.
+/// </remarks>
 public abstract class BlockLoop
 {
     [ThreadStatic]
@@ -12,6 +16,9 @@ public abstract class BlockLoop
     /// <summary>The loop whose thread this is.</summary>
     /// <exception cref="InvalidOperationException">The calling thread is not a loop's.</exception>
     public static BlockLoop Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
+
+    /// <summary>Whether the calling thread is this loop's. Any thread.</summary>
+    public bool IsCurrent => _current == this;
 
     /// <summary>Runs an action on the loop soon. Any thread.</summary>
     public abstract void Post(Action action);
@@ -25,5 +32,16 @@ public abstract class BlockLoop
     public abstract IDisposable Watch(int descriptor, Action onReadable);
 
     /// <summary>Makes this the loop of the calling thread.</summary>
-    protected void MakeCurrent() => _current = this;
+    protected void MakeCurrent()
+    {
+        _current = this;
+        SynchronizationContext.SetSynchronizationContext(new LoopContext(this));
+    }
+
+    private sealed class LoopContext(BlockLoop loop) : SynchronizationContext
+    {
+        public override void Post(SendOrPostCallback callback, object? state) => loop.Post(() => callback(state));
+
+        public override SynchronizationContext CreateCopy() => this;
+    }
 }

@@ -55,8 +55,7 @@ public sealed class BlockNext
             status = Blame(failure);
         }
 
-        call.Leave();
-        return new ValueTask<BlockStatus>(status);
+        return call.Leave(status);
     }
 
     /// <summary>What lies below threw an exception instead of giving a status.</summary>
@@ -66,14 +65,35 @@ public sealed class BlockNext
         return BlockStatus.IoError;
     }
 
-    /// <summary>Looks at the geometry below once more.</summary>
+    /// <summary>What lies below answered a request that it passed on and did not get back.</summary>
+    internal void BlameEarlyAnswer() => _warn($"{_below} answered a request that it passed on before that came back");
+
+    /// <summary>Looks at the geometry below once more; a hook that cannot work on it keeps that of before.</summary>
     internal void Remeasure()
     {
         _next?.Remeasure();
-        _geometry = Measure();
+        try
+        {
+            _geometry = Measure();
+        }
+        catch (TargetException refusal)
+        {
+            _warn($"{_below} does not take the new size: {refusal.Message}");
+        }
     }
 
-    private ImageGeometry Measure() => _hook is null ? _image.Geometry : _hook.Measure(_next!.Geometry);
+    private ImageGeometry Measure()
+    {
+        if (_hook is null) return _image.Geometry;
+        try
+        {
+            return _hook.Measure(_next!.Geometry);
+        }
+        catch (Exception failure) when (failure is not TargetException)
+        {
+            throw new TargetException($"{_below} failed: {failure.GetType().Name}: {failure.Message}");
+        }
+    }
 
     // What comes from a ring was checked there.
     private string? FindFault(BlockRequest request)

@@ -34,6 +34,20 @@ public sealed class BlockPipeline : IBlockImage
     public bool AllowsManyWorkers => _image.AllowsManyWorkers && _hooks.All(hook => hook.Hook.AllowsManyWorkers);
 
     /// <inheritdoc/>
+    public string? NeedsOwnWorkerFor
+    {
+        get
+        {
+            IEnumerable<string?> names = _hooks.Where(hook => hook.Hook.NeedsOwnWorker).Select(hook => $"hook {hook.Name}");
+            string all = string.Join(", ", names.Append(_image.NeedsOwnWorkerFor).Where(name => name is not null));
+            return all.Length == 0 ? null : all;
+        }
+    }
+
+    /// <inheritdoc/>
+    public string? Trouble => _hooks.Select(hook => hook.Hook.Trouble).FirstOrDefault(trouble => trouble is not null) ?? _image.Trouble;
+
+    /// <inheritdoc/>
     public bool HasLostWrites => _image.HasLostWrites;
 
     /// <inheritdoc/>
@@ -79,7 +93,18 @@ public sealed class BlockPipeline : IBlockImage
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
-        foreach ((_, BlockHook hook) in _hooks) await hook.DisposeAsync().ConfigureAwait(false);
+        foreach ((string name, BlockHook hook) in _hooks)
+        {
+            try
+            {
+                await hook.DisposeAsync().ConfigureAwait(false);
+            }
+            catch (Exception failure)
+            {
+                _warn($"hook {name} failed when it was to end: {failure.GetType().Name}: {failure.Message}");
+            }
+        }
+
         await _image.DisposeAsync().ConfigureAwait(false);
     }
 }

@@ -50,6 +50,10 @@ public sealed record BlockTarget(
         ? this
         : this with { Options = new Dictionary<string, string>(Options) { [key] = value } };
 
+    /// <summary>The same target without an option.</summary>
+    public BlockTarget Without(string key) =>
+        this with { Options = Options.Where(option => option.Key != key).ToDictionary() };
+
     /// <summary>Refuses options that the image does not know.</summary>
     /// <exception cref="TargetException">An option has none of the names.</exception>
     public void AllowOnly(params ReadOnlySpan<string> keys)

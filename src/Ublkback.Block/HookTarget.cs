@@ -19,6 +19,10 @@ public sealed record HookTarget(string Name, IReadOnlyDictionary<string, string>
     /// <exception cref="TargetException">It is neither; the message says where and why.</exception>
     public static HookTarget Parse(string text) => new TargetReader(text).ReadHookAlone();
 
+    /// <summary>The same hook without an argument.</summary>
+    public HookTarget Without(string key) =>
+        this with { Arguments = Arguments.Where(argument => argument.Key != key).ToDictionary() };
+
     /// <summary>Refuses arguments that the hook does not know.</summary>
     /// <exception cref="TargetException">An argument has none of the names.</exception>
     public void AllowOnly(params ReadOnlySpan<string> keys)

@@ -19,6 +19,14 @@ public interface IBlockImage : IAsyncDisposable
     bool AllowsManyWorkers => false;
 
     /// <summary>
+    /// Who may hold up a worker, for people to read, so that the disk is to have one of its own; null when nobody does.
+    /// </summary>
+    string? NeedsOwnWorkerFor => null;
+
+    /// <summary>What keeps requests of the disk waiting, for people to read; null when nothing does. Any thread.</summary>
+    string? Trouble => null;
+
+    /// <summary>
     /// Whether writes that were answered may be lost, since a flush failed, so that no later flush of this image or of one
     /// that a successor opens in its place can promise anything. Any thread.
     /// </summary>

@@ -14,6 +14,8 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
     private ManualResetValueTaskSourceCore<BlockStatus> _core;
     private ValueTaskAwaiter<BlockStatus> _awaiter;
     private BlockNext? _seam;
+    private int _ownDepth;
+    private bool _isAnsweredEarly; // by what is below, while the request is deeper still
     private int _depth;
     private BlockOperation _operation;
     private ulong _sector;
@@ -30,6 +32,7 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
     public void Enter(BlockNext seam, int depth)
     {
         _seam = seam;
+        _ownDepth = depth;
         _depth = _request.Depth;
         _operation = _request.Operation;
         _sector = _request.Sector;
@@ -38,14 +41,21 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
         _request.Depth = depth;
     }
 
-    /// <summary>Gives the request back as it came.</summary>
-    public void Leave()
+    /// <summary>
+    /// What is below has answered: gives the request back as it came. When that has passed the request on and not got it
+    /// back, the data may still be read or written, so the answer waits for it, and is an error.
+    /// </summary>
+    public ValueTask<BlockStatus> Leave(BlockStatus status)
     {
-        _request.Depth = _depth;
-        _request.Operation = _operation;
-        _request.Sector = _sector;
-        _request.SectorCount = _sectorCount;
-        _request.Data = _data;
+        if (_request.Depth == _ownDepth)
+        {
+            GiveBack();
+            return new ValueTask<BlockStatus>(status);
+        }
+
+        _core.Reset();
+        AnswerLater();
+        return new ValueTask<BlockStatus>(this, _core.Version);
     }
 
     /// <summary>Ends when what is below has, and leaves the seam.</summary>
@@ -77,7 +87,38 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
             status = _seam!.Blame(failure);
         }
 
-        Leave();
+        if (_request.Depth != _ownDepth)
+        {
+            AnswerLater();
+            return;
+        }
+
+        GiveBack();
         _core.SetResult(status);
+    }
+
+    private void AnswerLater()
+    {
+        _isAnsweredEarly = true;
+        _seam!.BlameEarlyAnswer();
+    }
+
+    private void GiveBack()
+    {
+        _request.Depth = _depth;
+        _request.Operation = _operation;
+        _request.Sector = _sector;
+        _request.SectorCount = _sectorCount;
+        _request.Data = _data;
+        if (_depth > 0) _request.CallAt(_depth).OnBack();
+    }
+
+    // The request has come back to what is below.
+    private void OnBack()
+    {
+        if (!_isAnsweredEarly) return;
+        _isAnsweredEarly = false;
+        GiveBack();
+        _core.SetResult(BlockStatus.IoError);
     }
 }

@@ -17,6 +17,9 @@ public sealed record HostLayout(string Root)
     /// <summary>Stands for /run/ublkback.</summary>
     public string RunDirectory => Path.Combine(Root, "run");
 
+    /// <summary>Stands for /usr/lib/ublkback/plugins.</summary>
+    public string PluginFolder => Path.Combine(Root, "plugins");
+
     /// <summary>What a domain has: memory, ports, a socket of the store.</summary>
     public string DomainDirectory(int domid) =>
         Path.Combine(Root, "domains", domid.ToString(CultureInfo.InvariantCulture));

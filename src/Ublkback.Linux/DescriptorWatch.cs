@@ -26,7 +26,7 @@ internal sealed class DescriptorWatch : RingOperation, IDisposable
     protected internal override void Completed(int result)
     {
         if (_isDisposed || result < 0) return;
-        _onReadable();
+        _worker.Run(_onReadable);
         if (!_isDisposed) _worker.StartPoll(this, _descriptor);
     }
 }

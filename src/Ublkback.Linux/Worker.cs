@@ -33,6 +33,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
 
     private readonly Thread _thread;
+    private readonly Action<Exception>? _onFailed;
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly FileDescriptor _wakeUp;
     private readonly List<RingOperation?> _underWay = [];
@@ -45,18 +46,24 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     private Queue<IWork> _turns = new();
     private IoUring? _ring;
     private int _wakeUpSent; // 1: the event descriptor was written and its read has not completed yet
+    private long _turnStartedAt; // 0 while it waits
     private bool _isStopping;
 
     /// <summary>Starts a worker.</summary>
+    /// <param name="name">The name of its thread, of which Linux shows 15 characters.</param>
+    /// <param name="onFailed">
+    /// Takes what posted actions and watches throw, for a worker that runs code of others; otherwise that ends the process.
+    /// </param>
     /// <exception cref="LinuxException">The kernel offers no io_uring.</exception>
-    public Worker(int number)
+    public Worker(string name, Action<Exception>? onFailed = null)
     {
-        Number = number;
+        Name = name;
+        _onFailed = onFailed;
         Buffers = new SharedBuffers(this, BufferBytes);
         Descriptions = new SharedBuffers(this, DescriptionBytes);
         _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
         TaskCompletionSource started = new();
-        _thread = new Thread(() => Main(started)) { Name = $"worker-{number}", IsBackground = true };
+        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true };
         _thread.Start();
         started.Task.GetAwaiter().GetResult();
     }
@@ -65,8 +72,11 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     /// <exception cref="InvalidOperationException">The calling thread is not a worker's.</exception>
     public static new Worker Current => (Worker)BlockLoop.Current;
 
-    /// <summary>Which worker this is, from 0.</summary>
-    public int Number { get; }
+    /// <summary>The name of its thread.</summary>
+    public string Name { get; }
+
+    /// <summary>How long its present turn has taken; zero while it waits for something to do. Any thread.</summary>
+    public TimeSpan Busy => Volatile.Read(ref _turnStartedAt) is long start and not 0 ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero;
 
     /// <summary>The memory for requests' data.</summary>
     public SharedBuffers Buffers { get; }
@@ -241,9 +251,11 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     private void Turn()
     {
         if (_polled.Count > 0) Poll();
+        Volatile.Write(ref _turnStartedAt, 0);
         Ring.Enter(_scheduled.Count > 0 || _polled.Count > 0 ? IoUring.NoWait : FindPatience());
+        Volatile.Write(ref _turnStartedAt, Stopwatch.GetTimestamp());
         while (Ring.TryTake(out CompletionEntry completion)) Complete(completion);
-        while (_posted.TryDequeue(out Action? action)) action();
+        while (_posted.TryDequeue(out Action? action)) Run(action);
         ScheduleTimed();
 
         (_scheduled, _turns) = (_turns, _scheduled);
@@ -251,6 +263,19 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         {
             work.IsScheduled = false;
             work.Run();
+        }
+    }
+
+    /// <summary>Runs an action of somebody who posted it or watches a descriptor.</summary>
+    internal void Run(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (Exception failure) when (_onFailed is not null)
+        {
+            _onFailed(failure);
         }
     }
 

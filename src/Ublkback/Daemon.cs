@@ -5,16 +5,15 @@ using Mono.Unix.Native;
 using Ublkback.Backend;
 using Ublkback.Block;
 using Ublkback.Control;
-using Ublkback.Hooks;
-using Ublkback.Images;
 using Ublkback.Linux;
+using Ublkback.Plugins;
 using Ublkback.Xen;
 using Ublkback.XenStore;
 
 namespace Ublkback;
 
 /// <summary>The daemon, put together by hand.</summary>
-internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
+internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog, ILogger logger)
 {
     private static readonly TimeSpan ResizeTimeout = TimeSpan.FromSeconds(10);
 
@@ -52,9 +51,18 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
         }
     }
 
-    private static BlockCatalog MakeCatalog() => new BlockCatalog()
-        .AddImage(BlockTarget.RawScheme, RawImageOpener.Open)
-        .AddStandardHooks();
+    private BlockCatalog MakeCatalog()
+    {
+        BlockCatalog made = catalog.Make(host, out IReadOnlyList<PluginReport> plugins);
+        foreach (PluginReport plugin in plugins)
+        {
+            if (plugin.Refusal is null) PluginLoaded(logger, plugin.File, plugin.Names);
+            else PluginRefused(logger, plugin.File, plugin.Refusal);
+        }
+
+        if (plugins.Count > 0) StrayFailures.Survive(failure => PluginFailed(logger, failure.GetType().Name, failure.Message));
+        return made;
+    }
 
     private static async Task<ControlReply> AnswerAsync(ControlRequest request, VbdDirectory directory, Hotplug hotplug)
     {
@@ -167,7 +175,7 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
     {
         try
         {
-            return [.. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker(number))];
+            return [.. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker($"worker-{number}"))];
         }
         catch (LinuxException failure)
         {
@@ -194,6 +202,15 @@ internal sealed partial class Daemon(HostEnvironment host, ILogger logger)
 
     [LoggerMessage(Level = LogLevel.Information, Message = "serving the vbds of {Home} with {Workers} workers")]
     private static partial void Serving(ILogger logger, string home, int workers);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "plugin {File}: {Names}")]
+    private static partial void PluginLoaded(ILogger logger, string file, string names);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "plugin {File} is refused: {Reason}")]
+    private static partial void PluginRefused(ILogger logger, string file, string reason);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "code of a plugin failed on a thread of its own: {Type}: {Message}")]
+    private static partial void PluginFailed(ILogger logger, string type, string message);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "ended; connected disks wait for the next daemon")]
     private static partial void Ended(ILogger logger);

@@ -19,7 +19,7 @@ public class WorkerBenchmarks
     public void Start()
     {
         MonoPosixHelper.Register();
-        _worker = new Worker(0);
+        _worker = new Worker("test");
         _file = FileDescriptor.Open("/dev/zero", OpenFlags.O_RDONLY);
         _buffer = PinnedMemory.Allocate(4096);
     }

@@ -9,7 +9,7 @@ public sealed partial class StyleTests
     // From the bottom to the top; a room may reference rooms before it only.
     private static readonly string[] Rooms =
     [
-        "Ublkback.Block", "Ublkback.Hooks", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Images",
+        "Ublkback.Block", "Ublkback.Hooks", "Ublkback.Plugins", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Images",
         "Ublkback.Backend", "Ublkback.Emulator", "Ublkback",
     ];
 

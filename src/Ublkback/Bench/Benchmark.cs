@@ -62,7 +62,7 @@ internal sealed class Benchmark(BenchOptions options)
             BlkifAbi.X86_64, order, options.Queues, options.IsPersistent,
             Math.Max(BlkifConstants.MaxDirectSegments, options.BlockSize / BlkifConstants.PageSize));
 
-        List<Worker> workers = [.. Enumerable.Range(0, Math.Min(Environment.ProcessorCount, options.Queues * options.Vbds)).Select(number => new Worker(number))];
+        List<Worker> workers = [.. Enumerable.Range(0, Math.Min(Environment.ProcessorCount, options.Queues * options.Vbds)).Select(number => new Worker($"worker-{number}"))];
         List<(LoadQueue Queue, LoadFigures Figures)> loads = [];
         List<FrontendConnection> connections = [];
         MakeImages();

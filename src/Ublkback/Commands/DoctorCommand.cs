@@ -4,6 +4,7 @@ using Spectre.Console;
 using Ublkback.Backend;
 using Ublkback.Control;
 using Ublkback.Linux;
+using Ublkback.Plugins;
 using Ublkback.Xen;
 using Ublkback.XenStore;
 
@@ -16,15 +17,15 @@ internal static class DoctorCommand
 
     private static readonly Version LeastKernel = new(6, 1);
 
-    public static Command Make()
+    public static Command Make(CatalogMaker catalog)
     {
         Option<string> host = CommonOptions.Host();
         Command command = new("doctor", "Say what is missing on this host, and how to mend it.") { host };
-        command.SetAction((arguments, _) => RunAsync(HostEnvironment.Parse(arguments.GetRequiredValue(host))));
+        command.SetAction((arguments, _) => RunAsync(HostEnvironment.Parse(arguments.GetRequiredValue(host)), catalog));
         return command;
     }
 
-    private static async Task<int> RunAsync(HostEnvironment host)
+    private static async Task<int> RunAsync(HostEnvironment host, CatalogMaker catalog)
     {
         List<Finding> findings = [Kernel(), IoUring()];
         if (host.Emulated is null)
@@ -38,6 +39,10 @@ internal static class DoctorCommand
 
         findings.Add(await StoreAsync(host).ConfigureAwait(false));
         findings.Add(await DaemonAsync(host).ConfigureAwait(false));
+
+        catalog.Make(host, out IReadOnlyList<PluginReport> plugins);
+        findings.AddRange(plugins.Select(plugin => new Finding(
+            $"the plugin {plugin.File}{(plugin.Refusal is null ? $" ({plugin.Names})" : "")}", plugin.Refusal)));
 
         foreach (Finding finding in findings)
         {
@@ -67,7 +72,7 @@ internal static class DoctorCommand
         const string What = "io_uring";
         try
         {
-            using Worker worker = new(0);
+            using Worker worker = new("doctor");
             return new Finding(What, null);
         }
         catch (LinuxException failure)

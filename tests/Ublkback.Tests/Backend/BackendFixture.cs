@@ -40,7 +40,7 @@ public abstract class BackendFixture
         _directory = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
         _host = await EmulatedHost.StartAsync(_directory);
         Store = XenStoreClient.Open(new XenStoreTransport(_host.Layout.StoreSocket));
-        _workers = [new Worker(0)];
+        _workers = [new Worker("test")];
         Hypervisor = new CountingHypervisor(new EmulatedHypervisor(_host.Layout, 0));
         BlockCatalog catalog = new BlockCatalog().AddImage("gate", (target, _) => Images[target.Location] = new GateImage())
             .AddImage("manual", (target, _) => ManualImages[target.Location] = new ManualImage());

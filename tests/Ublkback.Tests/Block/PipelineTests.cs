@@ -100,6 +100,40 @@ public sealed class PipelineTests
         Assert.That(_warnings, Is.EqualTo(["hook twice passed on a request that is below it already"]));
     }
 
+    // Its data may still be read or written below.
+    [Test]
+    public async Task An_answer_waits_for_a_request_that_is_still_below([Values] bool isLate)
+    {
+        TaskCompletionSource gate = new();
+        _image.Gate = gate.Task;
+        BlockPipeline pipeline = Over(("good", new ActionHook((request, next) => next.HandleAsync(request))), ("hasty", new ActionHook(async (request, next) =>
+        {
+            _ = next.HandleAsync(request);
+            if (isLate) await Task.Yield();
+            return BlockStatus.Okay;
+        })));
+        Task<BlockStatus> answer = pipeline.HandleAsync(Read(0, 8)).AsTask();
+        while (_warnings.Count == 0) await Task.Yield();
+
+        Assert.That(answer.IsCompleted, Is.False);
+        gate.SetResult();
+        Assert.That(await answer, Is.EqualTo(BlockStatus.IoError));
+        Assert.That(_warnings, Is.EqualTo(["hook hasty answered a request that it passed on before that came back"]));
+    }
+
+    [Test]
+    public void A_hook_that_cannot_measure_refuses_the_disk_and_later_keeps_the_old_size()
+    {
+        MeasuringHook hook = new();
+        BlockPipeline pipeline = Over(("odd", hook));
+        hook.Failure = new InvalidOperationException("oops");
+        _image.Grow(4096);
+
+        Assert.That((pipeline.Remeasure(), pipeline.Geometry.SectorCount), Is.EqualTo((false, 2048)));
+        Assert.That(_warnings, Is.EqualTo(["hook odd does not take the new size: hook odd failed: InvalidOperationException: oops"]));
+        Assert.That(() => Over(("odd", hook)), Throws.TypeOf<TargetException>().With.Message.EqualTo("hook odd failed: InvalidOperationException: oops"));
+    }
+
     [Test]
     public async Task An_exception_fails_its_request_and_its_hook_is_named([Values] bool isLate)
     {
@@ -183,6 +217,15 @@ public sealed class PipelineTests
     private sealed class HalvingHook : BlockHook
     {
         public override ImageGeometry Measure(ImageGeometry below) => below with { SectorCount = below.SectorCount / 2 };
+
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
+    }
+
+    private sealed class MeasuringHook : BlockHook
+    {
+        public Exception? Failure { get; set; }
+
+        public override ImageGeometry Measure(ImageGeometry below) => Failure is null ? below : throw Failure;
 
         public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
     }

@@ -23,7 +23,7 @@ public abstract class HookFixture
     [SetUp]
     public void StartWorker()
     {
-        _worker = new Worker(0);
+        _worker = new Worker("test");
         Scratch = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
     }
 

@@ -19,7 +19,7 @@ public sealed class RawImageTests
     public void Start()
     {
         _directory = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
-        _worker = new Worker(0);
+        _worker = new Worker("test");
         _warnings.Clear();
     }
 

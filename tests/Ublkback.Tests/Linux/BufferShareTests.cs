@@ -11,7 +11,7 @@ public sealed class BufferShareTests
     [Test]
     public void Users_that_give_nothing_back_leave_some_to_the_rest([Values(1, 2, 10, 20)] int stalled)
     {
-        using Worker worker = new(0);
+        using Worker worker = new("test");
         using SharedBuffers buffers = new(worker, (long)Total * Unit);
         for (int i = 0; i < stalled; i++) RentAll(new BufferShare(buffers, new IdleWork()));
 
@@ -22,7 +22,7 @@ public sealed class BufferShareTests
     [Test]
     public void One_that_gives_back_may_have_as_much_again()
     {
-        using Worker worker = new(0);
+        using Worker worker = new("test");
         using SharedBuffers buffers = new(worker, (long)Total * Unit);
         BufferShare share = new(buffers, new IdleWork());
         List<Memory<byte>> held = RentAll(share);
@@ -35,7 +35,7 @@ public sealed class BufferShareTests
     [Test]
     public void Who_withdraws_is_in_nobodys_way()
     {
-        using Worker worker = new(0);
+        using Worker worker = new("test");
         using SharedBuffers buffers = new(worker, Unit);
         BufferShare holder = new(buffers, new IdleWork());
         Assert.That(holder.TryRent(Unit, out Memory<byte> all), Is.True);

@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.IO.Pipes;
+using System.Threading.Channels;
 using Mono.Unix.Native;
 using NUnit.Framework;
 using Ublkback.Linux;
@@ -14,7 +16,7 @@ public sealed class WorkerTests
     [SetUp]
     public void Start()
     {
-        _worker = new Worker(0);
+        _worker = new Worker("test");
         _path = Path.GetTempFileName();
         _file = FileDescriptor.Open(_path, OpenFlags.O_RDWR);
     }
@@ -49,6 +51,61 @@ public sealed class WorkerTests
     {
         for (int i = 0; i < 5000; i++)
             await _worker.RunAsync(() => { }).WaitAsync(TimeSpan.FromSeconds(10));
+    }
+
+    [Test]
+    public async Task What_awaits_on_a_worker_goes_on_there()
+    {
+        TaskCompletionSource<bool> cameBack = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        _worker.Post(async () =>
+        {
+            await Task.Run(() => { });
+            cameBack.SetResult(_worker.IsCurrent);
+        });
+        Assert.That(await cameBack.Task.WaitAsync(TimeSpan.FromSeconds(10)), Is.True);
+        Assert.That(_worker.IsCurrent, Is.False);
+    }
+
+    [Test]
+    public async Task A_watched_descriptor_is_told_each_time_it_can_be_read_until_the_watch_ends()
+    {
+        using AnonymousPipeServerStream pipe = new(PipeDirection.Out);
+        using AnonymousPipeClientStream reader = new(PipeDirection.In, pipe.ClientSafePipeHandle);
+        Channel<int> seen = Channel.CreateUnbounded<int>();
+        IDisposable? watch = null;
+        int descriptor = (int)reader.SafePipeHandle.DangerousGetHandle();
+        await _worker.RunAsync(() => watch = _worker.Watch(descriptor, () => seen.Writer.TryWrite(reader.ReadByte())));
+        for (byte i = 1; i <= 3; i++)
+        {
+            pipe.WriteByte(i);
+            Assert.That(await seen.Reader.ReadAsync().AsTask().WaitAsync(TimeSpan.FromSeconds(10)), Is.EqualTo(i));
+        }
+
+        await _worker.RunAsync(() => watch!.Dispose());
+        pipe.WriteByte(4);
+        await _worker.RunAsync(() => { });
+        Assert.That(reader.ReadByte(), Is.EqualTo(4), "nobody else has read it");
+    }
+
+    [Test]
+    public async Task What_others_post_does_not_end_a_worker_that_takes_their_failures()
+    {
+        TaskCompletionSource<string> failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using Worker worker = new("test", failure => failed.SetResult(failure.Message));
+        worker.Post(() => throw new InvalidOperationException("oops"));
+        Assert.That(await failed.Task.WaitAsync(TimeSpan.FromSeconds(10)), Is.EqualTo("oops"));
+        await worker.RunAsync(() => { }).WaitAsync(TimeSpan.FromSeconds(10));
+    }
+
+    [Test]
+    public async Task Tells_how_long_a_turn_takes()
+    {
+        using ManualResetEventSlim gate = new();
+        _worker.Post(gate.Wait);
+        while (_worker.Busy < TimeSpan.FromMilliseconds(20)) await Task.Yield();
+        gate.Set();
+        await _worker.RunAsync(() => { });
+        while (_worker.Busy != TimeSpan.Zero) await Task.Yield();
     }
 
     [Test]

@@ -1,0 +1,20 @@
+using Ublkback.Block;
+using Ublkback.Hooks;
+using Ublkback.Images;
+using Ublkback.Plugins;
+
+namespace Ublkback;
+
+/// <summary>Makes the catalog of what targets may name.</summary>
+/// <param name="addOwn">Adds what a program of somebody's own brings.</param>
+internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
+{
+    /// <summary>Makes the catalog of a host, with what its plugins bring, and says what became of these.</summary>
+    public BlockCatalog Make(HostEnvironment host, out IReadOnlyList<PluginReport> plugins)
+    {
+        BlockCatalog catalog = new BlockCatalog().AddImage(BlockTarget.RawScheme, RawImageOpener.Open).AddStandardHooks();
+        addOwn?.Invoke(catalog);
+        plugins = PluginFolder.Load(host.PluginFolder, catalog);
+        return catalog;
+    }
+}
