@@ -18,13 +18,14 @@ public sealed class RequestPool
     public BlockRequest Rent(BlockRequest like)
     {
         ArgumentNullException.ThrowIfNull(like);
-        int size = (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(PageSize, like.Data.Length));
-        PooledRequest request = StackOf(size).TryPop(out PooledRequest? free) ? free : new PooledRequest(Allocate(size));
-        request.Operation = like.Operation;
-        request.Sector = like.Sector;
-        request.SectorCount = like.SectorCount;
-        request.Data = request.Memory[..like.Data.Length];
-        return request;
+        return Rent(like.Operation, like.Sector, like.SectorCount, like.Data.Length);
+    }
+
+    /// <summary>A request for an operation on a range, with as much memory as it needs, whose content is undefined.</summary>
+    public BlockRequest Rent(BlockOperation operation, ulong sector, long sectorCount)
+    {
+        bool hasData = operation is BlockOperation.Read or BlockOperation.Write;
+        return Rent(operation, sector, sectorCount, hasData ? (int)(sectorCount * BlockRequest.SectorSize) : 0);
     }
 
     /// <summary>Gives a request back.</summary>
@@ -32,6 +33,17 @@ public sealed class RequestPool
     {
         PooledRequest pooled = (PooledRequest)request;
         StackOf(pooled.Memory.Length).Push(pooled);
+    }
+
+    private PooledRequest Rent(BlockOperation operation, ulong sector, long sectorCount, int length)
+    {
+        int size = (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(PageSize, length));
+        PooledRequest request = StackOf(size).TryPop(out PooledRequest? free) ? free : new PooledRequest(Allocate(size));
+        request.Operation = operation;
+        request.Sector = sector;
+        request.SectorCount = sectorCount;
+        request.Data = request.Memory[..length];
+        return request;
     }
 
     private Stack<PooledRequest> StackOf(int size)

@@ -12,6 +12,8 @@ internal sealed class TraceFile : IAsyncDisposable
     /// <summary>Most bytes that wait to be written.</summary>
     public const int MaxWaitingBytes = 4 << 20;
 
+    private static readonly TimeSpan EndPatience = TimeSpan.FromSeconds(5);
+
     private readonly Pipe _pipe = new(new PipeOptions(pauseWriterThreshold: 0, useSynchronizationContext: false));
     private readonly TraceFormat _format;
     private readonly Action<string> _warn;
@@ -43,15 +45,18 @@ internal sealed class TraceFile : IAsyncDisposable
         }
 
         _file.Seek(0, SeekOrigin.End);
-        if (_file.Position == 0) _file.Write(format.Head);
+        Commit(_format.WriteHead(_pipe.Writer.GetSpan(TraceFormat.MaxSize)));
         _writing = Task.Run(WriteAsync);
     }
 
-    /// <summary>Adds a request. One thread at a time.</summary>
-    public void Add(in TraceRecord record)
+    /// <summary>Adds a request, and its data where that is wanted. One thread at a time.</summary>
+    public void Add(in TraceRecord record, ReadOnlySpan<byte> data)
     {
         if (!HasRoom()) return;
         Commit(_format.Write(record, _pipe.Writer.GetSpan(TraceFormat.MaxSize)));
+        if (!_format.TakesData(record)) return;
+        data.CopyTo(_pipe.Writer.GetSpan(data.Length));
+        Commit(data.Length);
     }
 
     /// <summary>Adds what happened to the disk. One thread at a time.</summary>
@@ -61,11 +66,20 @@ internal sealed class TraceFile : IAsyncDisposable
         Commit(_format.Write(microseconds, happened, _pipe.Writer.GetSpan(TraceFormat.MaxSize)));
     }
 
-    /// <summary>Writes all that was added, and closes the file.</summary>
+    /// <summary>Writes all that was added, and closes the file; not for ever, since its storage may have stalled.</summary>
     public async ValueTask DisposeAsync()
     {
         await _pipe.Writer.CompleteAsync().ConfigureAwait(false);
-        await _writing.ConfigureAwait(false);
+        try
+        {
+            await _writing.WaitAsync(EndPatience).ConfigureAwait(false);
+        }
+        catch (TimeoutException)
+        {
+            _warn($"the trace {_file.Name} cannot be written to its end now; the disk does not wait for it");
+            return;
+        }
+
         await _file.DisposeAsync().ConfigureAwait(false);
     }
 

@@ -10,14 +10,17 @@ internal abstract class TraceFormat
     /// <summary>Most bytes that anything takes.</summary>
     public const int MaxSize = 512;
 
-    /// <summary>What the file begins with.</summary>
-    public virtual ReadOnlySpan<byte> Head => [];
+    /// <summary>Writes what is added when a disk is opened; returns how many bytes.</summary>
+    public virtual int WriteHead(Span<byte> to) => 0;
 
-    /// <summary>The format of a name.</summary>
-    public static TraceFormat Find(string name, ImageOpening opening) => name switch
+    /// <summary>Whether the data of a request follows its record.</summary>
+    public virtual bool TakesData(in TraceRecord record) => false;
+
+    /// <summary>The format of a name; only captures may have what was written.</summary>
+    public static TraceFormat Find(string name, bool withData, ImageOpening opening) => name switch
     {
         "json" => new JsonFormat(opening),
-        "binary" => new BinaryFormat(),
+        "binary" => new BinaryFormat(withData),
         _ => new TextFormat(opening),
     };
 
@@ -83,19 +86,29 @@ internal abstract class TraceFormat
         }
     }
 
-    // Only requests: what is lost shows as fewer of them.
-    private sealed class BinaryFormat : TraceFormat
+    private sealed class BinaryFormat(bool withData) : TraceFormat
     {
-        public override ReadOnlySpan<byte> Head => TraceRecord.Magic;
+        public override int WriteHead(Span<byte> to)
+        {
+            TraceCapture.WriteHead(to, DateTimeOffset.UtcNow);
+            return TraceCapture.HeadSize;
+        }
+
+        public override bool TakesData(in TraceRecord record) =>
+            withData && record is { Operation: BlockOperation.Write, Status: BlockStatus.Okay };
 
         public override int Write(in TraceRecord record, Span<byte> to)
         {
-            record.Write(to);
+            record.Write(to, TakesData(record) ? TraceRecordKind.RequestWithData : TraceRecordKind.Request);
             return TraceRecord.Size;
         }
 
         public override int Write(long microseconds, DiskEvent happened, Span<byte> to) => 0;
 
-        public override int WriteLost(long count, Span<byte> to) => 0;
+        public override int WriteLost(long count, Span<byte> to)
+        {
+            new TraceRecord { SectorCount = count }.Write(to, TraceRecordKind.Lost);
+            return TraceRecord.Size;
+        }
     }
 }

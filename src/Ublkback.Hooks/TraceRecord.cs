@@ -17,29 +17,26 @@ public readonly record struct TraceRecord(
 {
     /// <summary>
     /// Bytes of a record in a capture. Little-endian: 0 start; 8 sector; 16 sectors; 24 checksum (32 bits); 28 latency (32
-    /// bits, saturated); 32 operation (8 bits); 33 status (8 bits); 34 to 39 zero.
+    /// bits, saturated); 32 operation (8 bits); 33 status (8 bits); 34 kind (8 bits); 35 to 39 zero.
     /// </summary>
     public const int Size = 40;
 
-    /// <summary>What a capture begins with: its kind, and the version of its format in the last byte.</summary>
-    public static ReadOnlySpan<byte> Magic => "UBLKTRC\u0001"u8;
-
-    /// <summary>Reads a record of a capture.</summary>
-    /// <exception cref="InvalidDataException">It is none.</exception>
-    public static TraceRecord Read(ReadOnlySpan<byte> from)
+    /// <summary>Reads a record of a capture; false when it is none.</summary>
+    public static bool TryRead(ReadOnlySpan<byte> from, out TraceRecord record, out TraceRecordKind kind)
     {
         BlockOperation operation = (BlockOperation)from[32];
         BlockStatus status = (BlockStatus)from[33];
-        if (!Enum.IsDefined(operation) || !Enum.IsDefined(status) || from[34..Size].ContainsAnyExcept((byte)0))
-            throw new InvalidDataException("a record of the capture is not one: the file is damaged");
-        return new TraceRecord(
+        kind = (TraceRecordKind)from[34];
+        record = new TraceRecord(
             BinaryPrimitives.ReadInt64LittleEndian(from), BinaryPrimitives.ReadUInt32LittleEndian(from[28..]), operation, status,
             BinaryPrimitives.ReadUInt64LittleEndian(from[8..]), BinaryPrimitives.ReadInt64LittleEndian(from[16..]),
             BinaryPrimitives.ReadUInt32LittleEndian(from[24..]));
+        return Enum.IsDefined(operation) && Enum.IsDefined(status) && Enum.IsDefined(kind) && !from[35..Size].ContainsAnyExcept((byte)0)
+            && record is { StartMicroseconds: >= 0, SectorCount: >= 0 };
     }
 
     /// <summary>Writes it as a record of a capture.</summary>
-    public void Write(Span<byte> to)
+    public void Write(Span<byte> to, TraceRecordKind kind)
     {
         to[..Size].Clear();
         BinaryPrimitives.WriteInt64LittleEndian(to, StartMicroseconds);
@@ -49,5 +46,6 @@ public readonly record struct TraceRecord(
         BinaryPrimitives.WriteUInt32LittleEndian(to[28..], (uint)Math.Min(LatencyMicroseconds, uint.MaxValue));
         to[32] = (byte)Operation;
         to[33] = (byte)Status;
+        to[34] = (byte)kind;
     }
 }

@@ -23,6 +23,7 @@ public sealed class WatchHook : BlockHook
     private readonly bool _holds;
     private readonly string? _command;
     private readonly List<TaskCompletionSource> _held = [];
+    private volatile int _heldCount; // for other threads
     private Task _running = Task.CompletedTask;
     private bool _isClosing;
 
@@ -50,6 +51,9 @@ public sealed class WatchHook : BlockHook
     }
 
     /// <inheritdoc/>
+    public override string? Trouble => _heldCount == 0 ? null : $"held: {_heldCount} request(s) by a watchpoint";
+
+    /// <inheritdoc/>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
     {
@@ -67,6 +71,7 @@ public sealed class WatchHook : BlockHook
         if (happened is not (DiskEvent.Resumed or DiskEvent.Closing)) return;
         TaskCompletionSource[] held = [.. _held];
         _held.Clear();
+        _heldCount = 0;
         foreach (TaskCompletionSource one in held) one.SetResult();
     }
 
@@ -80,6 +85,7 @@ public sealed class WatchHook : BlockHook
             _opening.Warn($"{what} is held: 'ublkback resume' lets it go on");
             TaskCompletionSource held = new();
             _held.Add(held);
+            _heldCount = _held.Count;
             return held.Task;
         }
 

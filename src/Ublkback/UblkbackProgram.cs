@@ -43,6 +43,7 @@ public static class UblkbackProgram
             ResizeCommand.Make(),
             ResumeCommand.Make(),
             ChangeCommand.Make(),
+            ReplayCommand.Make(catalog),
             BenchCommand.Make(),
             DoctorCommand.Make(catalog),
             DemoCommand.Make(),

@@ -102,6 +102,8 @@ public sealed class HookTests : HostFixture
             (data[1000], data[1001], data[1002], data[1003]) = (0xde, 0xad, 0xbe, 0xef);
             Task<BlkifStatus> held = disk.WriteAsync(8, data);
             await AwaitLogAsync("watchpoint: Write of 8 sectors at 8 is held");
+            (_, string list, _) = await RunAsync("list", "--host", Layout.Root);
+            Assert.That(list, Does.Contain("held: 1 request(s) by a watchpoint"));
             Assert.That(await disk.WriteAsync(16, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
             Assert.That(held.IsCompleted, Is.False);
             await RunAsync("resume", "--host", Layout.Root, "1", "xvda");

@@ -37,19 +37,60 @@ public sealed class TraceTests : HookFixture
     }
 
     [Test]
-    public async Task Captures_are_read_back()
+    public async Task Captures_are_read_back([Values] bool withData)
     {
+        await TraceAsync($"binary,data={(withData ? "yes" : "no")}", "");
         await TraceAsync("binary", "");
-        byte[] capture = await File.ReadAllBytesAsync(TracePath);
-        Assert.That(capture.AsSpan().StartsWith(TraceRecord.Magic), Is.True);
-        Assert.That(capture, Has.Length.EqualTo(TraceRecord.Magic.Length + (2 * TraceRecord.Size)));
+        using TraceCapture capture = TraceCapture.Open(TracePath);
 
-        TraceRecord read = TraceRecord.Read(capture.AsSpan(TraceRecord.Magic.Length));
+        Assert.That((capture.Requests.Count, capture.Lost, capture.IsDamaged), Is.EqualTo((4, 0, false)));
+        TraceRecord read = capture.Requests[0].Record, write = capture.Requests[1].Record;
         Assert.That(
             (read.Operation, read.Sector, read.SectorCount, read.Status, read.Checksum),
             Is.EqualTo((BlockOperation.Read, 16UL, 8L, BlockStatus.Okay, 0x98f94189u)));
-        capture[^8] = 99;
-        Assert.That(() => TraceRecord.Read(capture.AsSpan(^TraceRecord.Size)), Throws.TypeOf<InvalidDataException>());
+        Assert.That((write.Operation, write.Sector), Is.EqualTo((BlockOperation.Write, 24UL)));
+        Assert.That(capture.Requests.Select(entry => entry.Opening), Is.EqualTo([0, 0, 1, 1]));
+        Assert.That(capture.Requests.Select(entry => entry.HasData), Is.EqualTo([false, withData, false, false]));
+        if (!withData) return;
+        byte[] data = new byte[512];
+        await capture.ReadDataAsync(capture.Requests[1], data);
+        Assert.That(data, Is.All.EqualTo(0x5a));
+    }
+
+    [TestCase(TraceCapture.HeadSize + 7, 2)] // in the first record
+    [TestCase(TraceCapture.HeadSize + TraceRecord.Size + TraceRecord.Size + 100, 3)] // in the data of the second
+    public async Task What_is_cut_off_hides_nothing_that_comes_later(int left, int requests)
+    {
+        await TraceAsync("binary,data=yes", "");
+        using (FileStream file = File.OpenWrite(TracePath)) file.SetLength(left);
+        await TraceAsync("binary,data=yes", "");
+        using TraceCapture capture = TraceCapture.Open(TracePath);
+
+        Assert.That((capture.Requests.Count, capture.IsDamaged), Is.EqualTo((requests, true)));
+    }
+
+    [Test]
+    public void What_is_no_capture_is_refused()
+    {
+        File.WriteAllText(TracePath, new string('x', 100));
+        Assert.That(() => TraceCapture.Open(TracePath), Throws.TypeOf<InvalidDataException>().With.Message.Contains("it is no capture"));
+    }
+
+    [Test]
+    public void Captures_made_of_noise_are_read_or_refused()
+    {
+        Random random = new(41);
+        byte[] bytes = new byte[4096];
+        for (int i = 0; i < 300; i++)
+        {
+            random.NextBytes(bytes);
+            for (int at = 0; at + TraceRecord.Size < bytes.Length; at += TraceRecord.Size)
+                if (random.Next(4) > 0) bytes.AsSpan(at + 32, 8).Clear();
+            TraceCapture.Magic.CopyTo(bytes);
+            File.WriteAllBytes(TracePath, bytes);
+            using TraceCapture capture = TraceCapture.Open(TracePath);
+            Assert.That(capture.Requests, Has.All.Matches<TraceCapture.Entry>(entry => entry.Record.SectorCount >= 0));
+        }
     }
 
     [Test]
@@ -65,6 +106,7 @@ public sealed class TraceTests : HookFixture
     [TestCase("trace(file=x)", "not an absolute path")]
     [TestCase("trace(file=/nowhere/x)", "cannot be written")]
     [TestCase("trace(file=/tmp,format=xml)", "use format=text")]
+    [TestCase("trace(file=/tmp/x,data=yes)", "data=yes needs format=binary")]
     public void Says_what_is_wrong(string hook, string part) =>
         Assert.That(() => Open(hook), Throws.TypeOf<TargetException>().With.Message.Contains(part));
 
@@ -77,6 +119,6 @@ public sealed class TraceTests : HookFixture
             return Task.FromResult(0);
         });
         await ReadAsync(image, 16, new byte[4096]);
-        await WriteAsync(image, 24, new byte[512]);
+        await WriteAsync(image, 24, [.. Enumerable.Repeat((byte)0x5a, 512)]);
     }
 }
