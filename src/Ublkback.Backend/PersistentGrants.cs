@@ -75,7 +75,7 @@ internal sealed class PersistentGrants : IDisposable
         if (_wanted.Count == 0) return false;
         uint[] references = [.. _wanted];
         _wanted.Clear();
-        if (!_budget.TryTake(references.Length)) return false;
+        if (!_budget.TryTake(_domid, references.Length)) return false;
         StartMapping(references, worker, onMapped);
         return true;
     }
@@ -84,7 +84,7 @@ internal sealed class PersistentGrants : IDisposable
     public void Dispose()
     {
         foreach (IGrantMapping mapping in _mappings) mapping.Dispose();
-        _budget.Return(_taken);
+        _budget.Return(_domid, _taken);
         _taken = 0;
         _mappings.Clear();
         _pages.Clear();
@@ -116,7 +116,7 @@ internal sealed class PersistentGrants : IDisposable
         catch (LinuxException)
         {
             // One reference among them is bad; the copies tell which.
-            _budget.Return(references.Length);
+            _budget.Return(_domid, references.Length);
             return null;
         }
     }

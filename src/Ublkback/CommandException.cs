@@ -1,4 +1,4 @@
 namespace Ublkback;
 
 /// <summary>A command that failed; the message is the one line on standard error.</summary>
-internal sealed class CommandException(string message) : Exception(message);
+internal class CommandException(string message) : Exception(message);

@@ -152,6 +152,28 @@ public sealed class StorageFaultTests : HostFixture
     }
 
     [Test]
+    public async Task A_daemon_that_dies_while_a_script_waits_for_it_is_answered_for_by_the_next()
+    {
+        string stalled = await ExportAsync("inject-error.0.iotype=read,inject-error.0.sector=1");
+        EmulatedGuest guest = await MakeGuestAsync(1);
+        await SignalAsync(_exporter!, "STOP");
+        Task attaching = Toolstack.AttachAsync(1, Disk(stalled));
+        while (CountConversations() == 0) await Task.Delay(10); // the script has not asked yet
+        await KillAsync();
+        Assert.That(attaching.IsCompleted, Is.False);
+
+        await SignalAsync(_exporter!, "CONT");
+        Daemon = StartDaemon();
+        await attaching.WaitAsync(Soon);
+        await using Blkfront disk = await ConnectAsync(guest);
+        Assert.That(await disk.WriteAsync(0, new byte[4096]), Is.EqualTo(BlkifStatus.Okay));
+
+        // By the kernel's account, in which the socket that listens is one more.
+        int CountConversations() => File.ReadLines("/proc/net/unix").Count(
+            line => line.EndsWith(Path.Combine(Layout.RunDirectory, "control.sock"), StringComparison.Ordinal)) - 1;
+    }
+
+    [Test]
     public async Task A_file_that_is_deleted_is_served_on()
     {
         string image = MakeImage("a.img");

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Diagnostics;
 using Ublkback.Backend;
 using Ublkback.Control;
 using Ublkback.XenStore;
@@ -10,6 +11,9 @@ internal static class HotplugCommand
 {
     /// <summary>Exit code that tells the script that there is no daemon.</summary>
     public const int NoDaemon = 3;
+
+    private static readonly TimeSpan SuccessorPatience = TimeSpan.FromSeconds(30); // xl waits for its scripts for 40 s
+    private static readonly TimeSpan RetryDelay = TimeSpan.FromMilliseconds(200);
 
     public static Command Make()
     {
@@ -30,7 +34,7 @@ internal static class HotplugCommand
             ?? throw new CommandException("XENBUS_PATH is not set: this command is for the toolstack's hotplug script");
         try
         {
-            ControlReply reply = await ControlClient.AskAsync(host, new ControlRequest("hotplug-add", path)).ConfigureAwait(false);
+            ControlReply reply = await AskAsync(host, new ControlRequest("hotplug-add", path)).ConfigureAwait(false);
             return reply.Error is null ? 0 : throw new CommandException(reply.Error);
         }
         catch (NoDaemonException failure)
@@ -38,6 +42,30 @@ internal static class HotplugCommand
             if (!tellStore) return NoDaemon;
             await TellStoreAsync(host, path, failure.Message).ConfigureAwait(false);
             throw new CommandException(failure.Message);
+        }
+    }
+
+    // A daemon that ends meanwhile is replaced soon, and the next one answers as well.
+    private static async Task<ControlReply> AskAsync(HostEnvironment host, ControlRequest request)
+    {
+        long start = Stopwatch.GetTimestamp();
+        bool wasThere = false;
+        while (true)
+        {
+            try
+            {
+                return await ControlClient.AskAsync(host, request).ConfigureAwait(false);
+            }
+            catch (LostDaemonException) when (Stopwatch.GetElapsedTime(start) < SuccessorPatience)
+            {
+                wasThere = true;
+            }
+            catch (NoDaemonException) when (wasThere && Stopwatch.GetElapsedTime(start) < SuccessorPatience)
+            {
+                // not yet
+            }
+
+            await Task.Delay(RetryDelay).ConfigureAwait(false);
         }
     }
 

@@ -9,7 +9,7 @@ internal static class ControlClient
 {
     /// <summary>Sends a request and awaits the reply.</summary>
     /// <exception cref="NoDaemonException">Nobody answers on the socket.</exception>
-    /// <exception cref="CommandException">The daemon broke off.</exception>
+    /// <exception cref="LostDaemonException">The daemon broke off.</exception>
     public static async Task<ControlReply> AskAsync(HostEnvironment host, ControlRequest request)
     {
         using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
@@ -32,10 +32,13 @@ internal static class ControlClient
         }
         catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
         {
-            throw new CommandException($"the daemon broke off: {failure.Message}");
+            throw new LostDaemonException($"the daemon broke off: {failure.Message}");
         }
     }
 }
+
+/// <summary>The daemon has not answered to the end.</summary>
+internal sealed class LostDaemonException(string message) : CommandException(message);
 
 /// <summary>There is no daemon to ask; the message says how to mend it.</summary>
 internal sealed class NoDaemonException(string message) : Exception(message);

@@ -158,4 +158,17 @@ public sealed class SmallPartsTests
 
         public Task SetPermissionsAsync(string path, params string[] permissions) => throw new NotSupportedException();
     }
+
+    [Test]
+    public void A_domain_leaves_as_many_mapped_pages_to_others_as_it_has()
+    {
+        GrantBudget budget = new();
+        Assert.That(budget.TryTake(1, GrantBudget.MaxPages / 2), Is.True);
+        Assert.That(budget.TryTake(1, 1), Is.False);
+        Assert.That(budget.TryTake(2, GrantBudget.MaxPages / 4), Is.True);
+        Assert.That(budget.TryTake(2, 1), Is.False);
+        Assert.That(budget.TryTake(3, 1), Is.True);
+        budget.Return(1, GrantBudget.MaxPages / 2);
+        Assert.That(budget.TryTake(2, GrantBudget.MaxPages / 8), Is.True);
+    }
 }
