@@ -12,7 +12,11 @@ internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
     /// <summary>Makes the catalog of a host, with what its plugins bring, and says what became of these.</summary>
     public BlockCatalog Make(HostEnvironment host, out IReadOnlyList<PluginReport> plugins)
     {
-        BlockCatalog catalog = new BlockCatalog().AddImage(BlockTarget.RawScheme, RawImageOpener.Open).AddStandardHooks();
+        BlockCatalog catalog = new BlockCatalog()
+            .AddImage(BlockTarget.RawScheme, RawImageOpener.Open)
+            .AddImage("memory", ScratchImageOpener.OpenMemory)
+            .AddImage("null", ScratchImageOpener.OpenNull)
+            .AddStandardHooks();
         addOwn?.Invoke(catalog);
         plugins = PluginFolder.Load(host.PluginFolder, catalog);
         return catalog;

@@ -40,6 +40,24 @@ public sealed class BadInputTests : HostFixture
     }
 
     [Test]
+    public async Task A_disk_in_memory_is_served_and_never_goes_on_with_other_data()
+    {
+        (_, Blkfront disk) = await ConnectAsync("memory:1M");
+        await using (disk)
+        {
+            byte[] data = [.. Enumerable.Repeat((byte)7, 4096)], read = new byte[4096];
+            Assert.That(await disk.WriteAsync(8, data), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(await disk.ReadAsync(8, read), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(read, Is.EqualTo(data));
+            await KillAsync();
+            Task<BlkifStatus> lost = disk.ReadAsync(8, read);
+            Daemon = StartDaemon();
+            await AwaitLogAsync("cannot be taken over: ");
+            Assert.That(lost.IsCompleted, Is.False);
+        }
+    }
+
+    [Test]
     public async Task An_image_goes_to_one_guest()
     {
         string image = MakeImage("a.img");

@@ -50,14 +50,7 @@ public sealed class HookTests : HostFixture
         await Toolstack.AttachAsync(1, Disk($"crypt(key={key},discard=yes)+delay(time=1ms)+{image}"));
         await using Blkfront disk = await ConnectAsync(guest);
         await disk.DiscardAsync(0, 1);
-        VerifyingWrites writes = new(disk);
-        for (int kill = 0; kill < 5; kill++)
-        {
-            Task running = writes.RunAsync(50);
-            await KillAsync();
-            Daemon = StartDaemon();
-            await running.WaitAsync(Soon);
-        }
+        await KillDaemonsUnderAsync(disk);
 
         await disk.CloseAsync(Soon);
     }

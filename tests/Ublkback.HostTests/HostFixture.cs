@@ -95,6 +95,19 @@ public abstract class HostFixture
         await Daemon.WaitForExitAsync().WaitAsync(Soon);
     }
 
+    /// <summary>Daemons die and are replaced while a disk is written and read back.</summary>
+    protected async Task KillDaemonsUnderAsync(Blkfront disk)
+    {
+        VerifyingWrites writes = new(disk);
+        for (int kill = 0; kill < 5; kill++)
+        {
+            Task running = writes.RunAsync(50);
+            await KillAsync();
+            Daemon = StartDaemon();
+            await running.WaitAsync(Soon);
+        }
+    }
+
     protected static async Task SignalAsync(Process process, string signal)
     {
         using Process kill = Process.Start("kill", [$"-{signal}", $"{process.Id}"])!;

@@ -82,14 +82,7 @@ public sealed class PluginTests : HostFixture
         (_, Blkfront disk) = await ConnectAsync($"elsewhere+{MakeImage("a.img", VerifyingLoad.DiskSize)}");
         await using (disk)
         {
-            VerifyingWrites writes = new(disk);
-            for (int kill = 0; kill < 5; kill++)
-            {
-                Task running = writes.RunAsync(50);
-                await KillAsync();
-                Daemon = StartDaemon();
-                await running.WaitAsync(Soon);
-            }
+            await KillDaemonsUnderAsync(disk);
 
             await disk.CloseAsync(Soon);
         }

@@ -34,7 +34,7 @@ internal sealed class Benchmark(BenchOptions options)
         if (!File.Exists(options.Image))
             throw new CommandException($"{options.Image} does not exist: truncate --size=1G {options.Image}");
 
-        string directory = Directory.CreateTempSubdirectory("ublkback-bench-").FullName;
+        string directory = MakeDirectory();
         try
         {
             await using PrivateHost host = await PrivateHost.StartAsync(directory).ConfigureAwait(false);
@@ -49,6 +49,17 @@ internal sealed class Benchmark(BenchOptions options)
             foreach (string image in _images.Where(image => image != options.Image)) File.Delete(image);
             Directory.Delete(directory, recursive: true);
         }
+    }
+
+    // In memory, where there is such a place: each event of the emulated host writes to a named pipe, and a file system on
+    // a disk would keep a record of when.
+    private static string MakeDirectory()
+    {
+        const string Memory = "/dev/shm";
+        string temporary = Directory.CreateTempSubdirectory("ublkback-bench-").FullName;
+        if (!Directory.Exists(Memory)) return temporary;
+        Directory.Delete(temporary);
+        return Directory.CreateDirectory(Path.Combine(Memory, Path.GetFileName(temporary)), UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute).FullName;
     }
 
     private async Task<BenchResult> MeasureAsync(PrivateHost host, int depth, int order)
