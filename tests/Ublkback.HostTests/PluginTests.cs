@@ -48,9 +48,9 @@ public sealed class PluginTests : HostFixture
         (_, Blkfront disk) = await ConnectAsync($"{hook}+{MakeImage("a.img")}");
         await using (disk)
         {
-            Assert.That(await disk.WriteAsync(8, data), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(await disk.WriteAsync(8, data).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
             if (part is not null) await AwaitLogAsync(part);
-            Assert.That(await disk.ReadAsync(8, read), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(await disk.ReadAsync(8, read).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
             Assert.That(read, Is.EqualTo(data));
             await disk.CloseAsync(Soon);
         }
