@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Reflection;
 using System.Runtime.Loader;
 
@@ -17,6 +18,6 @@ internal sealed class PluginContext(string path) : AssemblyLoadContext(Path.GetF
     }
 
     /// <summary>Whether an exception came out of code of a plugin.</summary>
-    public static bool IsBehind(Exception failure) => new System.Diagnostics.StackTrace(failure).GetFrames().Any(frame =>
+    public static bool IsBehind(Exception failure) => new StackTrace(failure).GetFrames().Any(frame =>
         frame.GetMethod() is MethodBase method && GetLoadContext(method.Module.Assembly) is PluginContext);
 }

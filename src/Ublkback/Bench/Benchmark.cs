@@ -56,10 +56,11 @@ internal sealed class Benchmark(BenchOptions options)
     private static string MakeDirectory()
     {
         const string Memory = "/dev/shm";
-        string temporary = Directory.CreateTempSubdirectory("ublkback-bench-").FullName;
-        if (!Directory.Exists(Memory)) return temporary;
-        Directory.Delete(temporary);
-        return Directory.CreateDirectory(Path.Combine(Memory, Path.GetFileName(temporary)), UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute).FullName;
+        const string Prefix = "ublkback-bench-";
+        const UnixFileMode OnlyTheUser = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+        return Directory.Exists(Memory)
+            ? Directory.CreateDirectory(Path.Combine(Memory, Prefix + Path.GetRandomFileName()), OnlyTheUser).FullName
+            : Directory.CreateTempSubdirectory(Prefix).FullName;
     }
 
     private async Task<BenchResult> MeasureAsync(PrivateHost host, int depth, int order)
