@@ -64,7 +64,7 @@ guest() {
     tty=$(xenstore-read "/local/domain/$(domid "$name")/console/tty") || return 1
     local start=$(($(wc -l <"$log") + 1))
     printf '%s %s\n' "$number" "$2" >"$tty"
-    if ! await "${GUEST_SECONDS:-60}" "$log" "GUEST-DONE $number "; then
+    if ! await "${GUEST_SECONDS:-120}" "$log" "GUEST-DONE $number "; then
         say "guest $name: no answer to: $2"
         tail -40 "$log"
         return 124
