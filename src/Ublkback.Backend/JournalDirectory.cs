@@ -7,6 +7,9 @@ public sealed class JournalDirectory(string path)
 {
     private const string Prefix = "journal-";
 
+    /// <summary>Where they are; images keep there what they have in hand.</summary>
+    public string Path => path;
+
     /// <summary>Makes the journal of a vbd that connects.</summary>
     /// <exception cref="Linux.LinuxException">There is no room for it.</exception>
     public VbdJournal Create(VbdAddress address, JournalIdentity identity)
@@ -39,5 +42,5 @@ public sealed class JournalDirectory(string path)
         }
     }
 
-    private string FileOf(VbdAddress address) => Path.Combine(path, Prefix + address.KernelName);
+    private string FileOf(VbdAddress address) => System.IO.Path.Combine(path, Prefix + address.KernelName);
 }

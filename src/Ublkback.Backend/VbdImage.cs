@@ -97,7 +97,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
             ImageOpening opening = new(
                 $"domain {address.Domid} as {address.DeviceName}", address.DiskId, configuration.IsReadOnly,
                 configuration.AllowsDiscard, configuration.SharingGroup, log.ImageFailed,
-                address.Domid, address.DeviceName);
+                address.Domid, address.DeviceName, services.Journals.Path);
             IBlockImage image = services.Catalog.Open(ParseTarget(), opening);
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,

@@ -16,6 +16,13 @@ namespace Ublkback.Block;
 /// </param>
 /// <param name="Domid">The guest's domain; null when the disk is not a guest's.</param>
 /// <param name="Device">The disk's name in the guest, such as xvda; empty when it is not a guest's.</param>
+/// <param name="StateFolder">
+/// Where an image keeps what must outlive this process but not this host's boot; null when there is no such place.
+/// </param>
 public sealed record ImageOpening(
     string Owner, long DiskId, bool IsReadOnly, bool AllowsDiscard, string? SharingGroup, Action<string> Warn,
-    int? Domid = null, string Device = "");
+    int? Domid = null, string Device = "", string? StateFolder = null)
+{
+    /// <summary>The paths of the images that lie over this one, the topmost first; none when it is a disk's own.</summary>
+    public IReadOnlyList<string> Overlays { get; init; } = [];
+}

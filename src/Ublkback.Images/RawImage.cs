@@ -1,4 +1,6 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Linux;
 
@@ -48,6 +50,15 @@ internal sealed class RawImage(
         if (sectorCount == now.SectorCount) return false;
         _geometry = now with { SectorCount = sectorCount };
         return true;
+    }
+
+    /// <summary>Makes the file longer or shorter. Blocks, so runs on a helper thread.</summary>
+    public BlockStatus SetLength(long length)
+    {
+        if (Syscall.ftruncate(file.Number, length) == 0) return BlockStatus.Okay;
+        int errno = Marshal.GetLastPInvokeError();
+        warn($"{path}: setting its length to {length} bytes failed: {LinuxError.Describe(errno)}");
+        return LinuxError.ToStatus(errno);
     }
 
     public async ValueTask DisposeAsync() => await Task.Run(() =>

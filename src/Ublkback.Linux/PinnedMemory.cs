@@ -9,6 +9,14 @@ public static unsafe class PinnedMemory
     /// <summary>Makes a small array that the garbage collector never moves.</summary>
     public static Memory<byte> Allocate(int length) => GC.AllocateArray<byte>(length, pinned: true);
 
+    /// <summary>Makes an array that starts on a page boundary and never moves, as direct I/O wants it.</summary>
+    public static Memory<byte> AllocatePages(int length)
+    {
+        Memory<byte> memory = Allocate(length + MemoryMapping.PageSize);
+        int skipped = (int)(-AddressNumberOf(memory) & (MemoryMapping.PageSize - 1));
+        return memory.Slice(skipped, length);
+    }
+
     /// <summary>The address of memory from <see cref="Allocate"/> or a <see cref="BufferPool"/>; of no other.</summary>
     public static byte* AddressOf(Memory<byte> memory) =>
         (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(memory.Span));

@@ -1,6 +1,7 @@
 using Ublkback.Block;
 using Ublkback.Hooks;
 using Ublkback.Images;
+using Ublkback.Images.Qcow2;
 using Ublkback.Plugins;
 
 namespace Ublkback;
@@ -17,6 +18,7 @@ internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
             .AddImage("memory", ScratchImageOpener.OpenMemory)
             .AddImage("null", ScratchImageOpener.OpenNull)
             .AddStandardHooks();
+        catalog.AddImage(Qcow2Opener.Scheme, new Qcow2Opener(catalog).Open);
         addOwn?.Invoke(catalog);
         plugins = PluginFolder.Load(host.PluginFolder, catalog);
         return catalog;

@@ -43,6 +43,7 @@ public static class UblkbackProgram
             ResizeCommand.Make(),
             ResumeCommand.Make(),
             ChangeCommand.Make(),
+            ImageCommand.Make(catalog),
             ReplayCommand.Make(catalog),
             BenchCommand.Make(),
             DoctorCommand.Make(catalog),

@@ -1,0 +1,53 @@
+using System.Buffers.Binary;
+using Ublkback.Block;
+
+namespace Ublkback.Images.Qcow2;
+
+/// <summary>
+/// The header in the file, of an image that is open for writing: what changes of it are a few numbers in its first sector. On the image's
+/// worker.
+/// </summary>
+internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
+{
+    private readonly LoopGate _gate = new();
+    private ulong _incompatible = header.Incompatible;
+
+    /// <summary>Says that the image has changes of which only this process knows; version 2 cannot say it.</summary>
+    public ValueTask<BlockStatus> SetDirtyAsync() => SetFeaturesAsync(_incompatible | Qcow2Header.DirtyFeature);
+
+    /// <summary>Says that the file is complete.</summary>
+    public ValueTask<BlockStatus> ClearDirtyAsync() => SetFeaturesAsync(_incompatible & ~Qcow2Header.DirtyFeature);
+
+    /// <summary>Says that the image is broken.</summary>
+    public ValueTask<BlockStatus> SetCorruptAsync() => SetFeaturesAsync(_incompatible | Qcow2Header.CorruptFeature);
+
+    /// <summary>The table of reference count blocks is elsewhere now.</summary>
+    public ValueTask<BlockStatus> SetRefcountTableAsync(long offset, int clusters) => WriteAsync(sector =>
+    {
+        BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.RefcountTableAt..], offset);
+        BinaryPrimitives.WriteInt32BigEndian(sector[(Qcow2Header.RefcountTableAt + 8)..], clusters);
+    });
+
+    // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and any unknown.
+    private ValueTask<BlockStatus> SetFeaturesAsync(ulong incompatible)
+    {
+        if (header.Version < 3) return new ValueTask<BlockStatus>(BlockStatus.Okay);
+        _incompatible = incompatible;
+        return WriteAsync(sector =>
+        {
+            BinaryPrimitives.WriteUInt64BigEndian(sector[Qcow2Header.IncompatibleAt..], incompatible);
+            BinaryPrimitives.WriteUInt64BigEndian(sector[Qcow2Header.AutoclearAt..], 0);
+        });
+    }
+
+    private async ValueTask<BlockStatus> WriteAsync(SpanAction change)
+    {
+        await _gate.EnterAsync();
+        change(firstSector.Span);
+        BlockStatus status = await file.WriteAsync(0, firstSector);
+        _gate.Leave();
+        return status;
+    }
+
+    private delegate void SpanAction(Span<byte> sector);
+}

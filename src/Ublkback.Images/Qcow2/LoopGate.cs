@@ -1,0 +1,28 @@
+using System.Runtime.CompilerServices;
+using Ublkback.Block;
+
+namespace Ublkback.Images.Qcow2;
+
+/// <summary>Lets one at a time of those on a loop do something that takes more than a turn.</summary>
+internal sealed class LoopGate
+{
+    private readonly Waiters _waiting = new();
+
+    /// <summary>Whether somebody is inside.</summary>
+    public bool IsBusy { get; private set; }
+
+    /// <summary>Waits until nobody is inside, and is. The result means nothing.</summary>
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    public async ValueTask<bool> EnterAsync()
+    {
+        while (IsBusy) await _waiting.WaitAsync();
+        return IsBusy = true;
+    }
+
+    /// <summary>Leaves.</summary>
+    public void Leave()
+    {
+        IsBusy = false;
+        _waiting.WakeAll();
+    }
+}

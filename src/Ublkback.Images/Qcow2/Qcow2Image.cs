@@ -1,0 +1,108 @@
+using System.Runtime.CompilerServices;
+using Ublkback.Block;
+
+namespace Ublkback.Images.Qcow2;
+
+/// <summary>
+/// A disk in the qcow2 format: clusters that are allocated when they are first written, over what a backing image shows. Any number of
+/// requests, on one worker.
+/// </summary>
+/// <remarks>
+/// The parts, from above: <see cref="ClusterReader"/> and <see cref="ClusterWriter"/> serve requests; <see cref="ClusterMap"/> knows where
+/// the guest's clusters are, <see cref="ClusterAllocator"/> which of the file's are free; <see cref="ClusterLinks"/> changes the map, at
+/// first in memory that outlives the process (<see cref="MetadataLog"/>), and <see cref="MetadataCommit"/> brings that into the file when
+/// the guest flushes.
+/// </remarks>
+internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity) : IBlockImage
+{
+    private BlockLoop? _loop;
+    private Task<BlockStatus>? _recovery;
+
+    public ImageGeometry Geometry => geometry;
+
+    public string Identity => identity;
+
+    public bool HasLostWrites => parts.File.HasLostWrites;
+
+    public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
+    {
+        if (_loop is null) return BeginAsync(request);
+        if (!_recovery!.IsCompletedSuccessfully || _recovery.Result != BlockStatus.Okay) return AfterRecoveryAsync(request);
+        return request.Operation == BlockOperation.Flush ? FlushAsync() : TransferAsync(request);
+    }
+
+    public ValueTask DisposeAsync() => EndAsync(CloseAsync);
+
+    /// <summary>Lets go of everything and leaves the file as the death of the process does, for tests.</summary>
+    internal ValueTask AbandonAsync() => EndAsync(() => Task.CompletedTask);
+
+    private async ValueTask EndAsync(Func<Task> close)
+    {
+        if (_loop is not null)
+        {
+            TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            _loop.Post(async () =>
+            {
+                parts.Links.IsClosed = true;
+                await close();
+                await parts.Commit.EndAsync();
+                ended.SetResult();
+            });
+            await ended.Task.ConfigureAwait(false);
+        }
+
+        await parts.DisposeAsync().ConfigureAwait(false);
+    }
+
+    // The loop of the image is the one of its first request. There what is left of a process before is done first.
+    private ValueTask<BlockStatus> BeginAsync(BlockRequest request)
+    {
+        _loop = BlockLoop.Current;
+        _recovery = geometry.IsReadOnly ? Task.FromResult(BlockStatus.Okay) : parts.Links.RecoverAsync(parts.Allocator).AsTask();
+        return HandleAsync(request);
+    }
+
+    private async ValueTask<BlockStatus> AfterRecoveryAsync(BlockRequest request)
+    {
+        BlockStatus status = await _recovery!;
+        if (status == BlockStatus.Okay) return await HandleAsync(request);
+        _loop = null; // the next request tries again
+        return status;
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> TransferAsync(BlockRequest request)
+    {
+        int epoch = parts.Epochs.Begin();
+        long offset = (long)request.Sector * BlockRequest.SectorSize;
+        BlockStatus status = request.Operation switch
+        {
+            BlockOperation.Read => await parts.Reader.ReadAsync(offset, request.Data),
+            BlockOperation.Write => await parts.Writer.WriteAsync(offset, request.Data),
+            BlockOperation.Discard => await parts.Writer.DiscardAsync(offset, request.SectorCount * BlockRequest.SectorSize),
+            _ => BlockStatus.Unsupported,
+        };
+        parts.Epochs.End(epoch);
+        return status;
+    }
+
+    private ValueTask<BlockStatus> FlushAsync()
+    {
+        if (geometry.IsReadOnly) return new ValueTask<BlockStatus>(BlockStatus.Okay);
+        return parts.Commit.IsClean ? parts.File.FlushAsync() : new ValueTask<BlockStatus>(parts.Commit.RunAsync());
+    }
+
+    // Leaves a file that is complete in itself, unless that fails: then the log is left for the next who opens it.
+    private async Task CloseAsync()
+    {
+        if (geometry.IsReadOnly || !await IsRecoveredAsync() || !parts.Links.HasChanges) return;
+        if (await parts.Commit.RunAsync() != BlockStatus.Okay) return;
+        await parts.Commit.Releasing;
+        if (await parts.Commit.RunAsync() != BlockStatus.Okay || parts.Corruption.IsFound) return;
+        if (parts.File.CanGrow && parts.Allocator.UsedEnd < parts.File.Length) await parts.File.SetLengthAsync(parts.Allocator.UsedEnd);
+        if (await parts.HeaderFile.ClearDirtyAsync() != BlockStatus.Okay || await parts.File.FlushAsync() != BlockStatus.Okay) return;
+        parts.Log.Delete();
+    }
+
+    private async ValueTask<bool> IsRecoveredAsync() => await _recovery! == BlockStatus.Okay;
+}

@@ -1,0 +1,165 @@
+using System.Globalization;
+using Microsoft.Win32.SafeHandles;
+using Ublkback.Block;
+using Ublkback.Linux;
+
+namespace Ublkback.Images.Qcow2;
+
+/// <summary>
+/// Opens qcow2 images: <c>qcow2:/path</c>. Options: <c>cache=</c> as for raw images; <c>backing=allow</c>, <c>backing=no</c> (the default)
+/// or <c>backing=/folder</c>: whether a backing file that the image names is opened, or only if it lies in a folder. An image says
+/// itself what its backing file is, so who made the image would otherwise choose which file of this host the guest reads.
+/// </summary>
+/// <param name="catalog">Opens backing images.</param>
+public sealed class Qcow2Opener(BlockCatalog catalog)
+{
+    /// <summary>The scheme of targets.</summary>
+    public const string Scheme = "qcow2";
+
+    /// <summary>Most images in a chain of backing files.</summary>
+    public const int MaxChain = 200;
+
+    private const string BackingOption = "backing";
+
+    /// <summary>Opens an image. Blocks, so runs on a helper thread.</summary>
+    /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
+    public IBlockImage Open(BlockTarget target, ImageOpening opening)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentNullException.ThrowIfNull(opening);
+        target.AllowOnly("cache", BackingOption);
+        string path = target.Location;
+        string place = Path.GetFullPath(path);
+        if (opening.Overlays.Contains(place)) throw new TargetException($"{path} is its own backing file, by way of {string.Join(", ", opening.Overlays)}");
+        if (opening.Overlays.Count >= MaxChain) throw new TargetException($"{path} is below {opening.Overlays.Count} other images, and this program opens {MaxChain}");
+
+        bool isReadOnly = opening.IsReadOnly;
+        // A writer keeps tables in memory, so two of them do not go together, in one virtual machine or not.
+        ImageOpening own = isReadOnly ? opening : opening with { SharingGroup = null };
+        RawFile raw = RawFile.Open(path, own, RawImageOpener.WantsDirect(target), isShared: false, MeasureContainer);
+        try
+        {
+            Qcow2Tables tables = ReadTables(path, raw);
+            bool isBelieved = true;
+            MetadataLog log = OpenLog(raw, tables.Header, opening, ref isBelieved);
+            try
+            {
+                if (tables.Header.IsCorrupt && !isReadOnly)
+                    throw new TargetException($"{path} was found to be broken: repair it with 'ublkback image check --repair', or attach it read-only (access=ro)");
+                if (tables.Header.IsDirty && !isReadOnly && !isBelieved)
+                {
+                    Repair(path, raw, opening.Warn);
+                    tables = ReadTables(path, raw);
+                }
+
+                IBlockImage? backing = OpenBacking(tables.Header, target, opening, place);
+                return Assemble(raw, tables, backing, log, own);
+            }
+            catch
+            {
+                log.Dispose();
+                throw;
+            }
+        }
+        catch (Exception failure)
+        {
+            raw.Dispose();
+            if (failure is LinuxException linux) throw new TargetException($"{path} cannot be opened: {linux.Message}", linux);
+            if (failure is IOException) throw new TargetException($"{path} cannot be read: {failure.Message}", failure);
+            throw;
+        }
+    }
+
+    private static Qcow2Tables ReadTables(string path, RawFile raw)
+    {
+        using SafeFileHandle file = raw.OpenForReading();
+        return Qcow2Tables.Read(path, file);
+    }
+
+    // The writer before died with the host, or was another program that leaves reference counts for later.
+    private static void Repair(string path, RawFile raw, Action<string> warn)
+    {
+        using SafeFileHandle file = raw.OpenForWriting();
+        Qcow2Checker checker = new(path, file, raw.Length);
+        Qcow2CheckReport report = checker.Check();
+        if (report.Unrepairable.Count > 0) throw new TargetException($"{path} was not closed and cannot be made whole: {report.Unrepairable[0]}");
+        checker.Repair();
+        warn($"{path} was not closed by who wrote it last; its reference counts were made anew: {report.Leaks} were too high, {report.Errors} wrong");
+    }
+
+    private static Qcow2Image Assemble(RawFile raw, Qcow2Tables tables, IBlockImage? backing, MetadataLog log, ImageOpening opening)
+    {
+        Qcow2Header header = tables.Header;
+        RawImage image = raw.MakeImage(opening.Warn);
+        ContainerFile file = new(image, raw.Length, raw.IsDevice ? null : image.SetLength);
+        int sectorSize = Math.Max(image.Geometry.SectorSize, backing?.Geometry.SectorSize ?? 0);
+        ImageGeometry geometry = new(
+            (ulong)header.VirtualSize / (ulong)sectorSize * (ulong)(sectorSize / BlockRequest.SectorSize), sectorSize,
+            Math.Max(image.Geometry.PhysicalSectorSize, MemoryMapping.PageSize), opening.IsReadOnly,
+            opening.IsReadOnly || !opening.AllowsDiscard ? 0 : header.Layout.ClusterSize);
+        Qcow2Parts parts = new(tables, file, backing, log, raw.Path, opening.Warn);
+        return new Qcow2Image(parts, geometry, $"qcow2 in {image.Identity}");
+    }
+
+    // The image's log has the name of the file that it is in. It is true only when nobody has written the image since.
+    private static MetadataLog OpenLog(RawFile raw, Qcow2Header header, ImageOpening opening, ref bool isBelieved)
+    {
+        isBelieved = false;
+        if (opening.IsReadOnly || opening.StateFolder is null) return MetadataLog.InMemory();
+        Directory.CreateDirectory(opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        string path = Path.Combine(opening.StateFolder, string.Create(CultureInfo.InvariantCulture, $"{raw.Status.Device:x}-{raw.Status.Inode:x}.qcow2-log"));
+        isBelieved = header.IsDirty && File.Exists(path);
+        return MetadataLog.Open(path, isBelieved);
+    }
+
+    private IBlockImage? OpenBacking(Qcow2Header header, BlockTarget target, ImageOpening opening, string place)
+    {
+        if (header.BackingFile is not string name) return null;
+        string allowed = target.Options.GetValueOrDefault(BackingOption, "no");
+        BlockTarget backing = FindBacking(header, name, place);
+        bool isAllowed = allowed == "allow"
+            || (allowed.StartsWith('/') && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
+        if (!isAllowed)
+        {
+            throw new TargetException(allowed == "no"
+                ? $"{target.Location} names {name} as its backing file: add ?{BackingOption}=allow to the target if it may name files of this host"
+                : $"{target.Location} names {name} as its backing file, which {BackingOption}={allowed} does not allow: give the folder that it is in, or {BackingOption}=allow");
+        }
+
+        if (backing.Scheme == Scheme) backing = backing.WithDefault(BackingOption, allowed);
+        try
+        {
+            return catalog.Open(backing, opening with { IsReadOnly = true, AllowsDiscard = false, Overlays = [.. opening.Overlays, place] });
+        }
+        catch (TargetException refusal)
+        {
+            throw new TargetException($"the backing file of {target.Location}: {refusal.Message}", refusal);
+        }
+    }
+
+    // Formats are never guessed: the guest below could have written itself a header.
+    private BlockTarget FindBacking(Qcow2Header header, string name, string place)
+    {
+        if (header.BackingFormat is not string format)
+            throw new TargetException($"{place} does not say of which format its backing file is: say so with 'qemu-img rebase -u -F raw -b {name}', or -F qcow2");
+        if (format is not ("raw" or Scheme))
+            throw new TargetException($"the backing file of {place} is {format}, and this program knows raw and {Scheme} there");
+        int colon = name.IndexOf(':');
+        string scheme = colon < 0 ? "" : name[..colon];
+        if (scheme == "file") (name, scheme) = (name[(colon + 1)..], "");
+        if (format == "raw" && catalog.Images.ContainsKey(scheme)) return BlockTarget.Parse(name);
+        if (scheme.Length > 0 && !name.StartsWith('/')) throw new TargetException($"the backing file of {place}, {name}, is not one that this program can open");
+        string path = Path.GetFullPath(name, Path.GetDirectoryName(place)!);
+        return new BlockTarget([], format == "raw" ? BlockTarget.RawScheme : Scheme, path, new Dictionary<string, string>());
+    }
+
+    /// <summary>The shape of the file that an image is in.</summary>
+    internal static ImageGeometry MeasureContainer(RawFile raw, ImageOpening opening)
+    {
+        if (raw.Length == 0) throw new TargetException($"{raw.Path} is empty: make an image with 'ublkback image create'");
+        return new ImageGeometry(
+            (ulong)raw.Length / BlockRequest.SectorSize, raw.IsDevice ? BlockDevice.SectorSizeOf(raw.File) : BlockRequest.SectorSize,
+            raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
+            opening.IsReadOnly ? 0 : RawImageOpener.MeasureDiscard(raw.File, raw.Status));
+    }
+}

@@ -1,0 +1,78 @@
+using Ublkback.Block;
+
+namespace Ublkback.Images.Qcow2;
+
+/// <summary>What an open image is made of, put together by hand.</summary>
+internal sealed class Qcow2Parts : IAsyncDisposable
+{
+    private readonly IBlockImage? _backing;
+    private readonly MetadataCache _cache;
+    private readonly CopyBuffers _buffers = new();
+
+    /// <summary>Puts an image together.</summary>
+    /// <param name="tables">The header, and the tables that are in memory as a whole.</param>
+    /// <param name="file">What the image is in; owned.</param>
+    /// <param name="backing">What shows where the image has nothing; owned.</param>
+    /// <param name="log">The changes that are not in the file; owned.</param>
+    /// <param name="path">The image's name in messages.</param>
+    /// <param name="warn">Takes messages.</param>
+    public Qcow2Parts(Qcow2Tables tables, ContainerFile file, IBlockImage? backing, MetadataLog log, string path, Action<string> warn)
+    {
+        Qcow2Header header = tables.Header;
+        File = file;
+        Log = log;
+        _backing = backing;
+        ReservedClusters reserved = tables.FindReserved();
+        LoopGate gate = new();
+        _cache = new MetadataCache(file, header.Layout, tables.BytesInUse);
+        HeaderFile = new HeaderFile(file, header, tables.FirstSector);
+        Corruption = new Corruption(path, header.IsCorrupt ? null : HeaderFile, warn);
+        Allocator = new ClusterAllocator(
+            header.Layout, file, _cache, reserved, HeaderFile, gate, tables.RefcountTable, header.RefcountTableOffset);
+        ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1);
+        Reader = new ClusterReader(header, file, map, backing, _buffers, Corruption);
+        Commit = new MetadataCommit(header.Layout, file, _cache, Allocator, map, log, reserved, Epochs, gate) { L1Offset = header.L1Offset };
+        Links = new ClusterLinks(header, file, HeaderFile, map, _cache, Commit, log, commitsEach: log.IsKept && header.Version < 3);
+        Writer = new ClusterWriter(header, file, map, Allocator, Reader, Links, reserved, _buffers, Corruption);
+    }
+
+    /// <summary>What the image is in.</summary>
+    public ContainerFile File { get; }
+
+    /// <summary>The header in the file.</summary>
+    public HeaderFile HeaderFile { get; }
+
+    /// <summary>Knows which clusters of the file are free.</summary>
+    public ClusterAllocator Allocator { get; }
+
+    /// <summary>Serves reads.</summary>
+    public ClusterReader Reader { get; }
+
+    /// <summary>Serves writes and discards.</summary>
+    public ClusterWriter Writer { get; }
+
+    /// <summary>Changes where the guest's clusters are.</summary>
+    public ClusterLinks Links { get; }
+
+    /// <summary>Brings changes into the file.</summary>
+    public MetadataCommit Commit { get; }
+
+    /// <summary>Keeps changes beyond this process.</summary>
+    public MetadataLog Log { get; }
+
+    /// <summary>Knows when requests have ended.</summary>
+    public RequestEpochs Epochs { get; } = new();
+
+    /// <summary>Takes notice of what is broken.</summary>
+    public Corruption Corruption { get; }
+
+    /// <summary>Closes all. No request is under way. Any thread.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await File.DisposeAsync().ConfigureAwait(false);
+        if (_backing is not null) await _backing.DisposeAsync().ConfigureAwait(false);
+        _cache.Dispose();
+        _buffers.Dispose();
+        Log.Dispose();
+    }
+}

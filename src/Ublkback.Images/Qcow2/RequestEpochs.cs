@@ -1,0 +1,36 @@
+namespace Ublkback.Images.Qcow2;
+
+/// <summary>
+/// Tells when all requests have ended that may still use clusters which are no longer referred to: a request looks up where a cluster is,
+/// then does its I/O there, and meanwhile the cluster must not become another's. On the image's worker.
+/// </summary>
+internal sealed class RequestEpochs
+{
+    private readonly int[] _underWay = new int[2];
+    private readonly Waiters _ended = new();
+    private readonly LoopGate _turns = new();
+    private int _current;
+
+    /// <summary>A request begins; the result is for <see cref="End"/>.</summary>
+    public int Begin()
+    {
+        _underWay[_current]++;
+        return _current;
+    }
+
+    /// <summary>A request has ended.</summary>
+    public void End(int epoch)
+    {
+        if (--_underWay[epoch] == 0 && epoch != _current) _ended.WakeAll();
+    }
+
+    /// <summary>Waits until all requests have ended that are under way now.</summary>
+    public async ValueTask DrainAsync()
+    {
+        await _turns.EnterAsync();
+        int old = _current;
+        _current = 1 - old;
+        while (_underWay[old] > 0) await _ended.WaitAsync();
+        _turns.Leave();
+    }
+}

@@ -1,0 +1,13 @@
+using Ublkback.Block;
+
+namespace Ublkback.ImageTools;
+
+/// <summary>How commands open images, as no guest does.</summary>
+internal static class ToolOpening
+{
+    private const long DiskId = 1L << 61; // no guest's disk has it
+
+    /// <summary>An opening for a command of a name. What is wrong with the storage goes to standard error.</summary>
+    public static ImageOpening For(string command, bool isReadOnly, string? stateFolder = null) =>
+        new(command, DiskId, isReadOnly, !isReadOnly, null, Console.Error.WriteLine, StateFolder: stateFolder);
+}

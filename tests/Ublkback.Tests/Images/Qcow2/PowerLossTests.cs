@@ -1,0 +1,64 @@
+using NUnit.Framework;
+
+namespace Ublkback.Tests.Images.Qcow2;
+
+/// <summary>
+/// The power fails at any moment: of what was written since the last flush any sectors may be there and any not. QEMU must find the image in
+/// order, or counting too much; and what the guest flushed must be there.
+/// </summary>
+public sealed class PowerLossTests : Qcow2Fixture
+{
+    private const int DiskSize = 2 * MiB;
+
+    [Test]
+    public async Task Any_loss_of_power_leaves_an_image_in_order_with_all_that_was_flushed(
+        [Values(4096, 65536)] int clusterSize, [Values(false, true)] bool hasBacking, [Values(1, 2, 3)] int seed)
+    {
+        File.WriteAllBytes(PathOf("below.raw"), [.. Enumerable.Repeat((byte)0xBB, DiskSize)]);
+        string path = MakeByQemu(
+            "a.qcow2", DiskSize, ["-o", $"cluster_size={clusterSize}", .. hasBacking ? ["-b", PathOf("below.raw"), "-F", "raw"] : Array.Empty<string>()]);
+        RecordingContainer container = new(File.ReadAllBytes(path));
+        ImageDriver disk = new(Worker, container.Open(path, hasBacking ? Open(PathOf("below.raw"), isReadOnly: true).Image : null));
+        GuestHistory history = new(DiskSize, hasBacking ? (byte)0xBB : (byte)0);
+        Random random = new(seed);
+        await using (disk.Image)
+        {
+            for (int i = 0; i < 60; i++)
+            {
+                if (random.Next(6) == 0)
+                {
+                    int position = container.Position;
+                    await disk.FlushAsync();
+                    history.Flushed(container.Position, position);
+                    continue;
+                }
+
+                int sector = random.Next((DiskSize / 512) - 64), count = 1 + random.Next(random.Next(2) == 0 ? 8 : 64);
+                if (random.Next(5) == 0)
+                {
+                    await disk.DiscardAsync(sector * 512L, count * 512L * 4 % DiskSize);
+                    history.Discarded(sector, Math.Min(count * 4, (DiskSize / 512) - sector));
+                    continue;
+                }
+
+                byte[] data = [.. Enumerable.Repeat((byte)(1 + (i % 250)), count * 512)];
+                history.Wrote(sector, count, data[0]);
+                await disk.WriteAsync(sector * 512L, data);
+            }
+        }
+
+        for (int i = 0; i < 40; i++)
+        {
+            int at = random.Next(container.Position + 1);
+            byte[] survived = container.AfterPowerLoss(at, random);
+            string lost = PathOf("lost.qcow2");
+            await File.WriteAllBytesAsync(lost, survived);
+            (int status, string output) = TryRun("qemu-img", "check", lost);
+            Assert.That(status, Is.Zero.Or.EqualTo(3), $"power lost after {at} of {container.Position} writes: {output}");
+            ImageDriver again = Open($"qcow2:{lost}?backing=allow");
+            await using (again.Image) history.Check(await again.ReadAsync(0, DiskSize), at);
+            (status, output) = TryRun("qemu-img", "check", lost);
+            Assert.That(status, Is.Zero.Or.EqualTo(3), $"used again after {at} of {container.Position} writes: {output}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+using System.Diagnostics;
+using NUnit.Framework;
+using Ublkback.Block;
+using Ublkback.Images;
+using Ublkback.Images.Qcow2;
+using Ublkback.Linux;
+
+namespace Ublkback.Tests.Images.Qcow2;
+
+/// <summary>A folder with images, a worker, and QEMU's tools as judges.</summary>
+public abstract class Qcow2Fixture
+{
+    private protected const int MiB = 1 << 20;
+
+    private int _lastDisk;
+
+    private protected string Folder { get; private set; } = null!;
+
+    private protected Worker Worker { get; private set; } = null!;
+
+    private protected List<string> Warnings { get; } = [];
+
+    [SetUp]
+    public void Begin()
+    {
+        Folder = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
+        Worker = new Worker("test");
+        Warnings.Clear();
+    }
+
+    [TearDown]
+    public void End()
+    {
+        foreach (string warning in Warnings) TestContext.Out.WriteLine(warning);
+        Worker.Dispose();
+        Directory.Delete(Folder, recursive: true);
+    }
+
+    private protected string PathOf(string name) => Path.Combine(Folder, name);
+
+    /// <summary>Runs one of QEMU's tools; gives what it printed. It must succeed.</summary>
+    private protected static string Run(string program, params string[] arguments)
+    {
+        (int status, string output) = TryRun(program, arguments);
+        Assert.That(status, Is.Zero, $"{program} {string.Join(' ', arguments)}: {output}");
+        return output;
+    }
+
+    private protected static (int Status, string Output) TryRun(string program, params string[] arguments)
+    {
+        using Process process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        Task<string> errors = process.StandardError.ReadToEndAsync();
+        string output = process.StandardOutput.ReadToEnd();
+        process.WaitForExit();
+        return (process.ExitCode, output + errors.Result);
+    }
+
+    /// <summary>An image made by QEMU.</summary>
+    private protected string MakeByQemu(string name, long size, params string[] options)
+    {
+        Run("qemu-img", ["create", "-q", "-f", "qcow2", .. options, PathOf(name), size.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        return PathOf(name);
+    }
+
+    private protected static BlockCatalog Catalog()
+    {
+        BlockCatalog catalog = new BlockCatalog().AddImage("raw", RawImageOpener.Open).AddImage("memory", ScratchImageOpener.OpenMemory);
+        return catalog.AddImage("qcow2", new Qcow2Opener(catalog).Open);
+    }
+
+    private protected ImageDriver Open(string target, bool isReadOnly = false, string? stateFolder = null) => new(Worker, Catalog().Open(
+        BlockTarget.Parse(target), new ImageOpening("the test", ++_lastDisk, isReadOnly, true, null, Warnings.Add, StateFolder: stateFolder)));
+
+    /// <summary>Writes, discards and reads at random, and compares with what the disk should hold; some requests are under way at once.</summary>
+    private protected static async Task WorkAsync(ImageDriver disk, byte[] shadow, Random random, int requests, bool discards = true)
+    {
+        const int Together = 8;
+        for (int done = 0; done < requests; done += Together)
+        {
+            // Requests of one round do not overlap: each has a part of the disk for itself.
+            int part = shadow.Length / Together / 512 * 512;
+            await Task.WhenAll(Enumerable.Range(0, Together).Select(i => OneAsync(disk, shadow, new Random(random.Next()), i * part, part, discards)));
+            if (random.Next(4) == 0) await disk.FlushAsync();
+        }
+    }
+
+    private static async Task OneAsync(ImageDriver disk, byte[] shadow, Random random, int start, int length, bool discards)
+    {
+        int most = random.Next(3) == 0 ? 512 : 16;
+        int count = 512 * (1 + random.Next(most));
+        count = Math.Min(count, length);
+        int offset = start + (512 * random.Next(((length - count) / 512) + 1));
+        switch (random.Next(discards ? 8 : 6))
+        {
+            case < 4:
+                byte[] data = new byte[count];
+                random.NextBytes(data);
+                await disk.WriteAsync(offset, data);
+                data.CopyTo(shadow, offset);
+                break;
+            case < 6:
+                Assert.That((await disk.ReadAsync(offset, count)).AsSpan().SequenceEqual(shadow.AsSpan(offset, count)), Is.True, $"{count} bytes at {offset}");
+                break;
+            default:
+                // What is there afterwards is the image's choice, until it is written.
+                await disk.DiscardAsync(offset, count);
+                (await disk.ReadAsync(offset, count)).CopyTo(shadow, offset);
+                break;
+        }
+    }
+
+    /// <summary>The image holds a disk's bytes, and is in order, in QEMU's eyes.</summary>
+    private protected void QemuAgrees(string path, byte[] shadow)
+    {
+        Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors were found"));
+        File.WriteAllBytes(PathOf("shadow.raw"), shadow);
+        Assert.That(Run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, PathOf("shadow.raw")), Does.Contain("identical"));
+    }
+}

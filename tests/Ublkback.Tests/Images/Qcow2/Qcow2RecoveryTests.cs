@@ -1,0 +1,87 @@
+using System.Buffers.Binary;
+using NUnit.Framework;
+using Ublkback.Images.Qcow2;
+
+namespace Ublkback.Tests.Images.Qcow2;
+
+/// <summary>What was answered to a guest is there for the next process, though it is in no table of the file yet.</summary>
+public sealed class Qcow2RecoveryTests : Qcow2Fixture
+{
+    [Test]
+    public async Task What_was_acknowledged_outlives_the_process()
+    {
+        byte[] shadow = new byte[16 * MiB];
+        string path = MakeByQemu("a.qcow2", shadow.Length);
+        Random random = new(8);
+        for (int life = 0; life < 12; life++)
+        {
+            ImageDriver disk = Open($"qcow2:{path}", stateFolder: PathOf("run"));
+            Assert.That((await disk.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True, $"life {life}");
+            await WorkAsync(disk, shadow, random, random.Next(80));
+            await KillAsync(disk);
+        }
+
+        ImageDriver last = Open($"qcow2:{path}", stateFolder: PathOf("run"));
+        await using (last.Image) Assert.That((await last.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True);
+        Assert.That(Directory.GetFiles(PathOf("run")), Is.Empty);
+        // Clusters of changes that were half committed may stay counted.
+        (int status, string output) = TryRun("qemu-img", "check", path);
+        Assert.That(status, Is.Zero.Or.EqualTo(3), output);
+        Run("qemu-img", "check", "-q", "-r", "leaks", path);
+        QemuAgrees(path, shadow);
+    }
+
+    [Test]
+    public async Task A_log_is_not_believed_when_somebody_has_written_the_image_since()
+    {
+        string path = MakeByQemu("a.qcow2", 4 * MiB);
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: PathOf("run"));
+        await disk.WriteAsync(0, [.. Enumerable.Repeat((byte)1, 65536)]);
+        await KillAsync(disk);
+        Run("qemu-io", "-c", "write -P 2 1M 1M", path); // repairs the image, for it is dirty, and closes it
+
+        disk = Open($"qcow2:{path}", stateFolder: PathOf("run"));
+        await using (disk.Image)
+        {
+            Assert.That(await disk.ReadAsync(0, 65536), Is.All.Zero, "the write was never flushed, and QEMU did not know of it");
+            Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(2));
+        }
+
+        Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
+    }
+
+    [Test]
+    public async Task Version_2_has_every_change_in_the_file_before_it_is_answered()
+    {
+        string path = MakeByQemu("a.qcow2", 4 * MiB, "-o", "compat=0.10");
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: PathOf("run"));
+        await disk.WriteAsync(MiB, [.. Enumerable.Repeat((byte)7, MiB)]);
+        await KillAsync(disk);
+        Directory.Delete(PathOf("run"), recursive: true);
+        disk = Open($"qcow2:{path}");
+        await using (disk.Image) Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(7));
+    }
+
+    [Test]
+    public async Task An_image_that_was_not_closed_is_repaired()
+    {
+        byte[] shadow = new byte[8 * MiB];
+        string path = MakeByQemu("a.qcow2", shadow.Length, "-o", "lazy_refcounts=on");
+        ImageDriver disk = Open($"qcow2:{path}");
+        await using (disk.Image) await WorkAsync(disk, shadow, new Random(1), 60, discards: false);
+        byte[] bytes = File.ReadAllBytes(path);
+        bytes[79] |= 1; // dirty: reference counts may be wrong, and these are
+        int block = (int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan((int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(48))));
+        for (int cluster = 5; cluster < 20; cluster++) BinaryPrimitives.WriteUInt16BigEndian(bytes.AsSpan(block + (2 * cluster)), (ushort)(cluster % 3));
+        File.WriteAllBytes(path, bytes);
+
+        disk = Open($"qcow2:{path}");
+        await using (disk.Image) await WorkAsync(disk, shadow, new Random(2), 60);
+
+        Assert.That(Warnings, Has.Some.Contains("its reference counts were made anew"));
+        QemuAgrees(path, shadow);
+    }
+
+    // As a kill does: what was submitted is done, what is in memory is gone.
+    private static async Task KillAsync(ImageDriver disk) => await ((Qcow2Image)disk.Image).AbandonAsync();
+}

@@ -1,0 +1,79 @@
+using Ublkback.Block;
+using Ublkback.Images.Qcow2;
+
+namespace Ublkback.Tests.Images.Qcow2;
+
+/// <summary>A file in memory that remembers every change and every flush of it.</summary>
+internal sealed class RecordingContainer(byte[] content) : IBlockImage
+{
+    private readonly List<(long Offset, byte[]? Data, long Length)> _changes = []; // no data: a flush, or a new length
+    private byte[] _now = [.. content];
+
+    /// <summary>Changes up to now.</summary>
+    public int Position => _changes.Count;
+
+    public ImageGeometry Geometry { get; } = new(1 << 30, 512, 512, false);
+
+    public string Identity => "recording";
+
+    public IBlockImage Open(string path, IBlockImage? backing)
+    {
+        using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path);
+        Qcow2Tables tables = Qcow2Tables.Read(path, file);
+        ContainerFile container = new(this, _now.Length, SetLength);
+        Qcow2Parts parts = new(tables, container, backing, MetadataLog.InMemory(), path, NUnit.Framework.TestContext.Out.WriteLine);
+        return new Qcow2Image(parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
+    }
+
+    public async ValueTask<BlockStatus> HandleAsync(BlockRequest request)
+    {
+        await BlockLoop.Current.DelayAsync(TimeSpan.Zero);
+        int offset = (int)request.Sector * 512;
+        switch (request.Operation)
+        {
+            case BlockOperation.Read:
+                _now.AsSpan(offset, request.Data.Length).CopyTo(request.Data.Span);
+                break;
+            case BlockOperation.Write:
+                request.Data.Span.CopyTo(_now.AsSpan(offset));
+                _changes.Add((offset, request.Data.ToArray(), -1));
+                break;
+            case BlockOperation.Flush:
+                _changes.Add((-1, null, -1));
+                break;
+        }
+
+        return BlockStatus.Okay;
+    }
+
+    public ValueTask DisposeAsync() => default;
+
+    /// <summary>What is there when the power is lost after a number of changes.</summary>
+    public byte[] AfterPowerLoss(int position, Random random)
+    {
+        int flushed = position;
+        while (flushed > 0 && _changes[flushed - 1] is not (-1, null, -1)) flushed--;
+        byte[] survived = [.. content];
+        for (int i = 0; i < position; i++)
+        {
+            (long offset, byte[]? data, long length) = _changes[i];
+            if (length >= 0) Array.Resize(ref survived, (int)length);
+            if (data is null) continue;
+            double luck = random.NextDouble();
+            for (int at = 0; at < data.Length; at += 512)
+            {
+                // Since the last flush: each sector may be there or not.
+                if (i < flushed || random.NextDouble() < luck) data.AsSpan(at, 512).CopyTo(survived.AsSpan((int)offset + at));
+            }
+        }
+
+        return survived;
+    }
+
+    private BlockStatus SetLength(long length)
+    {
+        Array.Resize(ref _now, (int)length);
+        _changes.Add((-1, null, length));
+        return BlockStatus.Okay;
+    }
+}
