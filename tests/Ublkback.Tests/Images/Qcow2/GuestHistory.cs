@@ -12,12 +12,11 @@ internal sealed class GuestHistory(int diskSize, byte initial)
 
     public void Discarded(int sector, int count) => _writes.Add((sector, count, null));
 
-    /// <summary>A flush ended when the file had seen a number of changes.</summary>
-    public void Flushed(int positionAfter, int positionBefore)
-    {
-        Assert.That(positionAfter, Is.GreaterThanOrEqualTo(positionBefore));
-        _flushes.Add((positionAfter, _writes.Count));
-    }
+    /// <summary>Changes up to now.</summary>
+    public int Count => _writes.Count;
+
+    /// <summary>A flush that came after a number of changes had ended when the file had seen a number of changes of its own.</summary>
+    public void Flushed(int position, int writes) => _flushes.Add((position, writes));
 
     public void Check(byte[] disk, int position)
     {

@@ -9,6 +9,7 @@ namespace Ublkback.Tests.Images.Qcow2;
 public sealed class PowerLossTests : Qcow2Fixture
 {
     private const int DiskSize = 2 * MiB;
+    private const int Together = 4;
 
     [Test]
     public async Task Any_loss_of_power_leaves_an_image_in_order_with_all_that_was_flushed(
@@ -23,28 +24,21 @@ public sealed class PowerLossTests : Qcow2Fixture
         Random random = new(seed);
         await using (disk.Image)
         {
-            for (int i = 0; i < 60; i++)
+            Task flush = Task.CompletedTask;
+            for (int round = 0; round < 20; round++)
             {
-                if (random.Next(6) == 0)
+                if (random.Next(3) == 0)
                 {
-                    int position = container.Position;
-                    await disk.FlushAsync();
-                    history.Flushed(container.Position, position);
-                    continue;
+                    // It goes on while others write.
+                    await flush;
+                    flush = FlushAsync(disk, container, history);
                 }
 
-                int sector = random.Next((DiskSize / 512) - 64), count = 1 + random.Next(random.Next(2) == 0 ? 8 : 64);
-                if (random.Next(5) == 0)
-                {
-                    await disk.DiscardAsync(sector * 512L, count * 512L * 4 % DiskSize);
-                    history.Discarded(sector, Math.Min(count * 4, (DiskSize / 512) - sector));
-                    continue;
-                }
-
-                byte[] data = [.. Enumerable.Repeat((byte)(1 + (i % 250)), count * 512)];
-                history.Wrote(sector, count, data[0]);
-                await disk.WriteAsync(sector * 512L, data);
+                // Each in a part of the disk of its own.
+                await Task.WhenAll(Enumerable.Range(0, Together).Select(part => ChangeAsync(disk, history, random, part, (byte)(1 + round))));
             }
+
+            await flush;
         }
 
         for (int i = 0; i < 40; i++)
@@ -60,5 +54,28 @@ public sealed class PowerLossTests : Qcow2Fixture
             (status, output) = TryRun("qemu-img", "check", lost);
             Assert.That(status, Is.Zero.Or.EqualTo(3), $"used again after {at} of {container.Position} writes: {output}");
         }
+    }
+
+    private static async Task FlushAsync(ImageDriver disk, RecordingContainer container, GuestHistory history)
+    {
+        int writes = history.Count;
+        await disk.FlushAsync();
+        history.Flushed(container.Position, writes);
+    }
+
+    private static Task ChangeAsync(ImageDriver disk, GuestHistory history, Random random, int part, byte value)
+    {
+        const int Sectors = DiskSize / 512 / Together;
+        int count = 1 + random.Next(random.Next(2) == 0 ? 8 : 64);
+        int sector = (part * Sectors) + random.Next(Sectors - count);
+        if (random.Next(5) > 0)
+        {
+            history.Wrote(sector, count, value);
+            return disk.WriteAsync(sector * 512L, [.. Enumerable.Repeat(value, count * 512)]);
+        }
+
+        count = Math.Min(count * 4, ((part + 1) * Sectors) - sector);
+        history.Discarded(sector, count);
+        return disk.DiscardAsync(sector * 512L, count * 512L);
     }
 }
