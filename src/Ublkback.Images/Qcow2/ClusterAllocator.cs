@@ -46,25 +46,42 @@ internal sealed class ClusterAllocator(
         return run;
     }
 
-    /// <summary>Lowers the count of a cluster; the result tells whether it is free now. Its storage is given back first.</summary>
-    public async ValueTask<(BlockStatus Status, bool IsFree)> ReleaseAsync(long cluster)
+    /// <summary>
+    /// Lowers the counts of neighbouring clusters. What is not used any more gives its storage back first, so that nobody has it meanwhile.
+    /// The result tells whether the last of them is free now.
+    /// </summary>
+    public async ValueTask<bool> ReleaseAsync(long first, int count = 1)
     {
-        (BlockStatus status, MetadataPage? page, int index) = await FindPageAsync(cluster);
-        if (page is null) return (status == BlockStatus.Okay ? BlockStatus.IoError : status, false);
-        ulong count = Refcount.Get(page.Data.Span, index, layout.RefcountOrder);
-        if (count == 0) return (BlockStatus.IoError, false);
-        if (count == 1)
+        bool isFree = false;
+        while (count > 0)
         {
-            // Before somebody else has it. That it fails costs space only.
-            await file.FreeAsync(layout.OffsetOf(cluster), layout.ClusterSize);
-            (status, page, index) = await FindPageAsync(cluster);
-            if (page is null) return (status, false);
+            (_, MetadataPage? page, int index) = await FindPageAsync(first);
+            if (page is null) return false;
+            int together = Math.Min(count, CountsPerPage - index);
+            int unused = 0;
+            while (unused < together && CountAt(page, index + unused) == 1) unused++;
+            isFree = unused > 0;
+            if (isFree)
+            {
+                await file.FreeAsync(layout.OffsetOf(first), layout.OffsetOf(unused)); // that it fails costs space only
+                (_, page, index) = await FindPageAsync(first);
+                if (page is null) return false;
+            }
+
+            int done = Math.Max(unused, 1);
+            for (int i = 0; i < done; i++)
+            {
+                ulong old = CountAt(page, index + i);
+                if (old > 0) Refcount.Set(page.Data.Span, index + i, layout.RefcountOrder, old - 1);
+            }
+
+            MetadataCache.MarkDirty(page, cache.DirtyRefcounts);
+            if (isFree) _next = Math.Min(_next, first);
+            first += done;
+            count -= done;
         }
 
-        Refcount.Set(page.Data.Span, index, layout.RefcountOrder, count - 1);
-        MetadataCache.MarkDirty(page, cache.DirtyRefcounts);
-        if (count == 1) _next = Math.Min(_next, cluster);
-        return (BlockStatus.Okay, count == 1);
+        return isFree;
     }
 
     /// <summary>Raises the count of a cluster that a change refers to which is not in the file: it may be there already.</summary>
@@ -81,11 +98,15 @@ internal sealed class ClusterAllocator(
             if (page is null) return BlockStatus.IoError;
         }
 
-        if (Refcount.Get(page.Data.Span, index, layout.RefcountOrder) > 0) return BlockStatus.Okay;
+        if (CountAt(page, index) > 0) return BlockStatus.Okay;
         Refcount.Set(page.Data.Span, index, layout.RefcountOrder, 1);
         MetadataCache.MarkDirty(page, cache.DirtyRefcounts);
         return BlockStatus.Okay;
     }
+
+    private int CountsPerPage => (int)((long)cache.PageSize * 8 >> layout.RefcountOrder);
+
+    private ulong CountAt(MetadataPage page, int index) => Refcount.Get(page.Data.Span, index, layout.RefcountOrder);
 
     private async ValueTask<HostRun> FindAsync(int most)
     {
@@ -108,9 +129,9 @@ internal sealed class ClusterAllocator(
             if (status != BlockStatus.Okay) return new HostRun(status);
             if (page is null || _next != at) continue; // a cluster before was freed meanwhile
 
-            int end = (int)((long)cache.PageSize * 8 >> layout.RefcountOrder);
+            int end = CountsPerPage;
             long pageStart = at - index;
-            while (index < end && Refcount.Get(page.Data.Span, index, layout.RefcountOrder) != 0) index++;
+            while (index < end && CountAt(page, index) != 0) index++;
             _next = pageStart + index;
             if (index == end) continue;
             return await TakeAsync(page, index, Math.Min(most, end - index));
@@ -122,7 +143,7 @@ internal sealed class ClusterAllocator(
         long first = _next;
         int count = 1;
         bool isFresh = first >= _freshFrom;
-        while (count < most && Refcount.Get(page.Data.Span, index + count, layout.RefcountOrder) == 0
+        while (count < most && CountAt(page, index + count) == 0
             && (file.CanGrow || layout.OffsetOf(first + count + 1) <= file.Length)) count++;
         for (int i = 0; i < count; i++)
         {
@@ -156,10 +177,9 @@ internal sealed class ClusterAllocator(
         long offset = (long)Table[(int)block];
         if (offset == 0) return (BlockStatus.Okay, null, 0);
         if (!layout.IsAligned(offset)) return (BlockStatus.IoError, null, 0);
-        int countsPerPage = (int)((long)cache.PageSize * 8 >> layout.RefcountOrder);
         int within = (int)(cluster % layout.RefcountsPerBlock);
-        MetadataPage? page = await cache.GetAsync(offset + ((long)(within / countsPerPage) * cache.PageSize));
-        return page is null ? (BlockStatus.IoError, null, 0) : (BlockStatus.Okay, page, within % countsPerPage);
+        MetadataPage? page = await cache.GetAsync(offset + ((long)(within / CountsPerPage) * cache.PageSize));
+        return page is null ? (BlockStatus.IoError, null, 0) : (BlockStatus.Okay, page, within % CountsPerPage);
     }
 
     // The block counts itself: it takes the first of the clusters that it is for, none of which is in use.

@@ -23,8 +23,8 @@ internal sealed class ClusterLinks(
     /// <summary>Whether there will be no more changes.</summary>
     public bool IsClosed { get; set; }
 
-    /// <summary>Whether anything was to be changed.</summary>
-    public bool HasChanges => _preparing is not null;
+    /// <summary>Whether anything was to be changed since the file was complete in itself.</summary>
+    public bool HasChanges => _preparing is not null || header.IsDirty;
 
     /// <summary>Before the first change: has the file say that it has changes of which others do not know.</summary>
     public ValueTask<BlockStatus> PrepareAsync()

@@ -144,7 +144,7 @@ internal sealed class ClusterWriter(
             : await FillAsync(run.Offset, offset, data[..length]);
         if (status == BlockStatus.Okay) status = await links.LinkAsync(first, run.Count, L2Entry.ForData(run.Offset), Layout.ClusterSize);
         if (status == BlockStatus.Okay) return (status, length);
-        for (int i = 0; i < run.Count; i++) await allocator.ReleaseAsync(Layout.ClusterOf(run.Offset) + i);
+        await allocator.ReleaseAsync(Layout.ClusterOf(run.Offset), run.Count);
         return (status, 0);
     }
 

@@ -201,11 +201,16 @@ internal sealed class MetadataCommit(
         foreach (long cluster in unusedTables)
         {
             cache.Forget(layout.OffsetOf(cluster), layout.ClusterSize);
-            (_, bool isFree) = await allocator.ReleaseAsync(cluster);
-            if (isFree) reserved.Remove(cluster);
+            if (await allocator.ReleaseAsync(cluster)) reserved.Remove(cluster);
         }
 
         // What fails stays counted.
-        foreach (long cluster in clusters) await allocator.ReleaseAsync(cluster);
+        clusters.Sort();
+        for (int first = 0, next; first < clusters.Count; first = next)
+        {
+            next = first + 1;
+            while (next < clusters.Count && clusters[next] == clusters[next - 1] + 1) next++;
+            await allocator.ReleaseAsync(clusters[first], next - first);
+        }
     }
 }

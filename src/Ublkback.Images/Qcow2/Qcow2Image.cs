@@ -95,14 +95,17 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     // Leaves a file that is complete in itself, unless that fails: then the log is left for the next who opens it.
     private async Task CloseAsync()
     {
-        if (geometry.IsReadOnly || !await IsRecoveredAsync() || !parts.Links.HasChanges) return;
-        if (await parts.Commit.RunAsync() != BlockStatus.Okay) return;
-        await parts.Commit.Releasing;
-        if (await parts.Commit.RunAsync() != BlockStatus.Okay || parts.Corruption.IsFound) return;
-        if (parts.File.CanGrow && parts.Allocator.UsedEnd < parts.File.Length) await parts.File.SetLengthAsync(parts.Allocator.UsedEnd);
-        if (await parts.HeaderFile.ClearDirtyAsync() != BlockStatus.Okay || await parts.File.FlushAsync() != BlockStatus.Okay) return;
+        if (geometry.IsReadOnly || await _recovery! != BlockStatus.Okay) return;
+        if (parts.Links.HasChanges && !await CompleteAsync()) return;
         parts.Log.Delete();
     }
 
-    private async ValueTask<bool> IsRecoveredAsync() => await _recovery! == BlockStatus.Okay;
+    private async ValueTask<bool> CompleteAsync()
+    {
+        if (await parts.Commit.RunAsync() != BlockStatus.Okay) return false;
+        await parts.Commit.Releasing;
+        if (await parts.Commit.RunAsync() != BlockStatus.Okay || parts.Corruption.IsFound) return false;
+        if (parts.File.CanGrow && parts.Allocator.UsedEnd < parts.File.Length) await parts.File.SetLengthAsync(parts.Allocator.UsedEnd);
+        return await parts.HeaderFile.ClearDirtyAsync() == BlockStatus.Okay && await parts.File.FlushAsync() == BlockStatus.Okay;
+    }
 }

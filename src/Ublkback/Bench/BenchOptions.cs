@@ -3,7 +3,7 @@ using System.Text.Json.Serialization;
 namespace Ublkback.Bench;
 
 /// <summary>What <c>ublkback bench</c> measures.</summary>
-/// <param name="Image">Path of the image.</param>
+/// <param name="Image">Path of the image, or a target.</param>
 /// <param name="Rw"><c>randread</c>, <c>randwrite</c>, <c>read</c> or <c>write</c>.</param>
 /// <param name="BlockSize">Bytes of a request.</param>
 /// <param name="Depth">Requests in flight for each disk.</param>

@@ -31,7 +31,9 @@ internal sealed class Benchmark(BenchOptions options)
         while (BlkifConstants.SlotCount(order) < depth && order < BlkifConstants.MaxRingPageOrder) order++;
         if (depth < 1 || depth > BlkifConstants.SlotCount(order))
             throw new CommandException($"--qd {options.Depth} is not from 1 to 512 for each of {options.Queues} queues");
-        if (!File.Exists(options.Image))
+        bool isTarget = !options.Image.StartsWith('/') && options.Image.Contains(':', StringComparison.Ordinal);
+        if (isTarget && options.Vbds > 1) throw new CommandException($"--vbds {options.Vbds} wants an image that is a file");
+        if (!isTarget && !File.Exists(options.Image))
             throw new CommandException($"{options.Image} does not exist: truncate --size=1G {options.Image}");
 
         string directory = MakeDirectory();

@@ -10,7 +10,7 @@ internal static class BenchCommand
 {
     public static Command Make()
     {
-        Option<string> image = new("--image") { Description = "The image to serve; it is overwritten by writes.", Required = true };
+        Option<string> image = new("--image") { Description = "The image to serve, a file or a target; it is overwritten by writes.", Required = true };
         Option<string> rw = new("--rw") { Description = "What to do.", DefaultValueFactory = _ => "randread" };
         rw.AcceptOnlyFromAmong("randread", "randwrite", "read", "write");
         Option<string> blockSize = new("--bs") { Description = "Size of a request, such as 4k or 1m, up to 1m.", DefaultValueFactory = _ => "4k" };

@@ -57,31 +57,44 @@ internal static class ImageConvertCommand
     {
         BlockStatus status = BlockStatus.Okay;
         long written = 0;
-        await AnsiConsole.Progress()
-            .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new TransferSpeedColumn(), new RemainingTimeColumn())
-            .StartAsync(async progress =>
-            {
-                ProgressTask task = progress.AddTask(Markup.Escape(toText), maxValue: size);
-                Converter converter = new(source, copy, isNew, !isNew, bytes => task.Increment(bytes));
-                TaskCompletionSource<BlockStatus> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-                worker.Post(async () =>
+        if (Console.IsOutputRedirected)
+        {
+            await ConvertAsync(_ => { }).ConfigureAwait(false);
+        }
+        else
+        {
+            await AnsiConsole.Progress()
+                .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new TransferSpeedColumn(), new RemainingTimeColumn())
+                .StartAsync(progress =>
                 {
-                    try
-                    {
-                        done.SetResult(await converter.RunAsync());
-                    }
-                    catch (Exception failure)
-                    {
-                        done.SetException(failure);
-                    }
-                });
-                status = await done.Task.ConfigureAwait(false);
-                written = converter.Written;
-            }).ConfigureAwait(false);
+                    ProgressTask task = progress.AddTask(Markup.Escape(toText), maxValue: size);
+                    return ConvertAsync(bytes => task.Increment(bytes));
+                }).ConfigureAwait(false);
+        }
+
         if (status != BlockStatus.Okay)
             throw new CommandException($"{fromText} was not copied as a whole ({status}): what failed is said above; go on with --compare");
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"{Reports.Size((ulong)size)} {(isNew ? "copied" : "compared")}, {Reports.Size((ulong)written)} {(isNew ? "written" : "differed and were written")}"));
+
+        async Task ConvertAsync(Action<int> onProgress)
+        {
+            Converter converter = new(source, copy, isNew, !isNew, onProgress);
+            TaskCompletionSource<BlockStatus> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            worker.Post(async () =>
+            {
+                try
+                {
+                    done.SetResult(await converter.RunAsync());
+                }
+                catch (Exception failure)
+                {
+                    done.SetException(failure);
+                }
+            });
+            status = await done.Task.ConfigureAwait(false);
+            written = converter.Written;
+        }
     }
 }

@@ -1,0 +1,123 @@
+using NUnit.Framework;
+using Ublkback.Blkif;
+using Ublkback.Emulator;
+
+namespace Ublkback.HostTests;
+
+/// <summary>Guests whose disks are qcow2 images.</summary>
+public sealed class Qcow2Tests : HostFixture
+{
+    private const int Kills = 8;
+
+    [TestCase("cluster_size=4k")]
+    [TestCase("cluster_size=4k,compat=0.10")]
+    public async Task A_guest_on_an_overlay_notices_neither_kills_nor_upgrades(string options)
+    {
+        int seed = Environment.TickCount;
+        TestContext.Out.WriteLine($"seed {seed}");
+        Random random = new(seed);
+        // Version 2 cannot hide what is below, so there is nothing below.
+        string[] backing = options.Contains("compat", StringComparison.Ordinal) ? [] : ["-b", MakeImage("golden.img", VerifyingLoad.DiskSize), "-F", "raw"];
+        string overlay = Path.Combine(Scratch, "over.qcow2");
+        await MakeAsync(overlay, ["-o", options, .. backing]);
+        (_, Blkfront disk) = await ConnectAsync($"qcow2:{overlay}?backing=allow", new BlkfrontOptions(BlkifAbi.X86_64, 2, Queues: 2, IsPersistent: true, MaxSegments: 32));
+        await using (disk)
+        {
+            VerifyingLoad load = new(disk);
+            await load.ProgressAsync(100, Soon);
+            for (int kill = 0; kill < Kills; kill++)
+            {
+                await Task.Delay(random.Next(random.Next(2) == 0 ? 50 : 400));
+                if (kill % 4 == 3) await StopDaemonAsync();
+                else await KillAsync();
+                Daemon = StartDaemon();
+                if (random.Next(2) == 0) await load.ProgressAsync(random.Next(300), Soon);
+            }
+
+            await load.ProgressAsync(100, Soon);
+            await load.StopAsync(Soon);
+            await disk.CloseAsync(Soon);
+        }
+
+        await Toolstack.DetachAsync(1, Disk($"qcow2:{overlay}?backing=allow"));
+        await AwaitLogAsync("gone");
+        Assert.That(Directory.EnumerateFiles(Path.Combine(Layout.RunDirectory, "journal")), Is.Empty);
+        string check = await RunOtherAsync("qemu-img", "check", overlay);
+        Assert.That(check, Does.StartWith("0:").Or.StartsWith("3:"), "kills leave clusters that are counted too often, at worst");
+        (int status, string said, _) = await RunAsync("image", "check", $"qcow2:{overlay}", "--repair");
+        Assert.That(status, Is.Zero, said);
+        Assert.That(await RunOtherAsync("qemu-img", "check", overlay), Does.StartWith("0:"));
+    }
+
+    [Test]
+    public async Task Two_guests_share_what_is_below_and_see_only_their_own_changes()
+    {
+        byte[] below = new byte[4 << 20];
+        new Random(1).NextBytes(below);
+        string golden = Path.Combine(Scratch, "golden.img");
+        await File.WriteAllBytesAsync(golden, below);
+        byte[] read = new byte[64 << 10];
+        List<Blkfront> disks = [];
+        for (int domid = 1; domid <= 2; domid++)
+        {
+            string overlay = Path.Combine(Scratch, $"over{domid}.qcow2");
+            (int status, _, string errors) = await RunAsync("image", "create", $"qcow2:{overlay}", "--backing", golden);
+            Assert.That(status, Is.Zero, errors);
+            EmulatedGuest guest = await MakeGuestAsync(domid);
+            await Toolstack.AttachAsync(domid, Disk($"qcow2:{overlay}?backing={Scratch}"));
+            disks.Add(await ConnectAsync(guest));
+            Assert.That(await disks[^1].WriteAsync(8, Enumerable.Repeat((byte)domid, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
+        }
+
+        for (int domid = 1; domid <= 2; domid++)
+        {
+            Assert.That(await disks[domid - 1].ReadAsync(0, read), Is.EqualTo(BlkifStatus.Okay));
+            byte[] expected = below[..read.Length];
+            expected.AsSpan(4096, 4096).Fill((byte)domid);
+            Assert.That(read, Is.EqualTo(expected));
+            await disks[domid - 1].DisposeAsync();
+        }
+
+        Assert.That(await File.ReadAllBytesAsync(golden), Is.EqualTo(below));
+    }
+
+    [Test]
+    public async Task The_toolstack_is_told_what_is_wrong_with_an_image()
+    {
+        await MakeAsync(Path.Combine(Scratch, "over.qcow2"), ["-b", MakeImage("golden.img", VerifyingLoad.DiskSize), "-F", "raw"]);
+        await MakeGuestAsync(1);
+        Assert.That(
+            async () => await Toolstack.AttachAsync(1, Disk($"qcow2:{Scratch}/over.qcow2")),
+            Throws.TypeOf<ToolstackException>().With.Message.Contains("add ?backing=allow to the target"));
+        Assert.That(
+            async () => await Toolstack.AttachAsync(1, Disk($"qcow2:{Scratch}/golden.img", deviceId: Xvda + 16)),
+            Throws.TypeOf<ToolstackException>().With.Message.Contains("is no qcow2 image"));
+    }
+
+    [Test]
+    public async Task Images_are_made_checked_and_converted_by_commands()
+    {
+        byte[] content = new byte[8 << 20];
+        new Random(2).NextBytes(content.AsSpan(1 << 20, 2 << 20));
+        string raw = Path.Combine(Scratch, "a.img"), packed = Path.Combine(Scratch, "a.qcow2");
+        await File.WriteAllBytesAsync(raw, content);
+
+        Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}")).Status, Is.Zero);
+        Assert.That(await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, packed), Does.StartWith("0:"));
+        Assert.That(new FileInfo(packed).Length, Is.LessThan(3 << 20), "zeros are left out");
+        Assert.That((await RunAsync("image", "check", $"qcow2:{packed}")).Output, Does.Contain("it is in order"));
+        Assert.That((await RunAsync("image", "info", $"qcow2:{packed}")).Output, Does.Contain("disk: 8.0 MiB"));
+
+        content[1 << 20]++;
+        await File.WriteAllBytesAsync(raw, content);
+        Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}", "--compare")).Output, Does.Contain("8.0 MiB compared, 4.0 KiB differed"));
+        Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}", "--compare")).Output, Does.Contain("0 B differed"));
+        Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}")).Errors, Does.Contain("exists: remove it first"));
+        Assert.That((await RunAsync("image", "create", $"qcow2:{Scratch}/b.qcow2")).Errors, Does.Contain("Give a size, such as 20G"));
+        Assert.That((await RunAsync("image", "create", $"qcow2:{Scratch}/b.qcow2", "1G", "--cluster-size", "3K")).Errors, Does.Contain("power of two from 4K to 2M"));
+        Assert.That(File.Exists(Path.Combine(Scratch, "b.qcow2")), Is.False);
+    }
+
+    private static async Task MakeAsync(string path, string[] options) =>
+        Assert.That(await RunOtherAsync("qemu-img", ["create", "-q", "-f", "qcow2", .. options, path, $"{VerifyingLoad.DiskSize}"]), Does.StartWith("0:"));
+}
