@@ -118,6 +118,34 @@ public sealed class Qcow2Tests : HostFixture
         Assert.That(File.Exists(Path.Combine(Scratch, "b.qcow2")), Is.False);
     }
 
+    [Test]
+    public async Task A_map_is_as_QEMU_has_it_and_a_commit_makes_what_is_below_the_same()
+    {
+        string below = Path.Combine(Scratch, "below.qcow2"), over = Path.Combine(Scratch, "over.qcow2"), flat = Path.Combine(Scratch, "flat.img");
+        await MakeAsync(below, []);
+        await RunOtherAsync("qemu-io", "-c", "write -P 1 0 1M", "-c", "write -P 2 3M 64k", "-c", "write -z 5M 1M", below);
+        await MakeAsync(over, ["-b", below, "-F", "qcow2"]);
+        await RunOtherAsync("qemu-io", "-c", "write -P 3 512k 1M", "-c", "write -z 3M 64k", "-c", "write -P 4 8M 4k", over);
+
+        (int status, string own, string errors) = await RunAsync("image", "map", $"qcow2:{over}", "--json");
+        Assert.That(status, Is.Zero, errors);
+        Assert.That(Ranges(own), Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "--output=json", over))[2..])));
+
+        Assert.That((await RunAsync("image", "convert", $"qcow2:{over}?backing=allow", flat)).Status, Is.Zero);
+        (status, own, errors) = await RunAsync("image", "commit", $"qcow2:{over}");
+        Assert.That(status, Is.Zero, errors);
+        Assert.That(own, Does.StartWith("1.1 MiB committed"), "what only the overlay has");
+        Assert.That(await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", flat, below), Does.StartWith("0:"));
+        Assert.That(await RunOtherAsync("qemu-img", "check", below), Does.StartWith("0:"));
+    }
+
+    private static string[] Ranges(string json) =>
+    [
+        .. System.Text.Json.JsonDocument.Parse(json).RootElement.EnumerateArray().Select(entry => string.Join(
+            ' ', new[] { "start", "length", "depth", "present", "zero", "data", "offset" }.Select(name =>
+                entry.TryGetProperty(name, out System.Text.Json.JsonElement value) && value.ValueKind != System.Text.Json.JsonValueKind.Null ? $"{name} {value}" : ""))),
+    ];
+
     private static async Task MakeAsync(string path, string[] options) =>
         Assert.That(await RunOtherAsync("qemu-img", ["create", "-q", "-f", "qcow2", .. options, path, $"{VerifyingLoad.DiskSize}"]), Does.StartWith("0:"));
 }

@@ -176,7 +176,7 @@ internal sealed class ClusterAllocator(
         if (block >= Table.Count) return (BlockStatus.Okay, null, 0);
         long offset = (long)Table[(int)block];
         if (offset == 0) return (BlockStatus.Okay, null, 0);
-        if (!layout.IsAligned(offset)) return (BlockStatus.IoError, null, 0);
+        if (!layout.IsAligned(offset) || offset is < 0 or > MaxHostOffset) return (BlockStatus.IoError, null, 0);
         int within = (int)(cluster % layout.RefcountsPerBlock);
         MetadataPage? page = await cache.GetAsync(offset + ((long)(within / CountsPerPage) * cache.PageSize));
         return page is null ? (BlockStatus.IoError, null, 0) : (BlockStatus.Okay, page, within % CountsPerPage);

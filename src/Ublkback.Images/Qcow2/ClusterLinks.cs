@@ -45,7 +45,7 @@ internal sealed class ClusterLinks(
         while (true)
         {
             place = await map.FindToChangeAsync(first);
-            if (place.Page is null) return place.Status;
+            if (place.Page is null) return place.Status == BlockStatus.Okay ? BlockStatus.IoError : place.Status;
             if (log.Room >= count) break;
             status = await commit.RunAsync();
             if (status != BlockStatus.Okay) return status;

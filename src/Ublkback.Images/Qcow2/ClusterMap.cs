@@ -42,7 +42,7 @@ internal sealed class ClusterMap(
 
     /// <summary>Finds the entry of a guest's cluster, in a table that may be changed: makes it, or a copy of its own, if need be.</summary>
     public ValueTask<EntryPlace> FindToChangeAsync(long guestCluster) =>
-        (L1[L1IndexOf(guestCluster)] & L2Entry.CopiedFlag) != 0 ? FindAsync(guestCluster) : MakeTableAsync(guestCluster);
+        IsOwn(L1[L1IndexOf(guestCluster)]) ? FindAsync(guestCluster) : MakeTableAsync(guestCluster);
 
     /// <summary>Takes the tables that are not used any more.</summary>
     public List<long> TakeUnused()
@@ -51,6 +51,9 @@ internal sealed class ClusterMap(
         Unused = [];
         return taken;
     }
+
+    // A table that the image has, and shares with no snapshot.
+    private static bool IsOwn(ulong entry) => (entry & L2Entry.CopiedFlag) != 0 && (entry & L2Entry.OffsetMask) != 0;
 
     private int L1IndexOf(long guestCluster) => (int)(guestCluster / layout.EntriesPerTable);
 
@@ -77,7 +80,7 @@ internal sealed class ClusterMap(
     {
         int index = L1IndexOf(guestCluster);
         await _making.EnterAsync();
-        BlockStatus status = (L1[index] & L2Entry.CopiedFlag) != 0 ? BlockStatus.Okay : await MakeTableAtAsync(index);
+        BlockStatus status = IsOwn(L1[index]) ? BlockStatus.Okay : await MakeTableAtAsync(index);
         _making.Leave();
         return status == BlockStatus.Okay ? await FindAsync(guestCluster) : new EntryPlace(status, null, 0);
     }

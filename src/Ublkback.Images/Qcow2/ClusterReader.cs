@@ -43,6 +43,32 @@ internal sealed class ClusterReader(
         return BlockStatus.Okay;
     }
 
+    /// <summary>Tells how bytes are kept; in what lies below, too.</summary>
+    public async ValueTask<SectorRange> MapAsync(long offset, long byteCount)
+    {
+        const int SectorSize = BlockRequest.SectorSize;
+        EntryPlace place = await map.FindAsync(header.Layout.ClusterOf(offset));
+        Extent extent = Extent.Find(place, header, offset, (int)Math.Min(byteCount, 1 << 30));
+        long sectors = extent.Length / SectorSize;
+        switch (extent.Kind)
+        {
+            case ClusterKind.Data or ClusterKind.Compressed:
+                return new SectorRange(BlockStatus.Okay, sectors, 0, true, false, extent.Kind == ClusterKind.Data ? extent.HostOffset : null);
+            case ClusterKind.Zero:
+                return new SectorRange(BlockStatus.Okay, sectors, 0, true, true, null);
+            case ClusterKind.Unallocated when backing is null || offset >= BackingSize:
+                return new SectorRange(BlockStatus.Okay, sectors, 0, false, true, null);
+            case ClusterKind.Unallocated:
+                sectors = Math.Min(sectors, (BackingSize - offset) / SectorSize);
+                SectorRange below = backing is IMappedImage mapped
+                    ? await mapped.MapAsync((ulong)(offset / SectorSize), sectors)
+                    : new SectorRange(BlockStatus.Okay, sectors, 0, true, false, offset);
+                return below with { Depth = below.Depth + 1 };
+            default:
+                return new SectorRange(corruption.Report(extent, offset), 0, 0, false, false, null);
+        }
+    }
+
     /// <summary>Whether bytes of one cluster are zeros, as far as the tables tell.</summary>
     public bool IsZero(L2Entry entry, long offset) => entry.KindIn(header.Layout, header.Version) switch
     {

@@ -143,7 +143,8 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
     private long BlockOf(long cluster)
     {
         long index = cluster / Layout.RefcountsPerBlock;
-        return index < _tables.RefcountTable.Length ? (long)_tables.RefcountTable[index] : 0;
+        long at = index < _tables.RefcountTable.Length ? (long)_tables.RefcountTable[index] : 0;
+        return at >= 0 && at < length ? at : 0;
     }
 
     private readonly byte[] _block = new byte[1 << Qcow2Layout.MaxClusterBits];

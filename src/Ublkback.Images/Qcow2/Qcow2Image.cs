@@ -13,7 +13,7 @@ namespace Ublkback.Images.Qcow2;
 /// first in memory that outlives the process (<see cref="MetadataLog"/>), and <see cref="MetadataCommit"/> brings that into the file when
 /// the guest flushes.
 /// </remarks>
-internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity) : IBlockImage
+internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity) : IMappedImage
 {
     private BlockLoop? _loop;
     private Task<BlockStatus>? _recovery;
@@ -26,9 +26,20 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
-        if (_loop is null) return BeginAsync(request);
+        BeginOnce();
         if (!_recovery!.IsCompletedSuccessfully || _recovery.Result != BlockStatus.Okay) return AfterRecoveryAsync(request);
         return request.Operation == BlockOperation.Flush ? FlushAsync() : TransferAsync(request);
+    }
+
+    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
+    {
+        BeginOnce();
+        BlockStatus status = await _recovery!;
+        if (status != BlockStatus.Okay) return new SectorRange(status, 0, 0, false, false, null);
+        int epoch = parts.Epochs.Begin();
+        SectorRange range = await parts.Reader.MapAsync((long)sector * BlockRequest.SectorSize, sectorCount * BlockRequest.SectorSize);
+        parts.Epochs.End(epoch);
+        return range;
     }
 
     public ValueTask DisposeAsync() => EndAsync(CloseAsync);
@@ -55,11 +66,11 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     }
 
     // The loop of the image is the one of its first request. There what is left of a process before is done first.
-    private ValueTask<BlockStatus> BeginAsync(BlockRequest request)
+    private void BeginOnce()
     {
+        if (_loop is not null) return;
         _loop = BlockLoop.Current;
         _recovery = geometry.IsReadOnly ? Task.FromResult(BlockStatus.Okay) : parts.Links.RecoverAsync(parts.Allocator).AsTask();
-        return HandleAsync(request);
     }
 
     private async ValueTask<BlockStatus> AfterRecoveryAsync(BlockRequest request)

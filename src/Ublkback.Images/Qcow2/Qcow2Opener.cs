@@ -19,7 +19,11 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     /// <summary>Most images in a chain of backing files.</summary>
     public const int MaxChain = 200;
 
-    private const string BackingOption = "backing";
+    /// <summary>The value of the option <c>backing</c> for tools that look at an image alone: what lies below is zeros.</summary>
+    public const string NoBacking = "none";
+
+    /// <summary>The option that says which backing files may be opened.</summary>
+    public const string BackingOption = "backing";
 
     /// <summary>Opens an image. Blocks, so runs on a helper thread.</summary>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
@@ -34,6 +38,8 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         if (opening.Overlays.Count >= MaxChain) throw new TargetException($"{path} is below {opening.Overlays.Count} other images, and this program opens {MaxChain}");
 
         bool isReadOnly = opening.IsReadOnly;
+        bool isAlone = target.Options.GetValueOrDefault(BackingOption) == NoBacking;
+        if (isAlone && !isReadOnly) throw new TargetException($"{path} cannot be written without what lies below it: {BackingOption}={NoBacking} is for tools that read");
         // A writer keeps tables in memory, so two of them do not go together, in one virtual machine or not.
         ImageOpening own = isReadOnly ? opening : opening with { SharingGroup = null };
         RawFile raw = RawFile.Open(path, own, RawImageOpener.WantsDirect(target), isShared: false, MeasureContainer);
@@ -52,7 +58,7 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
                     tables = ReadTables(path, raw);
                 }
 
-                IBlockImage? backing = OpenBacking(tables.Header, target, opening, place);
+                IBlockImage? backing = isAlone ? null : OpenBacking(tables.Header, target, opening, place);
                 return Assemble(raw, tables, backing, log, own);
             }
             catch
@@ -68,6 +74,14 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
             if (failure is IOException) throw new TargetException($"{path} cannot be read: {failure.Message}", failure);
             throw;
         }
+    }
+
+    /// <summary>What an image says lies below it, as a target; null when nothing does. Blocks.</summary>
+    /// <exception cref="TargetException">It is no image, or its backing file none that this program opens.</exception>
+    public BlockTarget? FindBacking(string path)
+    {
+        Qcow2Info info = Qcow2Tool.Read(path);
+        return info.BackingFile is null ? null : FindBacking(info.BackingFile, info.BackingFormat, Path.GetFullPath(path));
     }
 
     private static Qcow2Tables ReadTables(string path, RawFile raw)
@@ -116,7 +130,7 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     {
         if (header.BackingFile is not string name) return null;
         string allowed = target.Options.GetValueOrDefault(BackingOption, "no");
-        BlockTarget backing = FindBacking(header, name, place);
+        BlockTarget backing = FindBacking(name, header.BackingFormat, place);
         bool isAllowed = allowed == "allow"
             || (allowed.StartsWith('/') && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
         if (!isAllowed)
@@ -138,9 +152,9 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     }
 
     // Formats are never guessed: the guest below could have written itself a header.
-    private BlockTarget FindBacking(Qcow2Header header, string name, string place)
+    private BlockTarget FindBacking(string name, string? format, string place)
     {
-        if (header.BackingFormat is not string format)
+        if (format is null)
             throw new TargetException($"{place} does not say of which format its backing file is: say so with 'qemu-img rebase -u -F raw -b {name}', or -F qcow2");
         if (format is not ("raw" or Scheme))
             throw new TargetException($"the backing file of {place} is {format}, and this program knows raw and {Scheme} there");

@@ -10,6 +10,7 @@ namespace Ublkback.Images.Qcow2;
 internal sealed class Qcow2Tables
 {
     private const int MaxHeaderBytes = 64 << 10;
+    private const long MaxOffset = 1L << 56; // of which an entry has the bits
 
     private Qcow2Tables(Qcow2Header header, Memory<byte> firstSector, ulong[] l1, ulong[] refcountTable)
     {
@@ -56,9 +57,10 @@ internal sealed class Qcow2Tables
     }
 
     /// <summary>Reads entries of 8 bytes.</summary>
-    /// <exception cref="TargetException">The file is too short.</exception>
+    /// <exception cref="TargetException">They are not in the file.</exception>
     public static ulong[] ReadTable(string path, SafeFileHandle file, long offset, int count, string name)
     {
+        if (offset is < 0 or > MaxOffset) throw new TargetException($"{path} is broken: its table of {name} is at {offset}");
         ulong[] entries = new ulong[count];
         Span<byte> rest = MemoryMarshal.AsBytes(entries.AsSpan());
         while (!rest.IsEmpty)

@@ -20,5 +20,7 @@ internal static class ImageCommand
         ImageInfoCommand.Make(),
         ImageCheckCommand.Make(),
         ImageConvertCommand.Make(catalog),
+        ImageCommitCommand.Make(catalog),
+        ImageMapCommand.Make(catalog),
     };
 }

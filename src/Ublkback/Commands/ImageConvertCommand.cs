@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.Globalization;
-using Spectre.Console;
 using Ublkback.Block;
 using Ublkback.Images.Qcow2;
 using Ublkback.ImageTools;
@@ -55,46 +54,15 @@ internal static class ImageConvertCommand
 
     private static async Task CopyAsync(Worker worker, IBlockImage source, IBlockImage copy, bool isNew, string fromText, string toText, long size)
     {
-        BlockStatus status = BlockStatus.Okay;
-        long written = 0;
-        if (Console.IsOutputRedirected)
+        (BlockStatus status, long written) = await CopyProgress.ShowAsync(toText, size, onProgress =>
         {
-            await ConvertAsync(_ => { }).ConfigureAwait(false);
-        }
-        else
-        {
-            await AnsiConsole.Progress()
-                .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new TransferSpeedColumn(), new RemainingTimeColumn())
-                .StartAsync(progress =>
-                {
-                    ProgressTask task = progress.AddTask(Markup.Escape(toText), maxValue: size);
-                    return ConvertAsync(bytes => task.Increment(bytes));
-                }).ConfigureAwait(false);
-        }
-
+            Converter converter = new(source, copy, isNew, !isNew, onProgress);
+            return OnWorker.RunAsync(worker, async () => (await converter.RunAsync(), converter.Written));
+        }).ConfigureAwait(false);
         if (status != BlockStatus.Okay)
             throw new CommandException($"{fromText} was not copied as a whole ({status}): what failed is said above; go on with --compare");
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"{Reports.Size((ulong)size)} {(isNew ? "copied" : "compared")}, {Reports.Size((ulong)written)} {(isNew ? "written" : "differed and were written")}"));
-
-        async Task ConvertAsync(Action<int> onProgress)
-        {
-            Converter converter = new(source, copy, isNew, !isNew, onProgress);
-            TaskCompletionSource<BlockStatus> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-            worker.Post(async () =>
-            {
-                try
-                {
-                    done.SetResult(await converter.RunAsync());
-                }
-                catch (Exception failure)
-                {
-                    done.SetException(failure);
-                }
-            });
-            status = await done.Task.ConfigureAwait(false);
-            written = converter.Written;
-        }
     }
 }

@@ -60,4 +60,5 @@ internal static class ImageInfoCommand
 [JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(Qcow2Info))]
 [JsonSerializable(typeof(Qcow2CheckReport))]
+[JsonSerializable(typeof(List<ImageMapEntry>))]
 internal sealed partial class ImageJson : JsonSerializerContext;

@@ -4,6 +4,7 @@ using System.Text.Json;
 using Spectre.Console;
 using Ublkback.Block;
 using Ublkback.Hooks;
+using Ublkback.ImageTools;
 using Ublkback.Linux;
 using Ublkback.Replay;
 
@@ -13,7 +14,6 @@ namespace Ublkback.Commands;
 internal static class ReplayCommand
 {
     private const long MaxRequestBytes = 16 << 20; // many times what a ring can ask for
-    private const long DiskId = 1L << 61; // no guest's disk has it
 
     public static Command Make(CatalogMaker catalog)
     {
@@ -55,13 +55,13 @@ internal static class ReplayCommand
             using Worker worker = new("replay");
             IBlockImage image = catalog.Open(
                 BlockTarget.Parse(target),
-                new ImageOpening("replay", DiskId, !write, write, null, Console.Error.WriteLine));
+                ToolOpening.For("ublkback replay", isReadOnly: !write));
             await using (image.ConfigureAwait(false))
             {
                 Check(capture, image.Geometry, target);
                 ReplaySchedule schedule = new(capture);
                 Replayer replayer = new(capture, schedule, image, new ReplayOptions(write, keepsTime));
-                report = (await PlayAsync(replayer, worker).ConfigureAwait(false)).Report(capture, schedule.Length);
+                report = (await OnWorker.RunAsync(worker, replayer.RunAsync).ConfigureAwait(false)).Report(capture, schedule.Length);
             }
         }
         catch (Exception failure) when (failure is TargetException or IOException)
@@ -99,23 +99,6 @@ internal static class ReplayCommand
             if (!fits)
                 throw new CommandException($"the capture has a {record.Operation} of {count} sectors at {record.Sector}, and {target} has {geometry.SectorCount} sectors in units of {unit}: nothing was played");
         }
-    }
-
-    private static Task<ReplayTally> PlayAsync(Replayer replayer, Worker worker)
-    {
-        TaskCompletionSource<ReplayTally> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        worker.Post(async () =>
-        {
-            try
-            {
-                done.SetResult(await replayer.RunAsync());
-            }
-            catch (IOException failure)
-            {
-                done.SetException(failure);
-            }
-        });
-        return done.Task;
     }
 
     private static void Show(ReplayReport report)

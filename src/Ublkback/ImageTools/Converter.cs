@@ -24,6 +24,9 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
     /// <summary>Bytes that were written.</summary>
     public long Written { get; private set; }
 
+    /// <summary>Whether sectors are left out that the image itself does not have, but something below it.</summary>
+    public bool LeavesOutAbsent { get; init; }
+
     /// <summary>Copies everything, and makes it durable.</summary>
     public async Task<BlockStatus> RunAsync()
     {
@@ -39,10 +42,24 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
             ulong sector = _next;
             long count = (long)Math.Min(ChunkSectors, _sectorCount - sector);
             _next += (ulong)count;
-            BlockStatus status = await CopyAsync(sector, count);
+            BlockStatus status = LeavesOutAbsent ? await CopyPresentAsync((IMappedImage)from, sector, count) : await CopyAsync(sector, count);
             if (status != BlockStatus.Okay) _status = status;
             onProgress((int)count * BlockRequest.SectorSize);
         }
+    }
+
+    private async Task<BlockStatus> CopyPresentAsync(IMappedImage image, ulong sector, long count)
+    {
+        while (count > 0)
+        {
+            SectorRange range = await image.MapAsync(sector, count);
+            if (range.Status == BlockStatus.Okay && range.IsPresent && range.Depth == 0) range = range with { Status = await CopyAsync(sector, range.SectorCount) };
+            if (range.Status != BlockStatus.Okay) return range.Status;
+            sector += (ulong)range.SectorCount;
+            count -= range.SectorCount;
+        }
+
+        return BlockStatus.Okay;
     }
 
     private async Task<BlockStatus> CopyAsync(ulong sector, long count)

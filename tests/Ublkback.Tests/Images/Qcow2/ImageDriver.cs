@@ -6,7 +6,7 @@ namespace Ublkback.Tests.Images.Qcow2;
 /// <summary>Uses an image from a test's thread: its requests run on a worker.</summary>
 internal sealed class ImageDriver(Worker worker, IBlockImage image)
 {
-    private static readonly TimeSpan Soon = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan Soon = TimeSpan.FromSeconds(20);
 
     public IBlockImage Image => image;
 
