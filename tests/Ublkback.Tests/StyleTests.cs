@@ -60,6 +60,9 @@ public sealed partial class StyleTests
             "Ublkback.Backend/PollWindow.cs", "Ublkback.Backend/QuietRing.cs", "Ublkback.Backend/HoldOff.cs", "Ublkback.Backend/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
             "Ublkback.Linux/SharedBuffers.cs", "Ublkback.Linux/MemoryFileIo.cs",
             "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/BufferShare.cs",
+            "Ublkback.Images/Qcow2/ClusterReader.cs", "Ublkback.Images/Qcow2/ClusterWriter.cs", "Ublkback.Images/Qcow2/ClusterMap.cs",
+            "Ublkback.Images/Qcow2/Extent.cs", "Ublkback.Images/Qcow2/MetadataCache.cs", "Ublkback.Images/Qcow2/ContainerFile.cs",
+            "Ublkback.Images/Qcow2/ImageAccess.cs", "Ublkback.Images/Qcow2/Waiters.cs", "Ublkback.Images/Qcow2/RequestEpochs.cs",
         ];
         string[] banned = ["Thread.Sleep", ".Result", ".Wait(", " lock (", "Task.Delay", ".Select(", ".Where(", ".ToList(", ".ToArray("];
         foreach (string file in path)

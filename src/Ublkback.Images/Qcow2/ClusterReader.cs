@@ -1,22 +1,41 @@
-using System.IO.Compression;
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
 
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>Reads what the guest sees, from wherever it is kept. On the image's worker.</summary>
-internal sealed class ClusterReader(
-    Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, CopyBuffers buffers, Corruption corruption)
+internal sealed class ClusterReader
 {
-    private readonly ImageAccess? _backing = backing is null ? null : new ImageAccess(backing);
+    private readonly Qcow2Header _header;
+    private readonly ContainerFile _file;
+    private readonly ClusterMap _map;
+    private readonly CopyBuffers _buffers;
+    private readonly Corruption _corruption;
+    private readonly IBlockImage? _backing;
+    private readonly ImageAccess? _backingAccess;
+    private readonly ClusterReader? _below; // of a backing image of this kind: it is asked without a request in between
     private readonly LoopGate _unpacking = new();
     private L2Entry _lastUnpacked; // sequential reads of less than a cluster unpack it once
     private Memory<byte> _unpacked;
 
-    /// <summary>Whether there is something below that shows where this image has nothing.</summary>
-    public bool HasBacking => backing is not null;
+    public ClusterReader(
+        Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, CopyBuffers buffers, Corruption corruption)
+    {
+        _header = header;
+        _file = file;
+        _map = map;
+        _buffers = buffers;
+        _corruption = corruption;
+        _backing = backing;
+        _backingAccess = backing is null ? null : new ImageAccess(backing);
+        _below = (backing as Qcow2Image)?.ReaderOfUnchanged;
+        BackingSize = backing is null ? 0 : (long)backing.Geometry.SectorCount * BlockRequest.SectorSize;
+    }
 
-    private long BackingSize => backing is null ? 0 : (long)backing.Geometry.SectorCount * BlockRequest.SectorSize;
+    /// <summary>Whether there is something below that shows where this image has nothing.</summary>
+    public bool HasBacking => _backing is not null;
+
+    private long BackingSize { get; }
 
     /// <summary>Reads bytes; what lies behind the disk's end is zeros.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
@@ -24,15 +43,22 @@ internal sealed class ClusterReader(
     {
         while (!buffer.IsEmpty)
         {
-            EntryPlace place = await map.FindAsync(header.Layout.ClusterOf(offset));
-            Extent extent = Extent.Find(place, header, offset, buffer.Length);
-            if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, offset);
+            ClusterReader reader = this;
+            Extent extent = Extent.Find(await _map.FindAsync(_header.Layout.ClusterOf(offset)), _header, offset, buffer.Length);
+            while (extent.Kind == ClusterKind.Unallocated && reader._below is ClusterReader below && offset < reader.BackingSize)
+            {
+                int most = (int)Math.Min(extent.Length, reader.BackingSize - offset);
+                reader = below;
+                extent = Extent.Find(await reader._map.FindAsync(reader._header.Layout.ClusterOf(offset)), reader._header, offset, most);
+            }
+
+            if (extent.Kind == ClusterKind.Invalid) return reader._corruption.Report(extent, offset);
             Memory<byte> piece = buffer[..extent.Length];
             BlockStatus status = extent.Kind switch
             {
-                ClusterKind.Data => await file.ReadAsync(extent.HostOffset, piece),
-                ClusterKind.Compressed => await UnpackAsync(extent.Entry, header.Layout.WithinCluster(offset), piece),
-                ClusterKind.Unallocated when _backing is not null => await _backing.ReadAsync(offset, piece, BackingSize),
+                ClusterKind.Data => await reader._file.ReadAsync(extent.HostOffset, piece),
+                ClusterKind.Compressed => await reader.UnpackAsync(extent.Entry, reader._header.Layout.WithinCluster(offset), piece),
+                ClusterKind.Unallocated when reader._backingAccess is ImageAccess access => await access.ReadAsync(offset, piece, reader.BackingSize),
                 _ => Clear(piece),
             };
             if (status != BlockStatus.Okay) return status;
@@ -47,8 +73,8 @@ internal sealed class ClusterReader(
     public async ValueTask<SectorRange> MapAsync(long offset, long byteCount)
     {
         const int SectorSize = BlockRequest.SectorSize;
-        EntryPlace place = await map.FindAsync(header.Layout.ClusterOf(offset));
-        Extent extent = Extent.Find(place, header, offset, (int)Math.Min(byteCount, 1 << 30));
+        EntryPlace place = await _map.FindAsync(_header.Layout.ClusterOf(offset));
+        Extent extent = Extent.Find(place, _header, offset, (int)Math.Min(byteCount, 1 << 30));
         long sectors = extent.Length / SectorSize;
         switch (extent.Kind)
         {
@@ -56,21 +82,21 @@ internal sealed class ClusterReader(
                 return new SectorRange(BlockStatus.Okay, sectors, 0, true, false, extent.Kind == ClusterKind.Data ? extent.HostOffset : null);
             case ClusterKind.Zero:
                 return new SectorRange(BlockStatus.Okay, sectors, 0, true, true, null);
-            case ClusterKind.Unallocated when backing is null || offset >= BackingSize:
+            case ClusterKind.Unallocated when _backing is null || offset >= BackingSize:
                 return new SectorRange(BlockStatus.Okay, sectors, 0, false, true, null);
             case ClusterKind.Unallocated:
                 sectors = Math.Min(sectors, (BackingSize - offset) / SectorSize);
-                SectorRange below = backing is IMappedImage mapped
+                SectorRange below = _backing is IMappedImage mapped
                     ? await mapped.MapAsync((ulong)(offset / SectorSize), sectors)
                     : new SectorRange(BlockStatus.Okay, sectors, 0, true, false, offset);
                 return below with { Depth = below.Depth + 1 };
             default:
-                return new SectorRange(corruption.Report(extent, offset), 0, 0, false, false, null);
+                return new SectorRange(_corruption.Report(extent, offset), 0, 0, false, false, null);
         }
     }
 
     /// <summary>Whether bytes of one cluster are zeros, as far as the tables tell.</summary>
-    public bool IsZero(L2Entry entry, long offset) => entry.KindIn(header.Layout, header.Version) switch
+    public bool IsZero(L2Entry entry, long offset) => entry.KindIn(_header.Layout, _header.Version) switch
     {
         ClusterKind.Zero => true,
         ClusterKind.Unallocated => offset >= BackingSize,
@@ -95,37 +121,22 @@ internal sealed class ClusterReader(
     private async ValueTask<BlockStatus> UnpackAsync(L2Entry entry)
     {
         const int SectorSize = BlockRequest.SectorSize;
-        (long offset, int length) = entry.CompressedRangeIn(header.Layout);
+        (long offset, int length) = entry.CompressedRangeIn(_header.Layout);
         long start = offset & ~(SectorSize - 1L);
         int skipped = (int)(offset - start);
-        if (offset + 1 > file.Length) return BlockStatus.IoError;
-        if (_unpacked.IsEmpty) _unpacked = new byte[header.Layout.ClusterSize];
+        if (offset + 1 > _file.Length) return BlockStatus.IoError;
+        if (_unpacked.IsEmpty) _unpacked = new byte[_header.Layout.ClusterSize];
         _lastUnpacked = default;
-        Memory<byte> packed = await buffers.RentAsync((skipped + length + SectorSize - 1) & ~(SectorSize - 1));
-        BlockStatus status = await file.ReadAsync(start, packed);
+        Memory<byte> packed = await _buffers.RentAsync((skipped + length + SectorSize - 1) & ~(SectorSize - 1));
+        BlockStatus status = await _file.ReadAsync(start, packed);
         if (status == BlockStatus.Okay)
         {
-            bool isWhole = await Task.Run(() => TryUnpack(packed.Slice(skipped, length), _unpacked));
+            bool isWhole = await Task.Run(() => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked));
             if (isWhole) _lastUnpacked = entry;
-            else status = corruption.Report($"the compressed cluster at {offset} cannot be unpacked");
+            else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");
         }
 
-        buffers.Return(packed);
+        _buffers.Return(packed);
         return status;
-    }
-
-    private static bool TryUnpack(ReadOnlyMemory<byte> packed, Memory<byte> cluster)
-    {
-        try
-        {
-            using MemoryStream bytes = new(packed.ToArray());
-            using DeflateStream unpacked = new(bytes, CompressionMode.Decompress);
-            unpacked.ReadExactly(cluster.Span);
-            return true;
-        }
-        catch (Exception failure) when (failure is InvalidDataException or EndOfStreamException)
-        {
-            return false;
-        }
     }
 }

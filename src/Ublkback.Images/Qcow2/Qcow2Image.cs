@@ -24,6 +24,9 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public bool HasLostWrites => parts.File.HasLostWrites;
 
+    /// <summary>Reads the image for one that lies over it, if nobody writes it; otherwise null.</summary>
+    public ClusterReader? ReaderOfUnchanged => geometry.IsReadOnly ? parts.Reader : null;
+
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
         BeginOnce();
