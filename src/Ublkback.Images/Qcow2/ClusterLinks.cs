@@ -70,14 +70,19 @@ internal sealed class ClusterLinks(
     public async ValueTask<BlockStatus> RecoverAsync(ClusterAllocator allocator)
     {
         BlockStatus status = log.Room < MetadataLog.Capacity ? await PrepareAsync() : BlockStatus.Okay;
+        // All of them first: a table that is made meanwhile must not take a cluster that a later change is about.
         for (long number = log.Committed; number < log.Added && status == BlockStatus.Okay; number++)
         {
             (long cluster, L2Entry entry) = log[number];
             if (cluster < 0 || cluster >= header.Layout.ClustersFor(header.VirtualSize)) return BlockStatus.IoError;
             if (entry.HostOffset != 0) status = await allocator.ClaimAsync(header.Layout.ClusterOf(entry.HostOffset));
-            if (status != BlockStatus.Okay) return status;
+        }
+
+        for (long number = log.Committed; number < log.Added && status == BlockStatus.Okay; number++)
+        {
+            (long cluster, L2Entry entry) = log[number];
             EntryPlace place = await map.FindToChangeAsync(cluster);
-            if (place.Page is null) return place.Status;
+            if (place.Page is null) return place.Status == BlockStatus.Okay ? BlockStatus.IoError : place.Status;
             L2Entry old = new(place.Page[place.Index]);
             if (old == entry) continue;
             AddUnused(old);

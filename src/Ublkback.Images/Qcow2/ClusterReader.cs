@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
+using Ublkback.Linux;
 
 namespace Ublkback.Images.Qcow2;
 
@@ -9,7 +10,6 @@ internal sealed class ClusterReader
     private readonly Qcow2Header _header;
     private readonly ContainerFile _file;
     private readonly ClusterMap _map;
-    private readonly CopyBuffers _buffers;
     private readonly Corruption _corruption;
     private readonly IBlockImage? _backing;
     private readonly ImageAccess? _backingAccess;
@@ -17,14 +17,14 @@ internal sealed class ClusterReader
     private readonly LoopGate _unpacking = new();
     private L2Entry _lastUnpacked; // sequential reads of less than a cluster unpack it once
     private Memory<byte> _unpacked;
+    private Memory<byte> _packed;
 
     public ClusterReader(
-        Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, CopyBuffers buffers, Corruption corruption)
+        Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, Corruption corruption)
     {
         _header = header;
         _file = file;
         _map = map;
-        _buffers = buffers;
         _corruption = corruption;
         _backing = backing;
         _backingAccess = backing is null ? null : new ImageAccess(backing);
@@ -126,8 +126,10 @@ internal sealed class ClusterReader
         int skipped = (int)(offset - start);
         if (offset + 1 > _file.Length) return BlockStatus.IoError;
         if (_unpacked.IsEmpty) _unpacked = new byte[_header.Layout.ClusterSize];
+        // Memory of its own: who waits for this may hold all that there is for copies.
+        if (_packed.IsEmpty) _packed = PinnedMemory.AllocatePages((2 * _header.Layout.ClusterSize) + (2 * SectorSize));
         _lastUnpacked = default;
-        Memory<byte> packed = await _buffers.RentAsync((skipped + length + SectorSize - 1) & ~(SectorSize - 1));
+        Memory<byte> packed = _packed[..((skipped + length + SectorSize - 1) & ~(SectorSize - 1))];
         BlockStatus status = await _file.ReadAsync(start, packed);
         if (status == BlockStatus.Okay)
         {
@@ -136,7 +138,6 @@ internal sealed class ClusterReader
             else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");
         }
 
-        _buffers.Return(packed);
         return status;
     }
 }

@@ -38,7 +38,8 @@ internal sealed class MetadataCache : IDisposable
         _file = file;
         PageSize = Math.Min(MaxPageSize, layout.ClusterSize);
         _maxPages = (int)Math.Clamp(tableBytes / PageSize, MinPages, MaxBytes / PageSize);
-        long most = (_maxPages + (3L * MetadataLog.Capacity)) * MemoryMapping.PageSize;
+        // For each change a page of level 2 and its copy, and counts of clusters that are taken, given back, and given back before.
+        long most = (_maxPages + (5L * MetadataLog.Capacity)) * MemoryMapping.PageSize;
         _memory = new BufferPool((long)System.Numerics.BitOperations.RoundUpToPowerOf2((ulong)most));
     }
 

@@ -30,7 +30,7 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         Allocator = new ClusterAllocator(
             header.Layout, file, _cache, reserved, HeaderFile, gate, tables.RefcountTable, header.RefcountTableOffset);
         ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1);
-        Reader = new ClusterReader(header, file, map, backing, _buffers, Corruption);
+        Reader = new ClusterReader(header, file, map, backing, Corruption);
         Commit = new MetadataCommit(header.Layout, file, _cache, Allocator, map, log, reserved, Epochs, gate) { L1Offset = header.L1Offset };
         Links = new ClusterLinks(header, file, HeaderFile, map, _cache, Commit, log, commitsEach: log.IsKept && header.Version < 3);
         Writer = new ClusterWriter(header, file, map, Allocator, Reader, Links, reserved, _buffers, Corruption);

@@ -74,6 +74,23 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
     }
 
     [Test]
+    public async Task More_writes_into_compressed_clusters_than_there_is_memory_for_copies_all_end()
+    {
+        byte[] shadow = [.. Enumerable.Repeat((byte)0x11, 32 * MiB)];
+        File.WriteAllBytes(PathOf("plain.raw"), shadow);
+        Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", PathOf("plain.raw"), PathOf("packed.qcow2"));
+        ImageDriver disk = Open($"qcow2:{PathOf("packed.qcow2")}");
+        await Task.WhenAll(Enumerable.Range(0, 512).Select(async cluster =>
+        {
+            byte[] sector = [.. Enumerable.Repeat((byte)cluster, 512)];
+            sector.CopyTo(shadow, cluster * 65536);
+            await disk.WriteAsync(cluster * 65536L, sector);
+        }));
+        await disk.Image.DisposeAsync();
+        QemuAgrees(PathOf("packed.qcow2"), shadow);
+    }
+
+    [Test]
     public async Task Internal_snapshots_keep_what_they_hold([Values("1.1", "0.10")] string compat)
     {
         byte[] shadow = new byte[8 * MiB];
