@@ -22,7 +22,8 @@ public sealed class ReplayTests : HostFixture
         Assert.That(report.GetProperty("reads_same").GetInt32(), Is.EqualTo(2 * Blocks));
         Assert.That(report.GetProperty("operations").EnumerateArray().Select(o => o.GetProperty("count").GetInt32()), Is.EqualTo([2 * Blocks, Blocks, 1, 1]));
         Assert.That(await File.ReadAllBytesAsync(copy), Is.EqualTo(await File.ReadAllBytesAsync(image)));
-        if (!isFast) Assert.That(report.GetProperty("replay_seconds").GetDouble(), Is.GreaterThanOrEqualTo(0.99 * report.GetProperty("capture_seconds").GetDouble()));
+        // The last request, which was delayed then, may take less now; as fast as possible all of it takes a tenth of the time.
+        if (!isFast) Assert.That(report.GetProperty("replay_seconds").GetDouble(), Is.GreaterThanOrEqualTo(0.8 * report.GetProperty("capture_seconds").GetDouble()));
     }
 
     [Test]
