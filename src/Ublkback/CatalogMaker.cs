@@ -10,6 +10,9 @@ namespace Ublkback;
 /// <param name="addOwn">Adds what a program of somebody's own brings.</param>
 internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
 {
+    /// <summary>Makes the catalog of the default host, for commands that use images and no guests.</summary>
+    public BlockCatalog MakeForTools() => Make(HostEnvironment.Parse(HostEnvironment.Default), out _);
+
     /// <summary>Makes the catalog of a host, with what its plugins bring, and says what became of these.</summary>
     public BlockCatalog Make(HostEnvironment host, out IReadOnlyList<PluginReport> plugins)
     {

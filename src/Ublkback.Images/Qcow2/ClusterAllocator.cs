@@ -19,10 +19,9 @@ internal sealed class ClusterAllocator(
     private const long MaxHostOffset = 1L << 55;
 
     private readonly LoopGate _turns = new();
-    private readonly long _firstFresh = file.CanGrow ? layout.ClustersFor(file.Length) : long.MaxValue;
     private readonly Memory<byte> _zeros = PinnedMemory.AllocatePages(layout.ClusterSize);
     private long _next; // no cluster below it is free
-    private long _freshFrom = -1;
+    private long _freshFrom = file.CanGrow ? layout.ClustersFor(file.Length) : long.MaxValue; // nothing was ever written from there on
 
     /// <summary>Where the blocks of reference counts are.</summary>
     public DirtyTable Table { get; private set; } = new(table);
@@ -110,7 +109,6 @@ internal sealed class ClusterAllocator(
 
     private async ValueTask<HostRun> FindAsync(int most)
     {
-        if (_freshFrom < 0) _freshFrom = _firstFresh;
         while (true)
         {
             if (layout.OffsetOf(_next) >= MaxHostOffset || (!file.CanGrow && layout.OffsetOf(_next + 1) > file.Length))
@@ -153,8 +151,7 @@ internal sealed class ClusterAllocator(
         long end = layout.OffsetOf(first + count);
         if (file.CanGrow && end > file.Length)
         {
-            long length = (end + GrowthStep - 1) / GrowthStep * GrowthStep;
-            BlockStatus grown = await file.SetLengthAsync(length);
+            BlockStatus grown = await GrowFileAsync(end);
             if (grown != BlockStatus.Okay) return new HostRun(grown);
             (_, MetadataPage? again, _) = await FindPageAsync(first);
             if (again is null) return new HostRun(BlockStatus.IoError);
@@ -168,6 +165,11 @@ internal sealed class ClusterAllocator(
         UsedEnd = Math.Max(UsedEnd, end);
         return new HostRun(BlockStatus.Okay, layout.OffsetOf(first), count, isFresh);
     }
+
+    // A file has at least a length from here on; a device has the one it has.
+    private ValueTask<BlockStatus> GrowFileAsync(long end) => file.CanGrow && end > file.Length
+        ? file.SetLengthAsync((end + GrowthStep - 1) / GrowthStep * GrowthStep)
+        : new ValueTask<BlockStatus>(BlockStatus.Okay);
 
     // The page with the count of a cluster, and its place there; no page when there is no block for it yet.
     private async ValueTask<(BlockStatus Status, MetadataPage? Page, int Index)> FindPageAsync(long cluster)
@@ -199,12 +201,8 @@ internal sealed class ClusterAllocator(
 
     private async ValueTask<BlockStatus> WriteNewBlockAsync(long offset, int used)
     {
-        if (file.CanGrow && offset + layout.ClusterSize > file.Length)
-        {
-            BlockStatus grown = await file.SetLengthAsync((offset + layout.ClusterSize + GrowthStep - 1) / GrowthStep * GrowthStep);
-            if (grown != BlockStatus.Okay) return grown;
-        }
-
+        BlockStatus grown = await GrowFileAsync(offset + layout.ClusterSize);
+        if (grown != BlockStatus.Okay) return grown;
         _zeros.Span.Clear();
         for (int i = 0; i < used; i++) Refcount.Set(_zeros.Span, i, layout.RefcountOrder, 1);
         return await file.WriteAsync(offset, _zeros);
@@ -227,11 +225,8 @@ internal sealed class ClusterAllocator(
         entries[Table.Count] = (ulong)layout.OffsetOf(first);
         DirtyTable larger = new(entries);
         long offset = layout.OffsetOf(first + 1);
-        if (file.CanGrow && offset + layout.OffsetOf(clusters) > file.Length)
-        {
-            status = await file.SetLengthAsync((offset + layout.OffsetOf(clusters) + GrowthStep - 1) / GrowthStep * GrowthStep);
-            if (status != BlockStatus.Okay) return status;
-        }
+        status = await GrowFileAsync(offset + layout.OffsetOf(clusters));
+        if (status != BlockStatus.Okay) return status;
 
         Memory<byte> bytes = PinnedMemory.AllocatePages((int)layout.OffsetOf(clusters));
         for (int i = 0; i < bytes.Length / BlockRequest.SectorSize; i++) larger.CopySector(i, bytes.Span[(i * BlockRequest.SectorSize)..][..BlockRequest.SectorSize]);

@@ -4,7 +4,7 @@ using Ublkback.Linux;
 
 namespace Ublkback.Images.Qcow2;
 
-/// <summary>The bounded memory of an image for clusters that are copied or unpacked. On the image's worker.</summary>
+/// <summary>The bounded memory of an image for clusters that are copied. On the image's worker.</summary>
 internal sealed class CopyBuffers : IDisposable
 {
     /// <summary>Bytes that all copies of an image have together: eight of the largest clusters.</summary>

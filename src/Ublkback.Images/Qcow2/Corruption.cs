@@ -11,13 +11,16 @@ internal sealed class Corruption(string path, HeaderFile? header, Action<string>
     /// <summary>Whether it is broken.</summary>
     public bool IsFound { get; private set; }
 
+    /// <summary>Ends when the image says so, if it is to.</summary>
+    public Task Marking { get; private set; } = Task.CompletedTask;
+
     /// <summary>Something that makes no sense was found; the status is that of the request which met it.</summary>
     public BlockStatus Report(string what)
     {
         if (IsFound) return BlockStatus.IoError;
         IsFound = true;
         warn($"{path} is broken: {what}; it is not written any more: repair it with 'ublkback image check --repair'");
-        if (header is not null) _ = header.SetCorruptAsync().AsTask();
+        if (header is not null) Marking = header.SetCorruptAsync().AsTask();
         return BlockStatus.IoError;
     }
 

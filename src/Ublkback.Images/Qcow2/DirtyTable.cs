@@ -37,6 +37,7 @@ internal sealed class DirtyTable(ulong[] entries)
     /// <summary>Takes the sectors that are not in the file, as they are now.</summary>
     public List<(int Sector, Memory<byte> Content)> TakeDirty()
     {
+        if (_dirty.Count == 0) return [];
         List<(int, Memory<byte>)> taken = new(_dirty.Count);
         Memory<byte> memory = PinnedMemory.AllocatePages(_dirty.Count * BlockRequest.SectorSize);
         foreach (int sector in _dirty)

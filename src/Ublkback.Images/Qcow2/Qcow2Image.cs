@@ -60,6 +60,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
                 parts.Links.IsClosed = true;
                 await close();
                 await parts.Commit.EndAsync();
+                await parts.Corruption.Marking;
                 ended.SetResult();
             });
             await ended.Task.ConfigureAwait(false);

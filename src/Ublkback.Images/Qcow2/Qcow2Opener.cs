@@ -46,8 +46,7 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         try
         {
             Qcow2Tables tables = ReadTables(path, raw);
-            bool isBelieved = true;
-            MetadataLog log = OpenLog(raw, tables.Header, opening, ref isBelieved);
+            MetadataLog log = OpenLog(raw, tables.Header, opening, out bool isBelieved);
             try
             {
                 if (tables.Header.IsCorrupt && !isReadOnly)
@@ -116,7 +115,7 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     }
 
     // The image's log has the name of the file that it is in. It is true only when nobody has written the image since.
-    private static MetadataLog OpenLog(RawFile raw, Qcow2Header header, ImageOpening opening, ref bool isBelieved)
+    private static MetadataLog OpenLog(RawFile raw, Qcow2Header header, ImageOpening opening, out bool isBelieved)
     {
         isBelieved = false;
         if (opening.IsReadOnly || opening.StateFolder is null) return MetadataLog.InMemory();

@@ -23,7 +23,7 @@ internal static class ImageCommitCommand
             target,
         };
         command.SetAction((arguments, _) => RunAsync(
-            catalog.Make(HostEnvironment.Parse(HostEnvironment.Default), out IReadOnlyList<Plugins.PluginReport> _), arguments.GetRequiredValue(target)));
+            catalog.MakeForTools(), arguments.GetRequiredValue(target)));
         return command;
     }
 

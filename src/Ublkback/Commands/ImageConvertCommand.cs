@@ -18,7 +18,7 @@ internal static class ImageConvertCommand
         Option<string?> clusterSize = new("--cluster-size") { Description = "The unit of allocation of a new qcow2 image, 4K to 2M. Default: 64K." };
         Command command = new("convert", "Copy a disk from any target to any other. Zeros are left out where the other has none yet.") { from, to, compare, clusterSize };
         command.SetAction((arguments, _) => RunAsync(
-            catalog.Make(HostEnvironment.Parse(HostEnvironment.Default), out IReadOnlyList<Plugins.PluginReport> _),
+            catalog.MakeForTools(),
             arguments.GetRequiredValue(from), arguments.GetRequiredValue(to), arguments.GetValue(compare), arguments.GetValue(clusterSize)));
         return command;
     }

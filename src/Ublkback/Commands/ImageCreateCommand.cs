@@ -47,7 +47,7 @@ internal static class ImageCreateCommand
     // Opening it shows too that it can be opened.
     private static long Measure(CatalogMaker catalog, BlockTarget backing)
     {
-        IBlockImage image = catalog.Make(HostEnvironment.Parse(HostEnvironment.Default), out _).Open(
+        IBlockImage image = catalog.MakeForTools().Open(
             backing.Scheme == Qcow2Opener.Scheme ? backing.WithDefault("backing", "allow") : backing, ToolOpening.For("ublkback image create", isReadOnly: true));
         long size = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
         image.DisposeAsync().AsTask().GetAwaiter().GetResult();

@@ -28,7 +28,7 @@ internal static class ImageMapCommand
         Option<bool> json = CommonOptions.Json();
         Command command = new("map", "Show where the parts of a disk are kept: in which image of its chain, and where in the file.") { target, json };
         command.SetAction((arguments, _) => RunAsync(
-            catalog.Make(HostEnvironment.Parse(HostEnvironment.Default), out IReadOnlyList<Plugins.PluginReport> _),
+            catalog.MakeForTools(),
             arguments.GetRequiredValue(target), arguments.GetValue(json)));
         return command;
     }
