@@ -23,6 +23,11 @@ public sealed record ImageOpening(
     string Owner, long DiskId, bool IsReadOnly, bool AllowsDiscard, string? SharingGroup, Action<string> Warn,
     int? Domid = null, string Device = "", string? StateFolder = null)
 {
+    /// <summary>
+    /// Whether what was answered must outlive this process; otherwise who opened the image does it all again after a death.
+    /// </summary>
+    public bool OutlivesProcess { get; init; } = true;
+
     /// <summary>The paths of the images that lie over this one, the topmost first; none when it is a disk's own.</summary>
     public IReadOnlyList<string> Overlays { get; init; } = [];
 }

@@ -114,13 +114,14 @@ public abstract class HostFixture
         await kill.WaitForExitAsync();
     }
 
-    /// <summary>Runs a command of the program to its end.</summary>
-    protected static async Task<(int Status, string Output, string Errors)> RunAsync(params string[] arguments)
+    /// <summary>Runs a command of the program on the host to its end.</summary>
+    protected async Task<(int Status, string Output, string Errors)> RunAsync(params string[] arguments)
     {
         using Process process = Process.Start(new ProcessStartInfo(Program, arguments)
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
+            Environment = { ["UBLKBACK_HOST"] = Layout.Root },
         })!;
         Task<string> errors = process.StandardError.ReadToEndAsync();
         string output = await process.StandardOutput.ReadToEndAsync().WaitAsync(Soon);

@@ -82,6 +82,31 @@ public sealed class Qcow2Tests : HostFixture
     }
 
     [Test]
+    public async Task Commands_lose_nothing_that_a_killed_daemon_had_answered()
+    {
+        string image = Path.Combine(Scratch, "a.qcow2"), copy = Path.Combine(Scratch, "copy.img");
+        await MakeAsync(image, []);
+        (_, Blkfront disk) = await ConnectAsync($"qcow2:{image}", new BlkfrontOptions(BlkifAbi.X86_64, 0, Queues: 1, IsPersistent: true, MaxSegments: 11));
+        Assert.That(await disk.WriteAsync(0, Enumerable.Repeat((byte)7, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
+        await KillAsync();
+        await disk.DisposeAsync();
+
+        foreach (string[] reading in new string[][] { ["image", "check", $"qcow2:{image}"], ["image", "map", $"qcow2:{image}"], ["image", "convert", $"qcow2:{image}", copy] })
+        {
+            (int status, _, string errors) = await RunAsync(reading);
+            Assert.That((status, errors), Is.EqualTo((1, errors)));
+            Assert.That(errors, Does.Contain("was left by a killed daemon").And.Contain("--repair"));
+        }
+
+        (int repaired, string output, string said) = await RunAsync("image", "check", $"qcow2:{image}", "--repair");
+        Assert.That((repaired, said), Is.EqualTo((0, "")));
+        Assert.That(output, Does.Contain("were brought into the file").And.Contain("it is in order"));
+        Assert.That(await RunOtherAsync("qemu-io", "-r", "-c", "read -P 7 0 4k", image), Does.StartWith("0:").And.Not.Contain("verification failed"));
+        Assert.That(Directory.EnumerateFiles(Path.Combine(Layout.RunDirectory, "journal"), "*.qcow2-log"), Is.Empty);
+        Assert.That((await RunAsync("image", "convert", $"qcow2:{image}", copy)).Status, Is.Zero);
+    }
+
+    [Test]
     public async Task The_toolstack_is_told_what_is_wrong_with_an_image()
     {
         await MakeAsync(Path.Combine(Scratch, "over.qcow2"), ["-b", MakeImage("golden.img", VerifyingLoad.DiskSize), "-F", "raw"]);

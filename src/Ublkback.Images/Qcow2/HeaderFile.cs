@@ -10,16 +10,15 @@ namespace Ublkback.Images.Qcow2;
 internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
 {
     private readonly LoopGate _gate = new();
-    private ulong _incompatible = header.Incompatible;
 
     /// <summary>Says that the image has changes of which only this process knows; version 2 cannot say it.</summary>
-    public ValueTask<BlockStatus> SetDirtyAsync() => SetFeaturesAsync(_incompatible | Qcow2Header.DirtyFeature);
+    public ValueTask<BlockStatus> SetDirtyAsync() => ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0);
 
     /// <summary>Says that the file is complete.</summary>
-    public ValueTask<BlockStatus> ClearDirtyAsync() => SetFeaturesAsync(_incompatible & ~Qcow2Header.DirtyFeature);
+    public ValueTask<BlockStatus> ClearDirtyAsync() => ChangeFeaturesAsync(0, Qcow2Header.DirtyFeature);
 
     /// <summary>Says that the image is broken.</summary>
-    public ValueTask<BlockStatus> SetCorruptAsync() => SetFeaturesAsync(_incompatible | Qcow2Header.CorruptFeature);
+    public ValueTask<BlockStatus> SetCorruptAsync() => ChangeFeaturesAsync(Qcow2Header.CorruptFeature, 0);
 
     /// <summary>The table of reference count blocks is elsewhere now.</summary>
     public ValueTask<BlockStatus> SetRefcountTableAsync(long offset, int clusters) => WriteAsync(sector =>
@@ -29,13 +28,13 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
     });
 
     // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and any unknown.
-    private ValueTask<BlockStatus> SetFeaturesAsync(ulong incompatible)
+    private ValueTask<BlockStatus> ChangeFeaturesAsync(ulong added, ulong removed)
     {
         if (header.Version < 3) return new ValueTask<BlockStatus>(BlockStatus.Okay);
-        _incompatible = incompatible;
         return WriteAsync(sector =>
         {
-            BinaryPrimitives.WriteUInt64BigEndian(sector[Qcow2Header.IncompatibleAt..], incompatible);
+            Span<byte> features = sector[Qcow2Header.IncompatibleAt..];
+            BinaryPrimitives.WriteUInt64BigEndian(features, (BinaryPrimitives.ReadUInt64BigEndian(features) | added) & ~removed);
             BinaryPrimitives.WriteUInt64BigEndian(sector[Qcow2Header.AutoclearAt..], 0);
         });
     }

@@ -1,4 +1,3 @@
-using System.Globalization;
 using Microsoft.Win32.SafeHandles;
 using Ublkback.Block;
 using Ublkback.Linux;
@@ -37,16 +36,31 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         if (opening.Overlays.Contains(place)) throw new TargetException($"{path} is its own backing file, by way of {string.Join(", ", opening.Overlays)}");
         if (opening.Overlays.Count >= MaxChain) throw new TargetException($"{path} is below {opening.Overlays.Count} other images, and this program opens {MaxChain}");
 
-        bool isReadOnly = opening.IsReadOnly;
         bool isAlone = target.Options.GetValueOrDefault(BackingOption) == NoBacking;
-        if (isAlone && !isReadOnly) throw new TargetException($"{path} cannot be written without what lies below it: {BackingOption}={NoBacking} is for tools that read");
+        if (isAlone && !opening.IsReadOnly) throw new TargetException($"{path} cannot be written without what lies below it: {BackingOption}={NoBacking} is for tools that read");
+        return Open(target, opening, isAlone);
+    }
+
+    /// <summary>
+    /// Opens an image so that a flush and its end bring into the file what a killed process left elsewhere; nothing else is to be done with
+    /// it. Blocks.
+    /// </summary>
+    /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
+    public IBlockImage OpenToFinish(string path, ImageOpening opening) =>
+        Open(new BlockTarget([], Scheme, path, new Dictionary<string, string>()), opening, isAlone: true);
+
+    private Qcow2Image Open(BlockTarget target, ImageOpening opening, bool isAlone)
+    {
+        string path = target.Location;
+        string place = Path.GetFullPath(path);
+        bool isReadOnly = opening.IsReadOnly;
         // A writer keeps tables in memory, so two of them do not go together, in one virtual machine or not.
         ImageOpening own = isReadOnly ? opening : opening with { SharingGroup = null };
         RawFile raw = RawFile.Open(path, own, RawImageOpener.WantsDirect(target), isShared: false, MeasureContainer);
         try
         {
             Qcow2Tables tables = ReadTables(path, raw);
-            MetadataLog log = OpenLog(raw, tables.Header, opening, out bool isBelieved);
+            MetadataLog log = MetadataLogFile.Open(raw, tables.Header, opening, out bool isBelieved);
             try
             {
                 if (tables.Header.IsCorrupt && !isReadOnly)
@@ -110,19 +124,8 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
             (ulong)header.VirtualSize / (ulong)sectorSize * (ulong)(sectorSize / BlockRequest.SectorSize), sectorSize,
             Math.Max(image.Geometry.PhysicalSectorSize, MemoryMapping.PageSize), opening.IsReadOnly,
             opening.IsReadOnly || !opening.AllowsDiscard ? 0 : header.Layout.ClusterSize);
-        Qcow2Parts parts = new(tables, file, backing, log, raw.Path, opening.Warn);
+        Qcow2Parts parts = new(tables, file, backing, log, raw.Path, opening.IsReadOnly, opening.Warn);
         return new Qcow2Image(parts, geometry, $"qcow2 in {image.Identity}");
-    }
-
-    // The image's log has the name of the file that it is in. It is true only when nobody has written the image since.
-    private static MetadataLog OpenLog(RawFile raw, Qcow2Header header, ImageOpening opening, out bool isBelieved)
-    {
-        isBelieved = false;
-        if (opening.IsReadOnly || opening.StateFolder is null) return MetadataLog.InMemory();
-        Directory.CreateDirectory(opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        string path = Path.Combine(opening.StateFolder, string.Create(CultureInfo.InvariantCulture, $"{raw.Status.Device:x}-{raw.Status.Inode:x}.qcow2-log"));
-        isBelieved = header.IsDirty && File.Exists(path);
-        return MetadataLog.Open(path, isBelieved);
     }
 
     private IBlockImage? OpenBacking(Qcow2Header header, BlockTarget target, ImageOpening opening, string place)

@@ -15,8 +15,9 @@ internal sealed class Qcow2Parts : IAsyncDisposable
     /// <param name="backing">What shows where the image has nothing; owned.</param>
     /// <param name="log">The changes that are not in the file; owned.</param>
     /// <param name="path">The image's name in messages.</param>
+    /// <param name="isReadOnly">Whether nothing is written to it.</param>
     /// <param name="warn">Takes messages.</param>
-    public Qcow2Parts(Qcow2Tables tables, ContainerFile file, IBlockImage? backing, MetadataLog log, string path, Action<string> warn)
+    public Qcow2Parts(Qcow2Tables tables, ContainerFile file, IBlockImage? backing, MetadataLog log, string path, bool isReadOnly, Action<string> warn)
     {
         Qcow2Header header = tables.Header;
         File = file;
@@ -26,7 +27,7 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         LoopGate gate = new();
         _cache = new MetadataCache(file, header.Layout, tables.BytesInUse);
         HeaderFile = new HeaderFile(file, header, tables.FirstSector);
-        Corruption = new Corruption(path, header.IsCorrupt ? null : HeaderFile, warn);
+        Corruption = new Corruption(path, header.IsCorrupt || isReadOnly ? null : HeaderFile, warn);
         Allocator = new ClusterAllocator(
             header.Layout, file, _cache, reserved, HeaderFile, gate, tables.RefcountTable, header.RefcountTableOffset);
         ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1);

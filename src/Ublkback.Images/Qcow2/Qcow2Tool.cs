@@ -63,6 +63,16 @@ public static class Qcow2Tool
         }
     }
 
+    /// <summary>Whether a killed daemon left changes of an image that can still be brought into its file. In use or not.</summary>
+    /// <exception cref="TargetException">It is none, or that cannot be seen.</exception>
+    public static bool HasChangesOutside(string path, ImageOpening opening)
+    {
+        using RawFile raw = RawFile.Open(path, opening with { IsReadOnly = true }, wantsDirect: false, isShared: true, Qcow2Opener.MeasureContainer);
+        using SafeFileHandle file = raw.OpenForReading();
+        Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _);
+        return !header.IsCorrupt && MetadataLogFile.HasChanges(raw, header, opening);
+    }
+
     /// <summary>Compares an image's reference counts with what is referred to; on demand makes them right.</summary>
     /// <exception cref="TargetException">It is in use, or cannot be read.</exception>
     public static Qcow2CheckReport Check(string path, bool repair, ImageOpening opening)

@@ -4,6 +4,7 @@ using System.Text.Json;
 using Ublkback.Block;
 using Ublkback.Images.Qcow2;
 using Ublkback.ImageTools;
+using Ublkback.Linux;
 
 namespace Ublkback.Commands;
 
@@ -23,16 +24,24 @@ internal static class ImageCheckCommand
         {
             target, repair, json,
         };
-        command.SetAction(arguments => Run(arguments.GetRequiredValue(target), arguments.GetValue(repair), arguments.GetValue(json)));
+        command.SetAction((arguments, _) => RunAsync(arguments.GetRequiredValue(target), arguments.GetValue(repair), arguments.GetValue(json)));
         return command;
     }
 
-    private static int Run(string text, bool repair, bool asJson)
+    private static async Task<int> RunAsync(string text, bool repair, bool asJson)
     {
         Qcow2CheckReport report;
         try
         {
-            report = Qcow2Tool.Check(ImageInfoCommand.PathOf(text), repair, ToolOpening.For("ublkback image check", !repair));
+            string path = ImageInfoCommand.PathOf(text);
+            ImageOpening opening = ToolOpening.For("ublkback image check", !repair);
+            if (Qcow2Tool.HasChangesOutside(path, opening))
+            {
+                if (!repair) throw new CommandException($"{path} was left by a killed daemon, which had changes of it that are not in the file yet: bring them there with --repair, or attach it again");
+                await FinishAsync(path, opening).ConfigureAwait(false);
+            }
+
+            report = Qcow2Tool.Check(path, repair, opening);
         }
         catch (TargetException failure)
         {
@@ -43,6 +52,20 @@ internal static class ImageCheckCommand
         else Show(report, repair);
         bool isInOrder = report.Unrepairable.Count == 0 && (repair || report.Repairable.Count == 0);
         return isInOrder ? 0 : 1;
+    }
+
+    private static async Task FinishAsync(string path, ImageOpening opening)
+    {
+        using Worker worker = new("check");
+        BlockRequest flush = new() { Operation = BlockOperation.Flush };
+        IBlockImage image = new Qcow2Opener(new BlockCatalog()).OpenToFinish(path, opening);
+        await using (image.ConfigureAwait(false))
+        {
+            BlockStatus status = await OnWorker.RunAsync(worker, () => image.HandleAsync(flush).AsTask()).ConfigureAwait(false);
+            if (status != BlockStatus.Okay) throw new CommandException($"changes that a killed daemon left could not be brought into {path}: {status}");
+        }
+
+        Console.WriteLine("changes that a killed daemon left were brought into the file");
     }
 
     private static void Show(Qcow2CheckReport report, bool repair)

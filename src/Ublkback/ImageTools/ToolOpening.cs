@@ -8,6 +8,10 @@ internal static class ToolOpening
     private const long DiskId = 1L << 61; // no guest's disk has it
 
     /// <summary>An opening for a command of a name. What is wrong with the storage goes to standard error.</summary>
-    public static ImageOpening For(string command, bool isReadOnly) =>
-        new(command, DiskId, isReadOnly, !isReadOnly, null, Console.Error.WriteLine);
+    public static ImageOpening For(string command, bool isReadOnly) => new(
+        command, DiskId, isReadOnly, !isReadOnly, null, Console.Error.WriteLine,
+        StateFolder: HostEnvironment.Parse(HostEnvironment.Default).JournalDirectory)
+    {
+        OutlivesProcess = false,
+    };
 }

@@ -21,7 +21,7 @@ internal sealed class RecordingContainer(byte[] content) : IBlockImage
         using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path);
         Qcow2Tables tables = Qcow2Tables.Read(path, file);
         ContainerFile container = new(this, _now.Length, SetLength);
-        Qcow2Parts parts = new(tables, container, backing, MetadataLog.InMemory(), path, NUnit.Framework.TestContext.Out.WriteLine);
+        Qcow2Parts parts = new(tables, container, backing, MetadataLog.InMemory(), path, isReadOnly: false, NUnit.Framework.TestContext.Out.WriteLine);
         return new Qcow2Image(parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
     }
 
