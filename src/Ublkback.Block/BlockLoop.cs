@@ -17,6 +17,9 @@ public abstract class BlockLoop
     /// <exception cref="InvalidOperationException">The calling thread is not a loop's.</exception>
     public static BlockLoop Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
 
+    /// <summary>Whether the calling thread is a loop's. Any thread.</summary>
+    public static bool IsAnyCurrent => _current is not null;
+
     /// <summary>Whether the calling thread is this loop's. Any thread.</summary>
     public bool IsCurrent => _current == this;
 

@@ -18,6 +18,9 @@ public interface IBlockImage : IAsyncDisposable
     /// </summary>
     bool AllowsManyWorkers => false;
 
+    /// <summary>Whether discarded sectors, in whole units of a discard, read as zeros.</summary>
+    bool DiscardMakesZeros => false;
+
     /// <summary>
     /// Who may hold up a worker, for people to read, so that the disk is to have one of its own; null when nobody does.
     /// </summary>

@@ -32,6 +32,8 @@ internal sealed class RawImage(
 
     public bool AllowsManyWorkers => true;
 
+    public bool DiscardMakesZeros => !isDevice; // a hole reads as zeros; what a device has discarded may read as anything
+
     public bool HasLostWrites => _syncHasFailed;
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => request.Operation switch

@@ -14,6 +14,12 @@ public sealed partial class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
     public FileDescriptor(int number)
         : base(ownsHandle: true) => SetHandle(number);
 
+    /// <summary>Names a descriptor that somebody else owns and closes.</summary>
+    internal static FileDescriptor Of(System.Net.Sockets.Socket socket) => new((int)socket.SafeHandle.DangerousGetHandle(), isOwner: false);
+
+    private FileDescriptor(int number, bool isOwner)
+        : base(isOwner) => SetHandle(number);
+
     /// <summary>The descriptor's number. Valid while the object is not disposed.</summary>
     public int Number => (int)handle;
 

@@ -10,6 +10,7 @@ internal enum IoUringOperation : byte
     Sync = 3, // IORING_OP_FSYNC
     Poll = 6, // IORING_OP_POLL_ADD
     Cancel = 14, // IORING_OP_ASYNC_CANCEL
+    Connect = 16, // IORING_OP_CONNECT
     Allocate = 17, // IORING_OP_FALLOCATE
     Read = 22, // IORING_OP_READ
     Write = 23, // IORING_OP_WRITE

@@ -161,6 +161,24 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         return operation.Task;
     }
 
+    /// <summary>Reads a stream-like descriptor into memory that never moves; the result is a byte count or −errno.</summary>
+    internal ValueTask<int> ReadAsync(FileDescriptor stream, Memory<byte> buffer) => ReadAsync(stream, buffer, -1);
+
+    /// <summary>Writes memory that never moves to a stream-like descriptor; the result is a byte count or −errno.</summary>
+    internal ValueTask<int> WriteAsync(FileDescriptor stream, Memory<byte> buffer) => WriteAsync(stream, buffer, -1);
+
+    /// <summary>Connects a socket to an address, as the kernel has it, in memory that never moves; the result is 0 or −errno.</summary>
+    internal ValueTask<int> ConnectAsync(FileDescriptor socket, Memory<byte> address)
+    {
+        IoOperation operation = Rent();
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Connect;
+        entry.Descriptor = socket.Number;
+        entry.Address = (ulong)PinnedMemory.AddressOf(address);
+        entry.Offset = (ulong)address.Length;
+        return operation.Task;
+    }
+
     /// <summary>Starts a read of a stream-like descriptor into memory that never moves.</summary>
     public void StartRead(RingOperation operation, FileDescriptor file, Memory<byte> buffer) =>
         Submit(operation, IoUringOperation.Read, file, buffer, ulong.MaxValue);

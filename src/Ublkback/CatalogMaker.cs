@@ -2,6 +2,7 @@ using Ublkback.Block;
 using Ublkback.Hooks;
 using Ublkback.Images;
 using Ublkback.Images.Qcow2;
+using Ublkback.Nbd;
 using Ublkback.Plugins;
 
 namespace Ublkback;
@@ -20,6 +21,7 @@ internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
             .AddImage(BlockTarget.RawScheme, RawImageOpener.Open)
             .AddImage("memory", ScratchImageOpener.OpenMemory)
             .AddImage("null", ScratchImageOpener.OpenNull)
+            .AddNbd()
             .AddStandardHooks();
         catalog.AddImage(Qcow2Opener.Scheme, new Qcow2Opener(catalog).Open);
         addOwn?.Invoke(catalog);

@@ -22,6 +22,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public string Identity => identity;
 
+    public bool DiscardMakesZeros => !parts.Reader.HasBacking; // what shows from below is not hidden where nothing is allocated
+
     public bool HasLostWrites => parts.File.HasLostWrites;
 
     /// <summary>Reads the image for one that lies over it, if nobody writes it; otherwise null.</summary>

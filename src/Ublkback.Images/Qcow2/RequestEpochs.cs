@@ -1,3 +1,5 @@
+using Ublkback.Block;
+
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>

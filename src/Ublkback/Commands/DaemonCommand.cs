@@ -1,6 +1,4 @@
 using System.CommandLine;
-using System.Runtime.InteropServices;
-using Microsoft.Extensions.Logging;
 
 namespace Ublkback.Commands;
 
@@ -11,29 +9,11 @@ internal static class DaemonCommand
     {
         Option<string> host = CommonOptions.Host();
         Command command = new("daemon", "Serve the disks of all guests, in the foreground; logs go to standard error.") { host };
-        command.SetAction((arguments, _) => RunAsync(HostEnvironment.Parse(arguments.GetRequiredValue(host)), catalog));
-        return command;
-    }
-
-    private static async Task<int> RunAsync(HostEnvironment host, CatalogMaker catalog)
-    {
-        using ILoggerFactory loggers = LoggerFactory.Create(builder => builder
-            .AddConsole(options =>
-            {
-                options.FormatterName = LineFormatter.FormatterName;
-                options.LogToStandardErrorThreshold = LogLevel.Trace;
-            })
-            .AddConsoleFormatter<LineFormatter, Microsoft.Extensions.Logging.Console.ConsoleFormatterOptions>());
-        using CancellationTokenSource stopping = new();
-        using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
-        using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
-        await new Daemon(host, catalog, loggers.CreateLogger("ublkback")).RunAsync(stopping.Token).ConfigureAwait(false);
-        return 0;
-
-        void Stop(PosixSignalContext signal)
+        command.SetAction((arguments, _) =>
         {
-            signal.Cancel = true; // the daemon ends by itself, in order
-            stopping.Cancel();
-        }
+            HostEnvironment environment = HostEnvironment.Parse(arguments.GetRequiredValue(host));
+            return LongRun.RunAsync((logger, stopping) => new Daemon(environment, catalog, logger).RunAsync(stopping));
+        });
+        return command;
     }
 }

@@ -1,19 +1,19 @@
 using System.Threading.Tasks.Sources;
-using Ublkback.Block;
 
-namespace Ublkback.Images.Qcow2;
+namespace Ublkback.Block;
 
 /// <summary>
 /// Those who wait on a loop until something has changed; they look again when they are woken. Allocates nothing in the steady
 /// state. They go on from the loop itself: one who went on at once could wake the next, and so on without end.
 /// </summary>
-internal sealed class Waiters
+public sealed class Waiters
 {
     private readonly Queue<Waiter> _waiting = new();
     private readonly Stack<Waiter> _free = new();
     private readonly Action _wake;
     private bool _isWaking;
 
+    /// <summary>Makes an empty list of them.</summary>
     public Waiters() => _wake = Wake;
 
     /// <summary>Ends soon after the next <see cref="WakeAll"/>. To be awaited once.</summary>
