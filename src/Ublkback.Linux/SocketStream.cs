@@ -94,7 +94,7 @@ public sealed partial class SocketStream : Stream
 
     /// <inheritdoc/>
     public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) =>
-        IsOnWorker() ? ReceiveAsync(buffer) : new ValueTask<int>(OnWorkerAsync(() => ReceiveAsync(buffer)));
+        IsOnWorker() ? ReceiveAsync(buffer) : ReceiveElsewhereAsync(buffer);
 
     // Not the usual builder: its tasks go on in the thread pool when they end on a thread with a context.
     /// <inheritdoc/>
@@ -103,7 +103,7 @@ public sealed partial class SocketStream : Stream
     {
         Memory<byte> rest = MemoryMarshal.AsMemory(buffer);
         if (IsOnWorker()) await SendAllAsync(rest);
-        else await OnWorkerAsync(() => SendAllAsync(rest)).ConfigureAwait(false);
+        else await SendElsewhereAsync(rest).ConfigureAwait(false);
     }
 
     /// <inheritdoc/>
@@ -146,6 +146,11 @@ public sealed partial class SocketStream : Stream
         if (BlockLoop.IsAnyCurrent) _worker = Worker.Current;
         return BlockLoop.IsAnyCurrent;
     }
+
+    // Methods of their own: what a lambda captures is allocated where its method begins.
+    private ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer) => new(OnWorkerAsync(() => ReceiveAsync(buffer)));
+
+    private ValueTask<int> SendElsewhereAsync(Memory<byte> buffer) => new(OnWorkerAsync(() => SendAllAsync(buffer)));
 
     private Task<int> OnWorkerAsync(Func<ValueTask<int>> action)
     {

@@ -71,44 +71,6 @@ public abstract class Qcow2Fixture
     private protected ImageDriver Open(string target, bool isReadOnly = false, string? stateFolder = null) => new(Worker, Catalog().Open(
         BlockTarget.Parse(target), new ImageOpening("the test", ++_lastDisk, isReadOnly, true, null, Warnings.Add, StateFolder: stateFolder)));
 
-    /// <summary>Writes, discards and reads at random, and compares with what the disk should hold; some requests are under way at once.</summary>
-    private protected static async Task WorkAsync(ImageDriver disk, byte[] shadow, Random random, int requests, bool discards = true)
-    {
-        const int Together = 8;
-        for (int done = 0; done < requests; done += Together)
-        {
-            // Requests of one round do not overlap: each has a part of the disk for itself.
-            int part = shadow.Length / Together / 512 * 512;
-            await Task.WhenAll(Enumerable.Range(0, Together).Select(i => OneAsync(disk, shadow, new Random(random.Next()), i * part, part, discards)));
-            if (random.Next(4) == 0) await disk.FlushAsync();
-        }
-    }
-
-    private static async Task OneAsync(ImageDriver disk, byte[] shadow, Random random, int start, int length, bool discards)
-    {
-        int most = random.Next(3) == 0 ? 512 : 16;
-        int count = 512 * (1 + random.Next(most));
-        count = Math.Min(count, length);
-        int offset = start + (512 * random.Next(((length - count) / 512) + 1));
-        switch (random.Next(discards ? 8 : 6))
-        {
-            case < 4:
-                byte[] data = new byte[count];
-                random.NextBytes(data);
-                await disk.WriteAsync(offset, data);
-                data.CopyTo(shadow, offset);
-                break;
-            case < 6:
-                Assert.That((await disk.ReadAsync(offset, count)).AsSpan().SequenceEqual(shadow.AsSpan(offset, count)), Is.True, $"{count} bytes at {offset}");
-                break;
-            default:
-                // What is there afterwards is the image's choice, until it is written.
-                await disk.DiscardAsync(offset, count);
-                (await disk.ReadAsync(offset, count)).CopyTo(shadow, offset);
-                break;
-        }
-    }
-
     /// <summary>The image holds a disk's bytes, and is in order, in QEMU's eyes.</summary>
     private protected void QemuAgrees(string path, byte[] shadow)
     {

@@ -101,7 +101,7 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
     {
         string path = MakeByQemu("good.qcow2", DiskSize, "-o", "cluster_size=4k");
         ImageDriver disk = Open($"qcow2:{path}");
-        await using (disk.Image) await WorkAsync(disk, new byte[DiskSize], new Random(1), 60);
+        await using (disk.Image) await disk.WorkAsync(new byte[DiskSize], new Random(1), 60);
         Run("qemu-img", "snapshot", "-c", "s", path);
         disk = Open($"qcow2:{path}");
         await using (disk.Image)

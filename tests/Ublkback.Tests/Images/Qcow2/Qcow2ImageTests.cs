@@ -26,7 +26,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
             ImageDriver disk = Open($"qcow2:{path}");
             await using IBlockImage image = disk.Image;
             Assert.That(image.Geometry.SectorCount, Is.EqualTo(shadow.Length / 512));
-            await WorkAsync(disk, shadow, random, 400);
+            await disk.WorkAsync(shadow, random, 400);
             Assert.That((await disk.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True);
         }
 
@@ -49,7 +49,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         string path = MakeByQemu("over.qcow2", shadow.Length, "-o", $"cluster_size={clusterSize}", "-b", golden, "-F", format);
 
         ImageDriver disk = Open($"qcow2:{path}?backing=allow");
-        await using (disk.Image) await WorkAsync(disk, shadow, new Random(6), 400);
+        await using (disk.Image) await disk.WorkAsync(shadow, new Random(6), 400);
 
         QemuAgrees(path, shadow);
         Assert.That(File.ReadAllBytes(golden).AsSpan().SequenceEqual(goldenBytes), Is.True);
@@ -67,7 +67,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         await using (disk.Image)
         {
             Assert.That((await disk.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True);
-            await WorkAsync(disk, shadow, new Random(9), 200);
+            await disk.WorkAsync(shadow, new Random(9), 200);
         }
 
         QemuAgrees(PathOf("packed.qcow2"), shadow);
@@ -99,13 +99,13 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         for (int i = 0; i < 3; i++)
         {
             ImageDriver disk = Open($"qcow2:{path}");
-            await using (disk.Image) await WorkAsync(disk, shadow, new Random(i), 120);
+            await using (disk.Image) await disk.WorkAsync(shadow, new Random(i), 120);
             Run("qemu-img", "snapshot", "-c", $"s{i}", path);
             snapshots.Add([.. shadow]);
         }
 
         ImageDriver last = Open($"qcow2:{path}");
-        await using (last.Image) await WorkAsync(last, shadow, new Random(7), 120);
+        await using (last.Image) await last.WorkAsync(shadow, new Random(7), 120);
         QemuAgrees(path, shadow);
         for (int i = 0; i < 3; i++)
         {
@@ -214,7 +214,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
             string[] backing = i == 0 ? [] : ["-b", below, "-F", "qcow2"];
             string path = MakeByQemu($"c{i}.qcow2", shadow.Length, backing);
             ImageDriver disk = Open($"qcow2:{path}?backing={Folder}");
-            await using (disk.Image) await WorkAsync(disk, shadow, new Random(i), 24);
+            await using (disk.Image) await disk.WorkAsync(shadow, new Random(i), 24);
             below = Path.GetFileName(path); // relative to the overlay
         }
 
@@ -264,7 +264,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         File.WriteAllBytes(path, Qcow2Creator.Make(shadow.Length, clusterBits, null));
         QemuAgrees(path, shadow);
         ImageDriver disk = Open($"qcow2:{path}");
-        await using (disk.Image) await WorkAsync(disk, shadow, new Random(1), 100);
+        await using (disk.Image) await disk.WorkAsync(shadow, new Random(1), 100);
         QemuAgrees(path, shadow);
         Assert.That(Run("qemu-img", "info", path), Does.Contain($"cluster_size: {1 << clusterBits}"));
     }

@@ -19,7 +19,7 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         {
             ImageDriver disk = Open($"qcow2:{path}", stateFolder: PathOf("run"));
             Assert.That((await disk.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True, $"life {life}");
-            await WorkAsync(disk, shadow, random, random.Next(80));
+            await disk.WorkAsync(shadow, random, random.Next(80));
             await KillAsync(disk);
         }
 
@@ -70,7 +70,7 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         byte[] shadow = new byte[8 * MiB];
         string path = MakeByQemu("a.qcow2", shadow.Length, "-o", "lazy_refcounts=on");
         ImageDriver disk = Open($"qcow2:{path}");
-        await using (disk.Image) await WorkAsync(disk, shadow, new Random(1), 60, discards: false);
+        await using (disk.Image) await disk.WorkAsync(shadow, new Random(1), 60, discards: false);
         byte[] bytes = File.ReadAllBytes(path);
         bytes[79] |= 1; // dirty: reference counts may be wrong, and these are
         int block = (int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan((int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(48))));
@@ -78,7 +78,7 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         File.WriteAllBytes(path, bytes);
 
         disk = Open($"qcow2:{path}");
-        await using (disk.Image) await WorkAsync(disk, shadow, new Random(2), 60);
+        await using (disk.Image) await disk.WorkAsync(shadow, new Random(2), 60);
 
         Assert.That(Warnings, Has.Some.Contains("its reference counts were made anew"));
         QemuAgrees(path, shadow);

@@ -1,0 +1,126 @@
+using NUnit.Framework;
+using Ublkback.Nbd;
+
+namespace Ublkback.Tests.Nbd;
+
+/// <summary>Clients that say what they should not: they are refused or cut off, and others are served.</summary>
+public sealed class NbdHostileClientTests : NbdFixture
+{
+    private static readonly (string Name, Func<RawClient, Task> Talk)[] Nonsense =
+    [
+        ("unknown flags", async client => { await client.ReadAsync(18); await client.SendAsync([0xff, 0xff, 0xff, 0xff]); }),
+        ("no option", async client => { await client.GreetAsync(); await client.SendAsync(new byte[16]); }),
+        ("an endless option", async client => { await client.GreetAsync(); await client.SendOptionAsync(NbdOption.Go, [], int.MaxValue); }),
+        ("options without end", async client =>
+        {
+            await client.GreetAsync();
+            for (int i = 0; i < 100; i++) await client.SendOptionAsync((NbdOption)77, []);
+        }),
+        ("another export", async client => { await client.GreetAsync(); await client.SendOptionAsync(NbdOption.ExportName, "other"u8.ToArray()); }),
+        ("no request", async client => { await client.ChooseAsync(); await client.SendAsync(new byte[28]); }),
+        ("an endless write", async client => { await client.ChooseAsync(); await client.SendAsync(NbdCommand.Write, 0, uint.MaxValue); }),
+    ];
+
+    private static IEnumerable<string> Names => Nonsense.Select(case_ => case_.Name);
+
+    [TestCaseSource(nameof(Names))]
+    public async Task Nonsense_cuts_off_who_talks_it(string name)
+    {
+        await using NbdServer server = Serve();
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await Nonsense.Single(case_ => case_.Name == name).Talk(client);
+        Assert.That(await client.IsCutOffAsync());
+        await Open().WriteAsync(0, Bytes(1, 512));
+        Assert.That(Warnings, Has.One.StartsWith("a client is gone: the client"));
+    }
+
+    [Test]
+    public async Task Requests_that_make_no_sense_are_refused()
+    {
+        await using NbdServer server = Serve();
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.ChooseAsync();
+        (NbdCommand Command, long Offset, uint Length, NbdError Error)[] requests =
+        [
+            (NbdCommand.Read, DiskSize, 512, NbdError.Invalid),
+            (NbdCommand.Read, DiskSize - 512, 1024, NbdError.Invalid),
+            (NbdCommand.Read, -512, 512, NbdError.Invalid),
+            (NbdCommand.Read, long.MaxValue - 511, 512, NbdError.Invalid),
+            (NbdCommand.Read, 1, 512, NbdError.Invalid),
+            (NbdCommand.Read, 0, 0, NbdError.Invalid),
+            (NbdCommand.Read, 0, uint.MaxValue - 511, NbdError.Invalid),
+            (NbdCommand.Trim, 0, uint.MaxValue - 511, NbdError.NoSpace),
+            (NbdCommand.WriteZeroes, DiskSize, 512, NbdError.NoSpace),
+            (NbdCommand.BlockStatus, 0, 512, NbdError.Invalid),
+            (NbdCommand.Flush, 0, 512, NbdError.Invalid),
+            ((NbdCommand)99, 0, 512, NbdError.Invalid),
+            (NbdCommand.Flush, 0, 0, NbdError.None),
+            (NbdCommand.WriteZeroes, 512, 1024, NbdError.None),
+        ];
+        foreach ((NbdCommand command, long offset, uint length, NbdError error) in requests)
+        {
+            await client.SendAsync(command, offset, length);
+            Assert.That(await client.ReadErrorAsync(), Is.EqualTo(error), $"{command} {length} at {offset}");
+        }
+
+        await client.SendAsync(NbdCommand.Write, DiskSize, 512, new byte[512]);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.NoSpace), "its data is read over");
+        await client.SendAsync(NbdCommand.Write, 0, 512, Bytes(1, 512), flags: 1);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None));
+        await client.SendAsync(NbdCommand.Read, 0, 512);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None));
+        Assert.That(await client.ReadAsync(512), Is.EqualTo(Bytes(1, 512)));
+    }
+
+    [Test]
+    public async Task Requests_larger_than_all_others_are_served_in_parts()
+    {
+        await using NbdServer server = Serve();
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.ChooseAsync();
+        byte[] data = Bytes(3, DiskSize);
+        await client.SendAsync(NbdCommand.Write, 0, DiskSize, data);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None));
+        await client.SendAsync(NbdCommand.Read, 0, DiskSize);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None));
+        Assert.That(await client.ReadAsync(DiskSize), Is.EqualTo(data));
+    }
+
+    [Test]
+    public async Task Random_bytes_hurt_nobody()
+    {
+        int seed = Environment.TickCount;
+        TestContext.Out.WriteLine($"seed {seed}");
+        Random random = new(seed);
+        await using NbdServer server = Serve();
+        for (int i = 0; i < 300; i++)
+        {
+            using RawClient client = await RawClient.ConnectAsync(SocketPath);
+            byte[] bytes = new byte[random.Next(200)];
+            random.NextBytes(bytes);
+            try
+            {
+                switch (i % 3)
+                {
+                    case 0:
+                        await client.SendAsync(bytes);
+                        break;
+                    case 1:
+                        await client.GreetAsync();
+                        await client.SendOptionAsync((NbdOption)random.Next(1, 12), bytes, random.Next(2) == 0 ? bytes.Length : random.Next(300));
+                        break;
+                    default:
+                        await client.ChooseAsync();
+                        await client.SendAsync((NbdCommand)random.Next(8), random.NextInt64(-1 << 20, DiskSize * 2), (uint)random.Next(1 << 16), bytes, (ushort)random.Next(16));
+                        break;
+                }
+            }
+            catch (IOException)
+            {
+                // It has had enough of us.
+            }
+        }
+
+        Assert.That(await Open().ReadAsync(0, 512), Has.Length.EqualTo(512));
+    }
+}
