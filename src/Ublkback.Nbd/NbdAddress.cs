@@ -33,18 +33,19 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         string text = $"{target.Scheme}:{target.Location}", location = target.Location;
         bool isSecret = target.Scheme == SecretScheme;
         string? export = target.Options.GetValueOrDefault(ExportOption);
+        if (export is not null) text += $"?{ExportOption}={export}";
         if (location.StartsWith(UnixPrefix, StringComparison.Ordinal))
         {
-            string path = location[UnixPrefix.Length..];
-            if (!path.StartsWith('/')) throw new TargetException($"{text} names no socket: write {target.Scheme}:unix:/path");
-            return new NbdAddress(text, path, "localhost", 0, CheckExport(export ?? "", text), isSecret);
+            string socket = location[UnixPrefix.Length..];
+            if (!socket.StartsWith('/')) throw new TargetException($"{text} names no socket: write {target.Scheme}:unix:/path");
+            return new NbdAddress(text, socket, "localhost", 0, CheckExport(export ?? "", text), isSecret);
         }
 
         if (!location.StartsWith("//", StringComparison.Ordinal) || !Uri.TryCreate($"{target.Scheme}:{location}", UriKind.Absolute, out Uri? uri) || uri.Host.Length == 0)
             throw new TargetException($"{text} names no server: write {target.Scheme}:unix:/path?export=NAME or {target.Scheme}://host:port/NAME");
-        string path1 = Uri.UnescapeDataString(uri.AbsolutePath).TrimStart('/');
-        if (export is not null && path1.Length > 0) throw new TargetException($"{text} names two exports: leave out ?{ExportOption}={export} or /{path1}");
-        return new NbdAddress(text, null, uri.IdnHost, uri.Port > 0 ? uri.Port : DefaultPort, CheckExport(export ?? path1, text), isSecret);
+        string path = Uri.UnescapeDataString(uri.AbsolutePath).TrimStart('/');
+        if (export is not null && path.Length > 0) throw new TargetException($"{text} names two exports: leave out one of them");
+        return new NbdAddress(text, null, uri.IdnHost, uri.Port > 0 ? uri.Port : DefaultPort, CheckExport(export ?? path, text), isSecret);
     }
 
     /// <summary>Where to connect to, one after the other.</summary>
