@@ -26,6 +26,24 @@ public abstract class BlockLoop
     /// <summary>Runs an action on the loop soon. Any thread.</summary>
     public abstract void Post(Action action);
 
+    /// <summary>Runs something on the loop to its end, and gives what it returns or throws. Any thread.</summary>
+    public Task<T> InvokeAsync<T>(Func<Task<T>> action)
+    {
+        TaskCompletionSource<T> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        Post(async () =>
+        {
+            try
+            {
+                done.SetResult(await action());
+            }
+            catch (Exception failure)
+            {
+                done.SetException(failure);
+            }
+        });
+        return done.Task;
+    }
+
     /// <summary>Ends after a time, on the loop. To be awaited there, once.</summary>
     public abstract ValueTask DelayAsync(TimeSpan time);
 

@@ -77,7 +77,16 @@ public sealed partial class SocketStream : Stream
     {
         ArgumentNullException.ThrowIfNull(place);
         ProtocolType protocol = place.AddressFamily == AddressFamily.Unix ? ProtocolType.Unspecified : ProtocolType.Tcp;
-        Socket socket = new(place.AddressFamily, SocketType.Stream, protocol);
+        Socket socket;
+        try
+        {
+            socket = new Socket(place.AddressFamily, SocketType.Stream, protocol);
+        }
+        catch (SocketException failure)
+        {
+            throw new IOException(failure.Message, failure);
+        }
+
         if (protocol == ProtocolType.Tcp) socket.SetRawSocketOption((int)SocketOptionLevel.Tcp, TcpSynCount, BitConverter.GetBytes(ConnectionAttempts));
         SocketStream stream = new(socket);
         SocketAddress serialized = place.Serialize();
@@ -148,26 +157,9 @@ public sealed partial class SocketStream : Stream
     }
 
     // Methods of their own: what a lambda captures is allocated where its method begins.
-    private ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer) => new(OnWorkerAsync(() => ReceiveAsync(buffer)));
+    private ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer) => new(_worker!.InvokeAsync(async () => await ReceiveAsync(buffer)));
 
-    private ValueTask<int> SendElsewhereAsync(Memory<byte> buffer) => new(OnWorkerAsync(() => SendAllAsync(buffer)));
-
-    private Task<int> OnWorkerAsync(Func<ValueTask<int>> action)
-    {
-        TaskCompletionSource<int> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        _worker!.Post(async () =>
-        {
-            try
-            {
-                done.SetResult(await action());
-            }
-            catch (IOException failure)
-            {
-                done.SetException(failure);
-            }
-        });
-        return done.Task;
-    }
+    private ValueTask<int> SendElsewhereAsync(Memory<byte> buffer) => new(_worker!.InvokeAsync(async () => await SendAllAsync(buffer)));
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<int> SendAllAsync(Memory<byte> rest)
@@ -182,7 +174,7 @@ public sealed partial class SocketStream : Stream
     {
         using MemoryHandle pin = buffer.Pin();
         int result;
-        do result = await Worker.Current.ReadAsync(_socket, buffer);
+        do result = await Worker.Current.ReadAsync(_socket, buffer, -1);
         while (result == -LinuxError.Interrupted);
         return result >= 0 ? result : throw new IOException(LinuxError.Describe(-result));
     }
@@ -192,7 +184,7 @@ public sealed partial class SocketStream : Stream
     {
         using MemoryHandle pin = buffer.Pin();
         int result;
-        do result = await Worker.Current.WriteAsync(_socket, buffer);
+        do result = await Worker.Current.WriteAsync(_socket, buffer, -1);
         while (result == -LinuxError.Interrupted);
         return result >= 0 ? result : throw new IOException(LinuxError.Describe(-result));
     }

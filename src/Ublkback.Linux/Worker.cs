@@ -145,7 +145,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     /// </summary>
     public void Poll(IPolledWork work, long ticks) => _polled.Add((work, Stopwatch.GetTimestamp() + ticks));
 
-    /// <summary>Reads at an offset into memory that never moves; the result is a byte count or −errno.</summary>
+    /// <summary>Reads at an offset (−1: of a stream) into memory that never moves; the result is a byte count or −errno.</summary>
     public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
     {
         IoOperation operation = Rent();
@@ -153,19 +153,13 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         return operation.Task;
     }
 
-    /// <summary>Writes memory that never moves at an offset; the result is a byte count or −errno.</summary>
+    /// <summary>Writes memory that never moves at an offset (−1: to a stream); the result is a byte count or −errno.</summary>
     public ValueTask<int> WriteAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
     {
         IoOperation operation = Rent();
         Submit(operation, IoUringOperation.Write, file, buffer, (ulong)offset, isPunted);
         return operation.Task;
     }
-
-    /// <summary>Reads a stream-like descriptor into memory that never moves; the result is a byte count or −errno.</summary>
-    internal ValueTask<int> ReadAsync(FileDescriptor stream, Memory<byte> buffer) => ReadAsync(stream, buffer, -1);
-
-    /// <summary>Writes memory that never moves to a stream-like descriptor; the result is a byte count or −errno.</summary>
-    internal ValueTask<int> WriteAsync(FileDescriptor stream, Memory<byte> buffer) => WriteAsync(stream, buffer, -1);
 
     /// <summary>Connects a socket to an address, as the kernel has it, in memory that never moves; the result is 0 or −errno.</summary>
     internal ValueTask<int> ConnectAsync(FileDescriptor socket, Memory<byte> address)

@@ -75,13 +75,11 @@ internal sealed class NbdImage : IBlockImage
         lock (_gate) opened = [.. _opened];
         foreach ((Worker worker, NbdLink link) in opened)
         {
-            TaskCompletionSource closed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-            worker.Post(async () =>
+            await worker.InvokeAsync(async () =>
             {
                 await link.CloseAsync();
-                closed.SetResult();
-            });
-            await closed.Task.ConfigureAwait(false);
+                return true;
+            }).ConfigureAwait(false);
         }
 
         Interlocked.Exchange(ref _first, null)?.Abort();

@@ -60,21 +60,9 @@ public static class NbdOpener
     private static NbdConnection Connect(NbdConnector connector)
     {
         using Worker worker = new("nbd-connect");
-        TaskCompletionSource<NbdConnection> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        worker.Post(async () =>
-        {
-            try
-            {
-                done.SetResult(await connector.ConnectAsync());
-            }
-            catch (Exception failure)
-            {
-                done.SetException(failure);
-            }
-        });
         try
         {
-            return done.Task.GetAwaiter().GetResult();
+            return worker.InvokeAsync(connector.ConnectAsync).GetAwaiter().GetResult();
         }
         catch (IOException failure)
         {

@@ -17,7 +17,6 @@ public sealed class NbdServer : IAsyncDisposable
     private readonly Action<string> _log;
     private readonly Lock _gate = new();
     private readonly List<NbdSession> _sessions = [];
-    private readonly PerWorker<RequestPool> _buffers = new(() => new RequestPool());
     private IDisposable? _watch;
     private bool _isEnding;
     private int _last;
@@ -63,6 +62,9 @@ public sealed class NbdServer : IAsyncDisposable
 
     internal NbdExport Export { get; }
 
+    /// <summary>Memory for clients' data.</summary>
+    internal PerWorker<RequestPool> Buffers { get; } = new(() => new RequestPool());
+
     /// <summary>Ends: clients are cut off when what they have asked is done. The image stays open.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -80,9 +82,9 @@ public sealed class NbdServer : IAsyncDisposable
     }
 
     /// <summary>Waits until nothing is left of clients that are gone. On a worker.</summary>
-    internal Task AwaitDeadAsync(NbdSession living)
+    internal Task AwaitOrphansAsync()
     {
-        lock (_gate) return Task.WhenAll(_sessions.Where(session => session != living && session.IsClientGone).Select(session => session.Ended));
+        lock (_gate) return Task.WhenAll(_sessions.Where(session => session.IsOrphaned).Select(session => session.Ended));
     }
 
     /// <summary>A session has done its last request.</summary>
@@ -117,23 +119,20 @@ public sealed class NbdServer : IAsyncDisposable
 
     private void Begin(Socket client)
     {
+        Worker worker = Image.AllowsManyWorkers ? _workers[_last++ % _workers.Count] : _workers[0];
+        NbdSession session = new(this, new SocketStream(client));
         lock (_gate)
         {
-            if (_sessions.Count >= Options.MaxClients)
+            if (_isEnding || _sessions.Count >= Options.MaxClients)
             {
-                _log($"a client was turned away: {Options.MaxClients} are served already");
+                if (!_isEnding) _log($"a client was turned away: {Options.MaxClients} are served already");
                 client.Dispose();
                 return;
             }
+
+            _sessions.Add(session);
         }
 
-        Worker worker = Image.AllowsManyWorkers ? _workers[_last++ % _workers.Count] : _workers[0];
-        SocketStream stream = new(client);
-        worker.Post(() =>
-        {
-            NbdSession session = new(this, stream, _buffers.Current);
-            lock (_gate) _sessions.Add(session);
-            _ = session.RunAsync();
-        });
+        worker.Post(() => _ = session.RunAsync());
     }
 }

@@ -21,27 +21,30 @@ internal sealed class NbdSession
     private readonly Waiters _changed = new();
     private readonly Stack<NbdReply> _free = new();
     private readonly Memory<byte> _head = new byte[NbdProtocol.RequestSize];
-    private readonly RequestPool _buffers;
+    private RequestPool? _buffers;
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private NbdOutbox? _outbox;
+    private volatile bool _isServing;
     private bool _isNegotiated;
     private bool _hasAllocation;
     private int _executing;
     private int _held;
     private long _heldBytes;
 
-    public NbdSession(NbdServer server, SocketStream socket, RequestPool buffers)
+    public NbdSession(NbdServer server, SocketStream socket)
     {
         _server = server;
         _socket = socket;
-        _buffers = buffers;
     }
 
     /// <summary>Whether the client takes chunks.</summary>
     public bool IsStructured { get; private set; }
 
-    /// <summary>Whether the client has ended, or its process. Any thread, while the session is known to the server.</summary>
-    public bool IsClientGone => _socket.IsPeerGone;
+    /// <summary>
+    /// Whether the client was being served and is gone; of its requests some may be under way. Any thread, while the session is known to
+    /// the server.
+    /// </summary>
+    public bool IsOrphaned => _isServing && _socket.IsPeerGone;
 
     /// <summary>Ends when nothing of the session is left.</summary>
     public Task Ended => _ended.Task;
@@ -49,12 +52,13 @@ internal sealed class NbdSession
     /// <summary>Serves the client until it goes. What becomes of it is the server's to say.</summary>
     public async Task RunAsync()
     {
+        _buffers = _server.Buffers.Current;
         NbdChannel channel = new(_socket);
         string? fault = null;
         _ = LimitNegotiationAsync();
         try
         {
-            NbdServerHandshake handshake = new(channel, _server.Options, _server.Export, () => _server.AwaitDeadAsync(this)) { HasAllocation = _server.Image is IMappedImage };
+            NbdServerHandshake handshake = new(channel, _server.Options, _server.Export, BeginServingAsync) { HasAllocation = _server.Image is IMappedImage };
             bool isChosen = await handshake.RunAsync();
             _isNegotiated = true;
             channel = handshake.Channel;
@@ -90,10 +94,17 @@ internal sealed class NbdSession
     {
         _held--;
         _heldBytes -= reply.HeldBytes;
-        if (reply.Buffer is BlockRequest buffer && buffer.Data.Length <= MaxPooled) _buffers.Return(buffer);
+        if (reply.Buffer is BlockRequest buffer && buffer.Data.Length <= MaxPooled) _buffers!.Return(buffer);
         reply.Buffer = null;
         _free.Push(reply);
         _changed.WakeAll();
+    }
+
+    // One that is not served yet waits for those who are, and nobody waits for it.
+    private async Task BeginServingAsync()
+    {
+        await _server.AwaitOrphansAsync();
+        _isServing = true;
     }
 
     // A client that says nothing takes the place of another.
@@ -172,7 +183,7 @@ internal sealed class NbdSession
     }
 
     private BlockRequest RentBuffer(int bytes) => bytes <= MaxPooled
-        ? _buffers.Rent(BlockOperation.Read, 0, bytes / BlockRequest.SectorSize)
+        ? _buffers!.Rent(BlockOperation.Read, 0, bytes / BlockRequest.SectorSize)
         : new BlockRequest { Data = PinnedMemory.AllocatePages(bytes) };
 
     private NbdError Check(NbdReply reply)

@@ -56,16 +56,14 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     {
         if (_loop is not null)
         {
-            TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
-            _loop.Post(async () =>
+            await _loop.InvokeAsync(async () =>
             {
                 parts.Links.IsClosed = true;
                 await close();
                 await parts.Commit.EndAsync();
                 await parts.Corruption.Marking;
-                ended.SetResult();
-            });
-            await ended.Task.ConfigureAwait(false);
+                return true;
+            }).ConfigureAwait(false);
         }
 
         await parts.DisposeAsync().ConfigureAwait(false);

@@ -133,8 +133,10 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         if (header.BackingFile is not string name) return null;
         string allowed = target.Options.GetValueOrDefault(BackingOption, "no");
         BlockTarget backing = FindBacking(name, header.BackingFormat, place);
+        // A folder allows files only: what a server is called may look like a path in it.
+        bool isFile = backing.Scheme is Scheme or BlockTarget.RawScheme;
         bool isAllowed = allowed == "allow"
-            || (allowed.StartsWith('/') && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
+            || (isFile && allowed.StartsWith('/') && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
         if (!isAllowed)
         {
             throw new TargetException(allowed == "no"

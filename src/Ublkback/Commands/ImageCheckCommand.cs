@@ -61,7 +61,7 @@ internal static class ImageCheckCommand
         IBlockImage image = new Qcow2Opener(new BlockCatalog()).OpenToFinish(path, opening);
         await using (image.ConfigureAwait(false))
         {
-            BlockStatus status = await OnWorker.RunAsync(worker, () => image.HandleAsync(flush).AsTask()).ConfigureAwait(false);
+            BlockStatus status = await worker.InvokeAsync(() => image.HandleAsync(flush).AsTask()).ConfigureAwait(false);
             if (status != BlockStatus.Okay) throw new CommandException($"changes that a killed daemon left could not be brought into {path}: {status}");
         }
 

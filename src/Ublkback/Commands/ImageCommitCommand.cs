@@ -64,7 +64,7 @@ internal static class ImageCommitCommand
         (BlockStatus status, long written) = await CopyProgress.ShowAsync(below, size, onProgress =>
         {
             Converter converter = new(overlay, backing, isEmpty: false, compares: false, onProgress) { LeavesOutAbsent = true };
-            return OnWorker.RunAsync(worker, async () => (await converter.RunAsync(), converter.Written));
+            return worker.InvokeAsync(async () => (await converter.RunAsync(), converter.Written));
         }).ConfigureAwait(false);
         return status == BlockStatus.Okay
             ? written

@@ -57,7 +57,7 @@ internal static class ImageConvertCommand
         (BlockStatus status, long written) = await CopyProgress.ShowAsync(toText, size, onProgress =>
         {
             Converter converter = new(source, copy, isNew, !isNew, onProgress);
-            return OnWorker.RunAsync(worker, async () => (await converter.RunAsync(), converter.Written));
+            return worker.InvokeAsync(async () => (await converter.RunAsync(), converter.Written));
         }).ConfigureAwait(false);
         if (status != BlockStatus.Okay)
             throw new CommandException($"{fromText} was not copied as a whole ({status}): what failed is said above; go on with --compare");

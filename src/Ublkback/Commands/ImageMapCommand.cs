@@ -44,7 +44,7 @@ internal static class ImageMapCommand
             await using (image.ConfigureAwait(false))
             {
                 if (image is not IMappedImage mapped) throw new CommandException($"{text} does not tell where its parts are: only {Qcow2Opener.Scheme}: does");
-                List<ImageMapEntry> entries = await OnWorker.RunAsync(worker, () => ReadAsync(mapped, text)).ConfigureAwait(false);
+                List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text)).ConfigureAwait(false);
                 if (asJson) Console.WriteLine(JsonSerializer.Serialize(entries, ImageJson.Default.ListImageMapEntry));
                 else Show(entries);
             }

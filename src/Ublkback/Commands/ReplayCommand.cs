@@ -61,7 +61,7 @@ internal static class ReplayCommand
                 Check(capture, image.Geometry, target);
                 ReplaySchedule schedule = new(capture);
                 Replayer replayer = new(capture, schedule, image, new ReplayOptions(write, keepsTime));
-                report = (await OnWorker.RunAsync(worker, replayer.RunAsync).ConfigureAwait(false)).Report(capture, schedule.Length);
+                report = (await worker.InvokeAsync(replayer.RunAsync).ConfigureAwait(false)).Report(capture, schedule.Length);
             }
         }
         catch (Exception failure) when (failure is TargetException or IOException)

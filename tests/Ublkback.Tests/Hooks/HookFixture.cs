@@ -41,22 +41,7 @@ public abstract class HookFixture
         .Open(BlockTarget.Parse($"{hooks}+array:it"), new ImageOpening("the test", 0, false, true, null, Warnings.Add, 7, "xvda"));
 
     /// <summary>Runs code on the worker, where requests begin and end.</summary>
-    protected async Task<T> OnWorker<T>(Func<Task<T>> body)
-    {
-        TaskCompletionSource<T> result = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        _worker.Post(async () =>
-        {
-            try
-            {
-                result.SetResult(await body());
-            }
-            catch (Exception failure)
-            {
-                result.SetException(failure);
-            }
-        });
-        return await result.Task.WaitAsync(TimeSpan.FromSeconds(30));
-    }
+    protected Task<T> OnWorker<T>(Func<Task<T>> body) => _worker.InvokeAsync(body).WaitAsync(TimeSpan.FromSeconds(30));
 
     protected Task<BlockStatus> ReadAsync(IBlockImage image, ulong sector, byte[] buffer) =>
         OnWorker(async () => await image.HandleAsync(Request(BlockOperation.Read, sector, buffer)));

@@ -73,23 +73,14 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
 
     public async Task<BlockStatus> RunAsync(BlockOperation operation, long offset, long byteCount, byte[] data)
     {
-        TaskCompletionSource<BlockStatus> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        worker.Post(async () =>
+        return await worker.InvokeAsync(async () =>
         {
-            try
-            {
-                Memory<byte> memory = data.Length == 0 ? default : PinnedMemory.AllocatePages(data.Length);
-                data.CopyTo(memory);
-                BlockRequest request = new() { Operation = operation, Sector = (ulong)offset / 512, SectorCount = byteCount / 512, Data = memory };
-                BlockStatus status = await image.HandleAsync(request);
-                if (operation == BlockOperation.Read) memory.CopyTo(data);
-                done.SetResult(status);
-            }
-            catch (Exception failure)
-            {
-                done.SetException(failure);
-            }
-        });
-        return await done.Task.WaitAsync(Soon);
+            Memory<byte> memory = data.Length == 0 ? default : PinnedMemory.AllocatePages(data.Length);
+            data.CopyTo(memory);
+            BlockRequest request = new() { Operation = operation, Sector = (ulong)offset / 512, SectorCount = byteCount / 512, Data = memory };
+            BlockStatus status = await image.HandleAsync(request);
+            if (operation == BlockOperation.Read) memory.CopyTo(data);
+            return status;
+        }).WaitAsync(Soon);
     }
 }

@@ -218,22 +218,7 @@ public sealed class WorkerTests
     }
 
     // The continuations of I/O run on the worker, as on the data path.
-    private async Task<T> OnWorker<T>(Func<Task<T>> body)
-    {
-        TaskCompletionSource<T> result = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        _worker.Post(async () =>
-        {
-            try
-            {
-                result.SetResult(await body());
-            }
-            catch (Exception failure)
-            {
-                result.SetException(failure);
-            }
-        });
-        return await result.Task.WaitAsync(TimeSpan.FromSeconds(30));
-    }
+    private Task<T> OnWorker<T>(Func<Task<T>> body) => _worker.InvokeAsync(body).WaitAsync(TimeSpan.FromSeconds(30));
 
     private sealed class ActionWork(Action action) : IWork
     {

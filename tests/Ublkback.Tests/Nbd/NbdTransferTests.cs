@@ -95,20 +95,11 @@ public sealed class NbdTransferTests : NbdFixture
         for (int round = 0; round < 3; round++)
         {
             long before = await AllocatedAsync();
-            TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-            ClientWorker.Post(async () =>
+            await ClientWorker.InvokeAsync(async () =>
             {
-                try
-                {
-                    await Task.WhenAll(Enumerable.Range(0, Depth).Select(LoopAsync));
-                    done.SetResult();
-                }
-                catch (InvalidOperationException failure)
-                {
-                    done.SetException(failure);
-                }
-            });
-            await done.Task.WaitAsync(Soon);
+                await Task.WhenAll(Enumerable.Range(0, Depth).Select(LoopAsync));
+                return true;
+            }).WaitAsync(Soon);
             allocated = await AllocatedAsync() - before;
         }
 

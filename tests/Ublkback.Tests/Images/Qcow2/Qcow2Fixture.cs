@@ -4,6 +4,7 @@ using Ublkback.Block;
 using Ublkback.Images;
 using Ublkback.Images.Qcow2;
 using Ublkback.Linux;
+using Ublkback.Nbd;
 
 namespace Ublkback.Tests.Images.Qcow2;
 
@@ -64,7 +65,7 @@ public abstract class Qcow2Fixture
 
     private protected static BlockCatalog Catalog()
     {
-        BlockCatalog catalog = new BlockCatalog().AddImage("raw", RawImageOpener.Open).AddImage("memory", ScratchImageOpener.OpenMemory);
+        BlockCatalog catalog = new BlockCatalog().AddImage("raw", RawImageOpener.Open).AddImage("memory", ScratchImageOpener.OpenMemory).AddNbd();
         return catalog.AddImage("qcow2", new Qcow2Opener(catalog).Open);
     }
 

@@ -234,6 +234,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         string subclusters = MakeByQemu("sub.qcow2", MiB, "-o", "extended_l2=on");
         string zstd = MakeByQemu("zstd.qcow2", MiB, "-o", "compression_type=zstd");
         string external = MakeByQemu("external.qcow2", MiB, "-o", $"data_file={PathOf("data")}");
+        string server = MakeByQemu("server.qcow2", MiB, "-u", "-b", $"nbd:/{Folder}/x", "-F", "raw"); // on a host that is called tmp
         Run("qemu-img", "create", "-q", "-f", "qcow2", PathOf("self.qcow2"), "1M");
         Run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", PathOf("self.qcow2"), PathOf("self.qcow2"));
 
@@ -242,6 +243,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
             Refused(PathOf("raw.img"), "is no qcow2 image");
             Refused(over, "add ?backing=allow");
             Refused($"{over}?backing=/elsewhere", "backing=/elsewhere does not allow");
+            Refused($"{server}?backing={Folder}", "does not allow");
             Refused($"{guess}?backing=allow", "does not say of which format its backing file is");
             Refused(subclusters, "subclusters (extended_l2)");
             Refused(zstd, "a compression type other than deflate");
