@@ -31,7 +31,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
     /// <summary>Serves requests until the connection is lost, and says why; closes it. To be called once.</summary>
     public async Task<string> RunAsync()
     {
-        Task<string> sending = SendAsync();
+        Task sending = _outbox.RunAsync();
         string cause;
         try
         {
@@ -93,20 +93,6 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
         call = new NbdCall(_calls.Count);
         _calls.Add(call);
         return call;
-    }
-
-    private async Task<string> SendAsync()
-    {
-        try
-        {
-            await _outbox.RunAsync();
-            return "";
-        }
-        catch (IOException failure)
-        {
-            channel.Abort();
-            return failure.Message;
-        }
     }
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]

@@ -40,27 +40,16 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
         if (_isWaiting) Worker.Current.Schedule(this);
     }
 
-    /// <summary>Sends until the end. To be called once.</summary>
-    /// <exception cref="IOException">The connection is lost.</exception>
+    /// <summary>Sends until the end, or until the connection is lost, which it then ends in the other direction too. To be called once.</summary>
     public async Task RunAsync()
     {
-        while (true)
+        try
         {
-            while (_messages.TryDequeue(out INbdMessage? message))
-            {
-                message.Write(channel.Output);
-                if (channel.Output.UnflushedBytes >= MaxUnsent) await channel.FlushAsync();
-            }
-
-            if (channel.Output.UnflushedBytes > 0)
-            {
-                await channel.FlushAsync();
-                continue;
-            }
-
-            if (_isEnded) return;
-            _isWaiting = true;
-            await new ValueTask<bool>(this, _core.Version);
+            await SendAllAsync();
+        }
+        catch (IOException)
+        {
+            channel.Abort(); // who receives learns why
         }
     }
 
@@ -82,5 +71,27 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
         bool result = _core.GetResult(token);
         _core.Reset();
         return result;
+    }
+
+    private async Task SendAllAsync()
+    {
+        while (true)
+        {
+            while (_messages.TryDequeue(out INbdMessage? message))
+            {
+                message.Write(channel.Output);
+                if (channel.Output.UnflushedBytes >= MaxUnsent) await channel.FlushAsync();
+            }
+
+            if (channel.Output.UnflushedBytes > 0)
+            {
+                await channel.FlushAsync();
+                continue;
+            }
+
+            if (_isEnded) return;
+            _isWaiting = true;
+            await new ValueTask<bool>(this, _core.Version);
+        }
     }
 }

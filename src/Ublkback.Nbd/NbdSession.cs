@@ -117,7 +117,7 @@ internal sealed class NbdSession
     private async Task ServeAsync(NbdChannel channel)
     {
         _outbox = new NbdOutbox(channel);
-        Task<string?> sending = SendAsync(channel);
+        Task sending = _outbox.RunAsync();
         try
         {
             while (await TakeAsync(channel)) { }
@@ -127,20 +127,6 @@ internal sealed class NbdSession
             while (_executing > 0) await _changed.WaitAsync();
             _outbox.End();
             await sending;
-        }
-    }
-
-    private async Task<string?> SendAsync(NbdChannel channel)
-    {
-        try
-        {
-            await _outbox!.RunAsync();
-            return null;
-        }
-        catch (IOException failure)
-        {
-            channel.Abort();
-            return failure.Message;
         }
     }
 

@@ -12,12 +12,7 @@ public sealed class NbdReconnectTests : NbdFixture
     [Test]
     public async Task Requests_wait_for_the_next_server()
     {
-        ImageDriver disk;
-        await using (NbdServer first = Serve())
-        {
-            disk = Open();
-            await disk.WriteAsync(0, Bytes(1, 4096));
-        }
+        ImageDriver disk = await OpenAndLoseServerAsync();
 
         Task<byte[]> reading = disk.ReadAsync(0, 4096);
         Task writing = disk.WriteAsync(8192, Bytes(2, 4096));
@@ -33,12 +28,7 @@ public sealed class NbdReconnectTests : NbdFixture
     [Test]
     public async Task Requests_fail_when_no_server_comes()
     {
-        ImageDriver disk;
-        await using (NbdServer server = Serve())
-        {
-            disk = Open("?reconnect-delay=1");
-            await disk.WriteAsync(0, Bytes(1, 4096));
-        }
+        ImageDriver disk = await OpenAndLoseServerAsync("?reconnect-delay=1");
 
         Stopwatch time = Stopwatch.StartNew();
         Assert.That(await disk.TryReadAsync(0, new byte[512]), Is.EqualTo(BlockStatus.IoError));
@@ -53,12 +43,7 @@ public sealed class NbdReconnectTests : NbdFixture
     [Test]
     public async Task A_disk_of_another_size_is_not_taken_for_the_one_that_was_lost()
     {
-        ImageDriver disk;
-        await using (NbdServer first = Serve())
-        {
-            disk = Open("?reconnect-delay=2");
-            await disk.WriteAsync(0, Bytes(1, 4096));
-        }
+        ImageDriver disk = await OpenAndLoseServerAsync("?reconnect-delay=2");
 
         await using NbdServer second = Serve(new CountingImage(Disk) { Geometry = Disk.Geometry with { SectorCount = 8 } });
         Assert.That(await disk.TryReadAsync(0, new byte[512]), Is.EqualTo(BlockStatus.IoError));
@@ -90,5 +75,14 @@ public sealed class NbdReconnectTests : NbdFixture
         gate.SetResult();
         ImageDriver next = await opening.WaitAsync(Soon);
         Assert.That(await next.ReadAsync(0, 512), Is.EqualTo(Bytes(1, 512)));
+    }
+
+    // A disk that was used, and whose server is gone.
+    private async Task<ImageDriver> OpenAndLoseServerAsync(string options = "")
+    {
+        await using NbdServer server = Serve();
+        ImageDriver disk = Open(options);
+        await disk.WriteAsync(0, Bytes(1, 4096));
+        return disk;
     }
 }
