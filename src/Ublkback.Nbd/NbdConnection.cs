@@ -155,12 +155,14 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
         return TakePlace(call, BinaryPrimitives.ReadInt64BigEndian(_head.Span), length);
     }
 
-    // A part of what was asked for. Parts do not overlap; a server whose parts do leaves a hole, and has sent too much in the end.
+    // A part of what was asked for. Parts should not overlap: where a server's do, they leave a hole, in which nothing may show that the
+    // memory held before.
     private static Memory<byte> TakePlace(NbdCall call, long offset, uint length)
     {
         long at = offset - call.Offset;
         if (call.Command != NbdCommand.Read || at < 0 || at > call.Length || length > call.Length - at || length > call.Length - call.Received)
             throw new NbdException($"the server sent {length} bytes at {offset} for a {call.Command} of {call.Length} bytes at {call.Offset}");
+        if (call.Received == 0 && length < call.Length) call.Data.Span.Clear();
         call.Received += (int)length;
         return call.Data.Slice((int)at, (int)length);
     }

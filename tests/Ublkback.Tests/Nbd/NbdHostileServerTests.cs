@@ -58,6 +58,25 @@ public sealed class NbdHostileServerTests : NbdFixture
         Assert.That(Warnings, Has.Some.Contains(warning));
     }
 
+    [Test]
+    public async Task A_part_that_comes_twice_leaves_nothing_of_others_in_the_rest()
+    {
+        using Socket listener = Listen();
+        Task<NetworkStream> negotiating = NegotiateAsync(listener, DiskSize);
+        ImageDriver disk = Open();
+        byte[] data = [.. Enumerable.Repeat((byte)0xff, 512)]; // what the memory held before
+        Task<BlockStatus> reading = disk.TryReadAsync(4096, data);
+        using NetworkStream lying = await negotiating.WaitAsync(Soon);
+        byte[] asked = new byte[28];
+        await lying.ReadExactlyAsync(asked).AsTask().WaitAsync(Soon);
+        byte[] part = [.. Chunk(asked[8..16], 1, 8 + 256), .. Number(4096), .. Bytes(9, 256)];
+        byte[] first = [.. part];
+        first[5] = 0; // not the last chunk
+        await lying.WriteAsync(new byte[][] { [.. first, .. part] }[0]);
+        Assert.That(await reading, Is.EqualTo(BlockStatus.Okay));
+        Assert.That(data[256..], Is.All.Zero);
+    }
+
     [TestCase(-1L, "has -1 bytes")]
     [TestCase(0L, "has 0 bytes")]
     public async Task A_size_that_is_none_is_refused(long size, string message)
