@@ -88,6 +88,9 @@ internal sealed class Blkif : ReferenceCounted
     /// </summary>
     public bool HasLostWrites { get; }
 
+    /// <summary>The loop of its first queue.</summary>
+    public BlockLoop Loop => _parts.Queues[0].Worker;
+
     /// <summary>Number of queues.</summary>
     public int QueueCount => _servers.Length;
 

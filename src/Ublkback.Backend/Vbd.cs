@@ -22,6 +22,7 @@ public sealed class Vbd
     private readonly VbdLog _log;
     private readonly VbdImage _image;
     private readonly string _path;
+    private readonly VbdState _state;
     private readonly BlkifConnector _connector;
     private readonly CancellationTokenSource _stopping = new();
 
@@ -46,6 +47,7 @@ public sealed class Vbd
         _configuration = configuration;
         Address = address;
         _path = $"{services.Home}/{address.RelativePath}";
+        _state = new VbdState(services.Store, _path);
         _log = new VbdLog(services.Logger, address);
         _image = new VbdImage(services, address, configuration, _log);
         _connector = new BlkifConnector(services, address, configuration, _log, Statistics, firstWorker);
@@ -95,6 +97,15 @@ public sealed class Vbd
         TaskCompletionSource asked = Interlocked.CompareExchange(ref _measurement, mine, null) ?? mine;
         Wake();
         return asked.Task;
+    }
+
+    /// <summary>Makes the disk larger, and tells the guest. Any thread.</summary>
+    /// <exception cref="TargetException">It cannot be done; the message says why.</exception>
+    public async Task EnlargeAsync(long byteCount)
+    {
+        Blkif blkif = _blkif ?? throw new TargetException("no guest is connected to the disk: detach it and use 'ublkback image resize'");
+        await VbdImage.EnlargeAsync(blkif.Image, blkif.Loop, byteCount).ConfigureAwait(false);
+        await MeasureAsync().ConfigureAwait(false);
     }
 
     /// <summary>Lives until the device is gone or <see cref="Stop"/>.</summary>
@@ -202,7 +213,7 @@ public sealed class Vbd
         VbdAction.Connect => ConnectAsync(),
         VbdAction.Attach => AttachAsync(),
         VbdAction.Reclaim => ReclaimAsync(),
-        VbdAction.Close => SwitchAsync(XenbusState.Closing),
+        VbdAction.Close => _state.SwitchAsync(XenbusState.Closing),
         VbdAction.Disconnect => DisconnectAsync(),
         VbdAction.Forget => ForgetAsync(),
         _ => Task.CompletedTask,
@@ -213,7 +224,7 @@ public sealed class Vbd
         _connector.ReleaseFromKernel();
         if (_frontend is XenbusState.Initialising or XenbusState.InitWait) _services.Journals.Remove(Address); // no rings yet
         _ = ForgivingAsync(_image.OpenAsync); // told by the hotplug request or at Connect
-        await SwitchAsync(XenbusState.InitWait, VbdNodes.Offer(_services.OfferedQueues)).ConfigureAwait(false);
+        await _state.SwitchAsync(XenbusState.InitWait, VbdNodes.Offer(_services.OfferedQueues)).ConfigureAwait(false);
         _isOffered = true;
         _wasOffered = true;
         _hasFailed = false;
@@ -234,7 +245,7 @@ public sealed class Vbd
             _hasFailed = true;
             _log.Fatal(failure.Message);
             await _services.Store.WriteAsync($"{ErrorDirectory}/error", failure.Message).ConfigureAwait(false);
-            await SwitchAsync(XenbusState.Closing).ConfigureAwait(false);
+            await _state.SwitchAsync(XenbusState.Closing).ConfigureAwait(false);
         }
     }
 
@@ -285,7 +296,7 @@ public sealed class Vbd
         blkif.Start();
         KillPoint.Reach("Served");
         // One that is taken over may be closing already, and goes on doing so.
-        await SwitchAsync(
+        await _state.SwitchAsync(
             mustGoOn ? XenbusState.Connected : null, XenbusState.Connected,
             VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
         KillPoint.Reach("Connected");
@@ -303,7 +314,7 @@ public sealed class Vbd
     {
         _connector.ReleaseFromKernel();
         SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
-        await SwitchAsync(XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
+        await _state.SwitchAsync(XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
     }
 
     private async Task DisconnectAsync()
@@ -314,7 +325,7 @@ public sealed class Vbd
         _isOffered = false;
         bool stays = await _services.Store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
         if (!stays) await _image.CloseAsync().ConfigureAwait(false);
-        await SwitchAsync(XenbusState.Closed).ConfigureAwait(false);
+        await _state.SwitchAsync(XenbusState.Closed).ConfigureAwait(false);
         _log.Disconnected();
     }
 
@@ -355,33 +366,13 @@ public sealed class Vbd
             ImageGeometry geometry = image.Image.Geometry;
             _log.Resized(geometry.SectorCount / 2048);
             // The guest reads the size again when the state is written, though it is the same.
-            await SwitchAsync(XenbusState.Connected, XenbusState.Connected, VbdNodes.Size(geometry)).ConfigureAwait(false);
+            await _state.SwitchAsync(XenbusState.Connected, XenbusState.Connected, VbdNodes.Size(geometry)).ConfigureAwait(false);
         }
         catch (LinuxException failure)
         {
             _log.ImageFailed($"the size cannot be told: {failure.Message}");
         }
     }
-
-    private Task<bool> SwitchAsync(XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
-        SwitchAsync(null, state, nodes);
-
-    // The state is read in the same transaction, so that a node that was deleted is never made again.
-    private Task<bool> SwitchAsync(
-        XenbusState? from, XenbusState state, IEnumerable<(string Name, string? Value)> nodes) =>
-        _services.Store.TransactAsync(async store =>
-        {
-            string? current = await store.ReadAsync($"{_path}/state").ConfigureAwait(false);
-            if (current is null || (from is not null && XenbusStates.Parse(current) != from)) return false;
-            foreach ((string name, string? value) in nodes)
-            {
-                if (value is null) await store.RemoveAsync($"{_path}/{name}").ConfigureAwait(false);
-                else await store.WriteAsync($"{_path}/{name}", value).ConfigureAwait(false);
-            }
-
-            await store.WriteAsync($"{_path}/state", state.ToNode()).ConfigureAwait(false);
-            return true;
-        });
 
     private string ErrorDirectory => $"{_services.Home}/error/{Address.RelativePath}";
 

@@ -64,6 +64,23 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         return _measuring.IsCompleted && await _measuring.ConfigureAwait(false);
     }
 
+    /// <summary>Makes the disk larger.</summary>
+    /// <param name="image">The image.</param>
+    /// <param name="loop">The loop of one of its queues.</param>
+    /// <param name="byteCount">The new size in bytes.</param>
+    /// <exception cref="TargetException">It cannot be done.</exception>
+    public static Task EnlargeAsync(IBlockImage image, BlockLoop loop, long byteCount)
+    {
+        long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
+        if (byteCount < now) throw new TargetException($"a disk in use can only grow, and it has {now} bytes now: detach it and use 'ublkback image resize --shrink'");
+        if (byteCount % image.Geometry.SectorSize != 0) throw new TargetException($"{byteCount} bytes are not whole sectors of {image.Geometry.SectorSize} bytes");
+        return loop.InvokeAsync(async () =>
+        {
+            await image.ResizeAsync(byteCount);
+            return true;
+        });
+    }
+
     /// <summary>
     /// Drops the vbd's reference, and waits until the image is closed when that was the last; not for ever, since a storage
     /// may have stalled.

@@ -72,6 +72,14 @@ public sealed class BlockPipeline : IBlockImage
     }
 
     /// <inheritdoc/>
+    public Task ResizeAsync(long byteCount)
+    {
+        // What hooks keep for themselves, they keep.
+        long kept = ((long)_image.Geometry.SectorCount - (long)Geometry.SectorCount) * BlockRequest.SectorSize;
+        return _image.ResizeAsync(byteCount + kept);
+    }
+
+    /// <inheritdoc/>
     public bool Remeasure()
     {
         ImageGeometry before = Geometry;

@@ -47,6 +47,14 @@ public interface IBlockImage : IAsyncDisposable
     }
 
     /// <summary>
+    /// Makes the disk larger, or smaller when nobody uses it, if the image can do that itself; <see cref="Remeasure"/> finds it so. Where it
+    /// is larger it reads as zeros. On the loop of one of its queues; requests may be under way meanwhile.
+    /// </summary>
+    /// <param name="byteCount">The new size in bytes, in whole sectors of the disk.</param>
+    /// <exception cref="TargetException">It cannot be done; the message says why, and the disk has its old size.</exception>
+    Task ResizeAsync(long byteCount) => throw new TargetException("a disk of this kind cannot be resized from here");
+
+    /// <summary>
     /// Looks whether what the image is kept in has grown or shrunk, and sets <see cref="Geometry"/>; true when the size
     /// has changed. Blocks, so runs on a helper thread; requests may be under way meanwhile.
     /// </summary>

@@ -44,6 +44,14 @@ internal sealed class RawImage(
         _ => new ValueTask<BlockStatus>(BlockStatus.Unsupported),
     };
 
+    public async Task ResizeAsync(long byteCount)
+    {
+        if (isDevice) throw new TargetException($"{path} is a block device: resize it with what made it; its guest is told by itself, or by 'ublkback resize'");
+        if (_geometry.IsReadOnly) throw new TargetException($"{path} is open for reading only");
+        int errno = await Task.Run(() => Truncate(byteCount));
+        if (errno != 0) throw new TargetException($"{path} cannot be resized: {LinuxError.Describe(errno)}");
+    }
+
     public bool Remeasure()
     {
         ImageGeometry now = _geometry;
@@ -57,8 +65,8 @@ internal sealed class RawImage(
     /// <summary>Makes the file longer or shorter. Blocks, so runs on a helper thread.</summary>
     public BlockStatus SetLength(long length)
     {
-        if (Syscall.ftruncate(file.Number, length) == 0) return BlockStatus.Okay;
-        int errno = Marshal.GetLastPInvokeError();
+        int errno = Truncate(length);
+        if (errno == 0) return BlockStatus.Okay;
         warn($"{path}: setting its length to {length} bytes failed: {LinuxError.Describe(errno)}");
         return LinuxError.ToStatus(errno);
     }
@@ -116,6 +124,8 @@ internal sealed class RawImage(
         int result = await _discards.Current.DiscardAsync(offset, length);
         return result < 0 ? Fail("discarding", length, offset, -result) : BlockStatus.Okay;
     }
+
+    private int Truncate(long length) => Syscall.ftruncate(file.Number, length) == 0 ? 0 : Marshal.GetLastPInvokeError();
 
     private BlockStatus Fail(string action, long length, long offset, int errno)
     {

@@ -65,6 +65,18 @@ internal sealed class GuardedImage : IBlockImage
         },
         ifItFails: false);
 
+    public async Task ResizeAsync(long byteCount)
+    {
+        try
+        {
+            await _plugin.ResizeAsync(byteCount).ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is not TargetException)
+        {
+            throw new TargetException($"{_name} failed: {failure.GetType().Name}: {failure.Message}");
+        }
+    }
+
     public bool Remeasure()
     {
         if (!Ask(_plugin.Remeasure, ifItFails: false)) return false;

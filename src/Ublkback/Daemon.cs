@@ -73,10 +73,7 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
                     null, [.. directory.Vbds.Select(vbd => VbdReports.Make(vbd, request.Command == "stats"))],
                     new ProcessReport(GC.GetTotalAllocatedBytes(), GC.CollectionCount(0), Environment.ProcessId));
             case "resize":
-                Task measured = Task.WhenAll(Choose(request, directory).Select(vbd => vbd.MeasureAsync()));
-                if (await Task.WhenAny(measured, Task.Delay(ResizeTimeout)).ConfigureAwait(false) != measured)
-                    return new ControlReply("a disk has not answered for 10 s: 'ublkback list' shows their states");
-                return Report(Choose(request, directory));
+                return await ResizeAsync(request, directory).ConfigureAwait(false);
             case "resume":
                 foreach (Vbd vbd in Choose(request, directory)) vbd.Resume();
                 return Report(Choose(request, directory));
@@ -104,6 +101,25 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
 
             default:
                 return new ControlReply($"unknown command {request.Command}: is the daemon older than this program?");
+        }
+    }
+
+    private static async Task<ControlReply> ResizeAsync(ControlRequest request, VbdDirectory directory)
+    {
+        Task resized = Task.WhenAll(Choose(request, directory).Select(
+            vbd => request.SizeBytes is long size ? vbd.EnlargeAsync(size) : vbd.MeasureAsync()));
+        try
+        {
+            await resized.WaitAsync(ResizeTimeout).ConfigureAwait(false);
+            return Report(Choose(request, directory));
+        }
+        catch (TimeoutException)
+        {
+            return new ControlReply("a disk has not answered for 10 s: 'ublkback list' shows their states");
+        }
+        catch (TargetException failure)
+        {
+            return new ControlReply(failure.Message);
         }
     }
 

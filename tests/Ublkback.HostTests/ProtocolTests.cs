@@ -139,6 +139,35 @@ public sealed class ProtocolTests : HostFixture
         }
     }
 
+    [TestCase("")]
+    [TestCase("qcow2:")]
+    public async Task A_disk_in_use_is_made_larger_by_the_daemon_and_smaller_only_when_nobody_uses_it(string scheme)
+    {
+        string target = $"{scheme}{Scratch}/resized";
+        Assert.That((await RunAsync("image", "create", target, "8M")).Status, Is.Zero);
+        (_, Blkfront disk) = await ConnectAsync(target);
+        await using (disk)
+        {
+            (int status, string output, _) = await RunAsync("resize", "1", "xvda", "--size", "16M", "--host", Layout.Root);
+            Assert.That((status, output), Is.EqualTo((0, $"guest 1 xvda, {target}: 16.0 MiB\n")));
+            Assert.That(await Store.ReadAsync($"{Backend}/sectors"), Is.EqualTo("32768"));
+            Assert.That(await disk.WriteAsync(32760, new byte[4096]), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That((await RunAsync("resize", "1", "xvda", "--size", "8M", "--host", Layout.Root)).Errors, Does.Contain("a disk in use can only grow"));
+            Assert.That((await RunAsync("resize", "--size", "8M", "--host", Layout.Root)).Errors, Does.Contain("Give guest and device"));
+            Assert.That((await RunAsync("image", "resize", target, "32M")).Errors, Does.Contain("in use"));
+            Assert.That(await Store.ReadAsync($"{Backend}/sectors"), Is.EqualTo("32768"));
+            await disk.CloseAsync(Soon);
+        }
+
+        await Toolstack.DetachAsync(1, Disk(target));
+        await AwaitLogAsync("gone");
+        Assert.That((await RunAsync("image", "resize", target, "8M")).Errors, Does.Contain("say --shrink"));
+        Assert.That((await RunAsync("image", "resize", target, "8M", "--shrink")).Output, Is.EqualTo($"{target}: 16.0 MiB before, 8.0 MiB now\n"));
+        Assert.That((await RunAsync("image", "resize", target, "+1000")).Errors, Does.Contain("give a multiple of 512"));
+        Assert.That((await RunAsync("image", "resize", target, "+4M")).Output, Is.EqualTo($"{target}: 8.0 MiB before, 12.0 MiB now\n"));
+        Assert.That(await RunOtherAsync("qemu-img", "info", $"{Scratch}/resized"), Does.Contain("virtual size: 12 MiB"));
+    }
+
     [Test]
     public async Task Resizing_a_disk_that_is_not_there_says_so()
     {

@@ -74,7 +74,7 @@ internal sealed class ClusterLinks(
         for (long number = log.Committed; number < log.Added && status == BlockStatus.Okay; number++)
         {
             (long cluster, L2Entry entry) = log[number];
-            if (cluster < 0 || cluster >= header.Layout.ClustersFor(header.VirtualSize)) return BlockStatus.IoError;
+            if (cluster < 0 || cluster >= map.Capacity) return BlockStatus.IoError;
             if (entry.HostOffset != 0) status = await allocator.ClaimAsync(header.Layout.ClusterOf(entry.HostOffset));
         }
 

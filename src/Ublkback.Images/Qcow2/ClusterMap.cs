@@ -14,7 +14,8 @@ internal readonly record struct EntryPlace(BlockStatus Status, MetadataPage? Pag
 /// Finds the entries of level 2, which say where the guest's clusters are, and makes the tables that they are in. On the image's worker.
 /// </summary>
 internal sealed class ClusterMap(
-    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ReservedClusters reserved, ulong[] l1)
+    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ReservedClusters reserved, ulong[] l1,
+    long diskSize)
 {
     private const int CopyBytes = 64 << 10;
 
@@ -23,6 +24,12 @@ internal sealed class ClusterMap(
 
     /// <summary>The table of level 1.</summary>
     public DirtyTable L1 { get; private set; } = new(l1);
+
+    /// <summary>Bytes of the disk.</summary>
+    public long DiskSize { get; set; } = diskSize;
+
+    /// <summary>Clusters of the guest that level 1 has entries for; the disk may be smaller.</summary>
+    public long Capacity => (long)L1.Count * layout.EntriesPerTable;
 
     /// <summary>Tables of level 2 that the file does not refer to any more once level 1 is written.</summary>
     public List<long> Unused { get; private set; } = [];
@@ -43,6 +50,9 @@ internal sealed class ClusterMap(
     /// <summary>Finds the entry of a guest's cluster, in a table that may be changed: makes it, or a copy of its own, if need be.</summary>
     public ValueTask<EntryPlace> FindToChangeAsync(long guestCluster) =>
         IsOwn(L1[L1IndexOf(guestCluster)]) ? FindAsync(guestCluster) : MakeTableAsync(guestCluster);
+
+    /// <summary>Gives level 1 more entries, which are empty; the file has room for them.</summary>
+    public void Enlarge(int count) => L1 = L1.Enlarge(count);
 
     /// <summary>Takes the tables that are not used any more.</summary>
     public List<long> TakeUnused()

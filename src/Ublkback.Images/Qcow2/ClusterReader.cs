@@ -35,7 +35,8 @@ internal sealed class ClusterReader
     /// <summary>Whether there is something below that shows where this image has nothing.</summary>
     public bool HasBacking => _backing is not null;
 
-    private long BackingSize { get; }
+    /// <summary>Bytes of what lies below; 0 for nothing.</summary>
+    public long BackingSize { get; }
 
     /// <summary>Reads bytes; what lies behind the disk's end is zeros.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]

@@ -46,19 +46,26 @@ internal sealed class ClusterWriter(
     /// <summary>Frees the clusters that lie in a range as a whole.</summary>
     public async ValueTask<BlockStatus> DiscardAsync(long offset, long byteCount)
     {
-        long end = Math.Min(offset + byteCount, header.VirtualSize);
-        long last = end == header.VirtualSize ? Layout.ClustersFor(end) : Layout.ClusterOf(end);
-        long cluster = Layout.ClustersFor(offset);
-        while (cluster < last)
+        long end = Math.Min(offset + byteCount, map.DiskSize);
+        long last = end == map.DiskSize ? Layout.ClustersFor(end) : Layout.ClusterOf(end);
+        return await FreeAllAsync(Layout.ClustersFor(offset), last, isHiding: false);
+    }
+
+    /// <summary>Has clusters show zeros where they would show what lies below. Not for version 2.</summary>
+    public ValueTask<BlockStatus> HideBackingAsync(long first, long end) => FreeAllAsync(first, end, isHiding: true);
+
+    private async ValueTask<BlockStatus> FreeAllAsync(long cluster, long end, bool isHiding)
+    {
+        while (cluster < end)
         {
             if (corruption.IsFound) return BlockStatus.IoError;
             EntryPlace place = await map.FindAsync(cluster);
-            int most = (int)Math.Min(Layout.OffsetOf(last - cluster), int.MaxValue & -Layout.ClusterSize);
+            int most = (int)Math.Min(Layout.OffsetOf(end - cluster), int.MaxValue & -Layout.ClusterSize);
             Extent extent = Extent.Find(place, header, Layout.OffsetOf(cluster), most);
             if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, Layout.OffsetOf(cluster));
             int count = (int)Layout.ClustersFor(extent.Length);
             bool isHeld = extent.Kind is ClusterKind.Data or ClusterKind.Compressed || extent.Entry.HostOffset != 0;
-            if (isHeld)
+            if (isHeld || (isHiding && extent.Kind == ClusterKind.Unallocated))
             {
                 (BlockStatus status, count) = await FreeAsync(cluster, count);
                 if (status != BlockStatus.Okay) return status;

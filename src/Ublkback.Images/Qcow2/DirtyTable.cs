@@ -34,6 +34,16 @@ internal sealed class DirtyTable(ulong[] entries)
     /// <summary>All entries.</summary>
     public ReadOnlySpan<ulong> Entries => entries;
 
+    /// <summary>The same with more entries, which are zero in the file too.</summary>
+    public DirtyTable Enlarge(int count)
+    {
+        ulong[] larger = new ulong[count];
+        entries.CopyTo(larger, 0);
+        DirtyTable table = new(larger);
+        table._dirty.UnionWith(_dirty);
+        return table;
+    }
+
     /// <summary>Takes the sectors that are not in the file, as they are now.</summary>
     public List<(int Sector, Memory<byte> Content)> TakeDirty()
     {

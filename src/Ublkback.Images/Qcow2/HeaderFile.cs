@@ -27,6 +27,17 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
         BinaryPrimitives.WriteInt32BigEndian(sector[(Qcow2Header.RefcountTableAt + 8)..], clusters);
     });
 
+    /// <summary>The table of level 1 is elsewhere now, and has so many entries.</summary>
+    public ValueTask<BlockStatus> SetL1Async(long offset, int entries) => WriteAsync(sector =>
+    {
+        BinaryPrimitives.WriteInt32BigEndian(sector[Qcow2Header.L1SizeAt..], entries);
+        BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.L1OffsetAt..], offset);
+    });
+
+    /// <summary>The disk has another size now.</summary>
+    public ValueTask<BlockStatus> SetSizeAsync(long bytes) =>
+        WriteAsync(sector => BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.VirtualSizeAt..], bytes));
+
     // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and any unknown.
     private ValueTask<BlockStatus> ChangeFeaturesAsync(ulong added, ulong removed)
     {

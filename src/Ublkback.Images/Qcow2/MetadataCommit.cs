@@ -113,7 +113,7 @@ internal sealed class MetadataCommit(
     }
 
     /// <summary>Where level 1 is.</summary>
-    public required long L1Offset { get; init; }
+    public required long L1Offset { get; set; }
 
     // What points must not be written with changes that come later: what they point to may not be durable.
     private List<(MetadataPage Page, Memory<byte> Copy)> Freeze()

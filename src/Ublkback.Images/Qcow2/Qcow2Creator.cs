@@ -28,9 +28,9 @@ internal static class Qcow2Creator
         header[3] = 0xFB;
         Put(header, 4, 3u);
         Put(header, 20, (uint)clusterBits);
-        Put(header, 24, (ulong)virtualSize);
-        Put(header, 36, (uint)l1Size);
-        Put(header, 40, (ulong)l1Offset);
+        Put(header, Qcow2Header.VirtualSizeAt, (ulong)virtualSize);
+        Put(header, Qcow2Header.L1SizeAt, (uint)l1Size);
+        Put(header, Qcow2Header.L1OffsetAt, (ulong)l1Offset);
         Put(header, Qcow2Header.RefcountTableAt, (ulong)layout.ClusterSize);
         Put(header, Qcow2Header.RefcountTableAt + 8, 1u);
         Put(header, 96, RefcountOrder);

@@ -16,6 +16,15 @@ internal sealed record Qcow2Header
     /// <summary>Bytes of version 3's header as it is written here.</summary>
     public const int Version3Length = 112;
 
+    /// <summary>Where the size of the disk is in the header.</summary>
+    public const int VirtualSizeAt = 24;
+
+    /// <summary>Where the number of entries of level 1 is in the header.</summary>
+    public const int L1SizeAt = 36;
+
+    /// <summary>Where the place of level 1 is in the header.</summary>
+    public const int L1OffsetAt = 40;
+
     /// <summary>Where the incompatible features are in the header.</summary>
     public const int IncompatibleAt = 72;
 
@@ -127,9 +136,9 @@ internal sealed record Qcow2Header
         {
             Version = version,
             Layout = layout,
-            VirtualSize = Long(bytes, 24),
-            L1Size = (int)Uint(bytes, 36),
-            L1Offset = Long(bytes, 40),
+            VirtualSize = Long(bytes, VirtualSizeAt),
+            L1Size = (int)Uint(bytes, L1SizeAt),
+            L1Offset = Long(bytes, L1OffsetAt),
             RefcountTableOffset = Long(bytes, RefcountTableAt),
             RefcountTableClusters = (int)Uint(bytes, 56),
             SnapshotCount = (int)Uint(bytes, SnapshotsAt),

@@ -17,8 +17,11 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 {
     private BlockLoop? _loop;
     private Task<BlockStatus>? _recovery;
+    private Task<BlockStatus> _resizing = Task.FromResult(BlockStatus.Okay);
+    private volatile ImageGeometry _geometry = geometry;
+    private volatile ImageGeometry _nextGeometry = geometry;
 
-    public ImageGeometry Geometry => geometry;
+    public ImageGeometry Geometry => _geometry;
 
     public string Identity => identity;
 
@@ -27,7 +30,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     public bool HasLostWrites => parts.File.HasLostWrites;
 
     /// <summary>Reads the image for one that lies over it, if nobody writes it; otherwise null.</summary>
-    public ClusterReader? ReaderOfUnchanged => geometry.IsReadOnly ? parts.Reader : null;
+    public ClusterReader? ReaderOfUnchanged => _geometry.IsReadOnly ? parts.Reader : null;
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
@@ -47,6 +50,28 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         return range;
     }
 
+    public async Task ResizeAsync(long byteCount)
+    {
+        if (_geometry.IsReadOnly) throw new TargetException("the image is open for reading only");
+        BeginOnce();
+        BlockStatus status = await _recovery!;
+        if (!_resizing.IsCompleted) throw new TargetException("the disk is being resized: try again when that has ended");
+        if (status == BlockStatus.Okay) status = await (_resizing = parts.Resizer.ResizeAsync(byteCount));
+        if (status != BlockStatus.Okay) throw new TargetException($"the image could not be resized: {status}; what failed is said in the log");
+        _nextGeometry = _geometry with { SectorCount = SectorsOf(byteCount, _geometry.SectorSize) };
+    }
+
+    public bool Remeasure()
+    {
+        ImageGeometry next = _nextGeometry;
+        if (next == _geometry) return false;
+        _geometry = next;
+        return true;
+    }
+
+    /// <summary>Sectors of 512 bytes of a disk: as many as make whole ones of its own.</summary>
+    internal static ulong SectorsOf(long bytes, int sectorSize) => (ulong)bytes / (ulong)sectorSize * (ulong)(sectorSize / BlockRequest.SectorSize);
+
     public ValueTask DisposeAsync() => EndAsync(CloseAsync);
 
     /// <summary>Lets go of everything and leaves the file as the death of the process does, for tests.</summary>
@@ -58,6 +83,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         {
             await _loop.InvokeAsync(async () =>
             {
+                await Task.WhenAny(_resizing);
                 parts.Links.IsClosed = true;
                 await close();
                 await parts.Commit.EndAsync();
@@ -74,7 +100,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     {
         if (_loop is not null) return;
         _loop = BlockLoop.Current;
-        _recovery = geometry.IsReadOnly ? Task.FromResult(BlockStatus.Okay) : parts.Links.RecoverAsync(parts.Allocator).AsTask();
+        _recovery = _geometry.IsReadOnly ? Task.FromResult(BlockStatus.Okay) : parts.Links.RecoverAsync(parts.Allocator).AsTask();
     }
 
     private async ValueTask<BlockStatus> AfterRecoveryAsync(BlockRequest request)
@@ -103,14 +129,14 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     private ValueTask<BlockStatus> FlushAsync()
     {
-        if (geometry.IsReadOnly) return new ValueTask<BlockStatus>(BlockStatus.Okay);
+        if (_geometry.IsReadOnly) return new ValueTask<BlockStatus>(BlockStatus.Okay);
         return parts.Commit.IsClean ? parts.File.FlushAsync() : new ValueTask<BlockStatus>(parts.Commit.RunAsync());
     }
 
     // Leaves a file that is complete in itself, unless that fails: then the log is left for the next who opens it.
     private async Task CloseAsync()
     {
-        if (geometry.IsReadOnly || await _recovery! != BlockStatus.Okay) return;
+        if (_geometry.IsReadOnly || await _recovery! != BlockStatus.Okay) return;
         if (parts.Links.HasChanges && !await CompleteAsync()) return;
         parts.Log.Delete();
     }

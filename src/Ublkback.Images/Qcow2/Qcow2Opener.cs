@@ -121,7 +121,7 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         ContainerFile file = new(image, raw.Length, raw.IsDevice ? null : image.SetLength);
         int sectorSize = Math.Max(image.Geometry.SectorSize, backing?.Geometry.SectorSize ?? 0);
         ImageGeometry geometry = new(
-            (ulong)header.VirtualSize / (ulong)sectorSize * (ulong)(sectorSize / BlockRequest.SectorSize), sectorSize,
+            Qcow2Image.SectorsOf(header.VirtualSize, sectorSize), sectorSize,
             Math.Max(image.Geometry.PhysicalSectorSize, MemoryMapping.PageSize), opening.IsReadOnly,
             opening.IsReadOnly || !opening.AllowsDiscard ? 0 : header.Layout.ClusterSize);
         Qcow2Parts parts = new(tables, file, backing, log, raw.Path, opening.IsReadOnly, opening.Warn);

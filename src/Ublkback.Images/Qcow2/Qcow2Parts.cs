@@ -30,11 +30,12 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         Corruption = new Corruption(path, header.IsCorrupt || isReadOnly ? null : HeaderFile, warn);
         Allocator = new ClusterAllocator(
             header.Layout, file, _cache, reserved, HeaderFile, gate, tables.RefcountTable, header.RefcountTableOffset);
-        ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1);
+        ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1, header.VirtualSize);
         Reader = new ClusterReader(header, file, map, backing, Corruption);
         Commit = new MetadataCommit(header.Layout, file, _cache, Allocator, map, log, reserved, Epochs, gate) { L1Offset = header.L1Offset };
         Links = new ClusterLinks(header, file, HeaderFile, map, _cache, Commit, log, commitsEach: log.IsKept && header.Version < 3);
         Writer = new ClusterWriter(header, file, map, Allocator, Reader, Links, reserved, _buffers, Corruption);
+        Resizer = new Resizer(header, file, HeaderFile, map, Allocator, Reader, Writer, Links, Commit, reserved, gate);
     }
 
     /// <summary>What the image is in.</summary>
@@ -54,6 +55,9 @@ internal sealed class Qcow2Parts : IAsyncDisposable
 
     /// <summary>Changes where the guest's clusters are.</summary>
     public ClusterLinks Links { get; }
+
+    /// <summary>Changes the disk's size.</summary>
+    public Resizer Resizer { get; }
 
     /// <summary>Brings changes into the file.</summary>
     public MetadataCommit Commit { get; }

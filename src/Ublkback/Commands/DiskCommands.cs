@@ -7,7 +7,12 @@ namespace Ublkback.Commands;
 internal static class DiskCommands
 {
     /// <summary>Makes one; for each disk that it was carried out on, a line ends in what is told of it.</summary>
-    public static Command Make(string verb, string description, Func<VbdReport, string> tell)
+    /// <param name="verb">Its name.</param>
+    /// <param name="description">What it does.</param>
+    /// <param name="tell">What is told of a disk.</param>
+    /// <param name="complete">Adds to the request what options say; null for a command without any.</param>
+    public static Command Make(
+        string verb, string description, Func<VbdReport, string> tell, Func<ParseResult, ControlRequest, ControlRequest>? complete = null)
     {
         Option<string> host = CommonOptions.Host();
         Argument<int?> domid = new("domid")
@@ -24,6 +29,7 @@ internal static class DiskCommands
         command.SetAction(async (arguments, _) =>
         {
             ControlRequest request = new(verb, Domid: arguments.GetValue(domid), Device: arguments.GetValue(device));
+            if (complete is not null) request = complete(arguments, request);
             IReadOnlyList<VbdReport> vbds = await AskAsync(
                 HostEnvironment.Parse(arguments.GetRequiredValue(host)), request).ConfigureAwait(false);
             foreach (VbdReport vbd in vbds)

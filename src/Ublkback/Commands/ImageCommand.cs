@@ -13,6 +13,7 @@ internal static class ImageCommand
           ublkback image create qcow2:/images/web2.qcow2 --backing /images/golden.img
           ublkback image info qcow2:/images/web.qcow2
           ublkback image check qcow2:/images/web.qcow2 --repair
+          ublkback image resize qcow2:/images/web.qcow2 +5G
           ublkback image convert /images/old.img qcow2:/images/new.qcow2
         """)
     {
@@ -22,5 +23,6 @@ internal static class ImageCommand
         ImageConvertCommand.Make(catalog),
         ImageCommitCommand.Make(catalog),
         ImageMapCommand.Make(catalog),
+        ImageResizeCommand.Make(catalog),
     };
 }

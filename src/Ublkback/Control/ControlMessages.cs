@@ -10,8 +10,10 @@ namespace Ublkback.Control;
 /// <param name="Domid">For resize, resume and change: whose disks; null means all guests'.</param>
 /// <param name="Device">For resize, resume and change: which of them, such as xvda; null means all.</param>
 /// <param name="Hook">For change: the hook, as in a target, with what is to be changed.</param>
+/// <param name="SizeBytes">For resize: the size that the disk is to have; null when it is to be found out.</param>
 internal sealed record ControlRequest(
-    string Command, string? XenbusPath = null, int? Domid = null, string? Device = null, string? Hook = null);
+    string Command, string? XenbusPath = null, int? Domid = null, string? Device = null, string? Hook = null,
+    long? SizeBytes = null);
 
 /// <summary>What the daemon answers.</summary>
 /// <param name="Error">Why it could not be done; null when it could.</param>

@@ -30,6 +30,17 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
 
     public Task<BlockStatus> TryFlushAsync() => RunAsync(BlockOperation.Flush, 0, 0, []);
 
+    /// <summary>Gives the disk another size, and finds it so.</summary>
+    public async Task ResizeAsync(long bytes)
+    {
+        await worker.InvokeAsync(async () =>
+        {
+            await image.ResizeAsync(bytes);
+            return true;
+        }).WaitAsync(Soon);
+        Assert.That((image.Remeasure(), image.Geometry.SectorCount), Is.EqualTo((true, (ulong)bytes / 512)));
+    }
+
     public async Task DiscardAsync(long offset, long length) =>
         Assert.That(await RunAsync(BlockOperation.Discard, offset, length, []), Is.EqualTo(BlockStatus.Okay));
 
