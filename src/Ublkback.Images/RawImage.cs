@@ -16,7 +16,7 @@ namespace Ublkback.Images;
 /// </remarks>
 internal sealed class RawImage(
     string path, string identity, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry, Action<string> warn)
-    : IBlockImage
+    : IMappedImage
 {
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
     private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));
@@ -43,6 +43,17 @@ internal sealed class RawImage(
         BlockOperation.Discard => DiscardAsync(request),
         _ => new ValueTask<BlockStatus>(BlockStatus.Unsupported),
     };
+
+    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
+    {
+        long start = (long)sector * BlockRequest.SectorSize;
+        (bool isHole, long end) = await Task.Run(() => FileHole.Find(file, start));
+        // A sector of which a part is data is data.
+        long known = (Math.Min(end - start, sectorCount * BlockRequest.SectorSize) + (isHole ? 0 : BlockRequest.SectorSize - 1)) / BlockRequest.SectorSize;
+        return known == 0
+            ? new SectorRange(BlockStatus.Okay, 1, 0, true, false, start)
+            : new SectorRange(BlockStatus.Okay, known, 0, true, isHole && !isDevice, start);
+    }
 
     public async Task ResizeAsync(long byteCount)
     {

@@ -164,6 +164,26 @@ public sealed class Qcow2Tests : HostFixture
         Assert.That(await RunOtherAsync("qemu-img", "check", below), Does.StartWith("0:"));
     }
 
+    [Test]
+    public async Task Holes_of_a_raw_image_are_not_read_when_it_is_converted()
+    {
+        const long Size = 4L << 40; // to read that much would take an hour
+        string raw = Path.Combine(Scratch, "sparse.img"), copy = Path.Combine(Scratch, "copy.qcow2");
+        using (FileStream file = File.Create(raw))
+        {
+            file.SetLength(Size);
+            file.Position = Size / 2;
+            file.Write([1, 2, 3]);
+        }
+
+        (int status, string own, _) = await RunAsync("image", "map", raw, "--json");
+        Assert.That(status, Is.Zero);
+        Assert.That(Ranges(own), Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "-f", "raw", "--output=json", raw))[2..])));
+        (status, own, _) = await RunAsync("image", "convert", raw, $"qcow2:{copy}");
+        Assert.That((status, own), Is.EqualTo((0, "4.0 TiB copied, 4.0 KiB written\n")));
+        Assert.That(await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, copy), Does.StartWith("0:"));
+    }
+
     private static string[] Ranges(string json) =>
     [
         .. System.Text.Json.JsonDocument.Parse(json).RootElement.EnumerateArray().Select(entry => string.Join(

@@ -134,7 +134,7 @@ internal sealed class ClusterReader
         BlockStatus status = await _file.ReadAsync(start, packed);
         if (status == BlockStatus.Okay)
         {
-            bool isWhole = await Task.Run(() => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked));
+            bool isWhole = await Task.Run(() => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
             if (isWhole) _lastUnpacked = entry;
             else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");
         }

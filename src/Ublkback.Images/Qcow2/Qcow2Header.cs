@@ -53,6 +53,7 @@ internal sealed record Qcow2Header
     private const uint EncryptionExtension = 0x0537BE77;
     private const uint FeatureNamesExtension = 0x6803F857;
     private const int FeatureNameSize = 48;
+    private const int CompressionAt = 104;
     private const int MaxSnapshots = 65536; // QCOW_MAX_SNAPSHOTS
 
     /// <summary>2 or 3.</summary>
@@ -96,6 +97,9 @@ internal sealed record Qcow2Header
 
     /// <summary>The format of the backing file; null when the image does not say.</summary>
     public string? BackingFormat { get; init; }
+
+    /// <summary>How compressed clusters are packed.</summary>
+    public CompressionType Compression { get; init; }
 
     /// <summary>The kinds of header extensions that it has.</summary>
     public IReadOnlyList<uint> Extensions { get; init; } = [];
@@ -146,6 +150,7 @@ internal sealed record Qcow2Header
             Incompatible = version == 3 ? (ulong)Long(bytes, IncompatibleAt) : 0,
             Compatible = version == 3 ? (ulong)Long(bytes, 80) : 0,
             Autoclear = version == 3 ? (ulong)Long(bytes, AutoclearAt) : 0,
+            Compression = headerLength > CompressionAt ? (CompressionType)bytes[CompressionAt] : CompressionType.Deflate,
             BackingFile = ReadBackingFile(path, bytes),
         };
         header = header.WithExtensions(path, bytes, (int)headerLength);
@@ -156,16 +161,28 @@ internal sealed record Qcow2Header
 
     private void CheckFeatures(string path, ReadOnlySpan<byte> bytes, int extensions)
     {
-        ulong unknown = Incompatible & ~(DirtyFeature | CorruptFeature);
-        if (unknown == 0) return;
+        ulong unknown = Incompatible & ~(DirtyFeature | CorruptFeature | CompressionFeature);
+        if (unknown == 0)
+        {
+            CheckCompression(path);
+            return;
+        }
+
         string name = unknown switch
         {
             _ when (unknown & ExternalDataFeature) != 0 => "an external data file",
-            _ when (unknown & CompressionFeature) != 0 => "a compression type other than deflate",
             _ when (unknown & ExtendedL2Feature) != 0 => "subclusters (extended_l2)",
             _ => FindFeatureName(bytes, extensions, unknown),
         };
         throw new TargetException($"{path} uses {name}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
+    }
+
+    private void CheckCompression(string path)
+    {
+        if ((Compression != CompressionType.Deflate) != ((Incompatible & CompressionFeature) != 0))
+            throw Broken(path, $"its compression type is {(byte)Compression}, and its feature bit says otherwise");
+        if (!Enum.IsDefined(Compression))
+            throw new TargetException($"{path} has clusters that are compressed in a way of number {(byte)Compression}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
     }
 
     private void CheckTables(string path)

@@ -24,7 +24,7 @@ internal static class ImageMapCommand
 {
     public static Command Make(CatalogMaker catalog)
     {
-        Argument<string> target = new("target") { Description = "The image: qcow2:/path. No guest may be writing it." };
+        Argument<string> target = new("target") { Description = "The image: /path or qcow2:/path. No guest may be writing it." };
         Option<bool> json = CommonOptions.Json();
         Command command = new("map", "Show where the parts of a disk are kept: in which image of its chain, and where in the file.") { target, json };
         command.SetAction((arguments, _) => RunAsync(
@@ -43,7 +43,7 @@ internal static class ImageMapCommand
             IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
             await using (image.ConfigureAwait(false))
             {
-                if (image is not IMappedImage mapped) throw new CommandException($"{text} does not tell where its parts are: only {Qcow2Opener.Scheme}: does");
+                if (image is not IMappedImage mapped) throw new CommandException($"{text} does not tell where its parts are: raw images and {Qcow2Opener.Scheme}: do");
                 List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text)).ConfigureAwait(false);
                 if (asJson) Console.WriteLine(JsonSerializer.Serialize(entries, ImageJson.Default.ListImageMapEntry));
                 else Show(entries);

@@ -50,6 +50,7 @@ internal static class Reports
         < 1 << 10 => string.Create(CultureInfo.InvariantCulture, $"{bytes} B"),
         < 1 << 20 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1024.0:F1} KiB"),
         < 1 << 30 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1048576.0:F1} MiB"),
-        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1073741824.0:F1} GiB"),
+        < 1L << 40 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1073741824.0:F1} GiB"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1099511627776.0:F1} TiB"),
     };
 }

@@ -27,6 +27,9 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
     /// <summary>Whether sectors are left out that the image itself does not have, but something below it.</summary>
     public bool LeavesOutAbsent { get; init; }
 
+    // What is known without reading it: what something below has, or zeros that the other has already.
+    private IMappedImage? Map => LeavesOutAbsent || isEmpty ? from as IMappedImage : null;
+
     /// <summary>Copies everything, and makes it durable.</summary>
     public async Task<BlockStatus> RunAsync()
     {
@@ -42,18 +45,19 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
             ulong sector = _next;
             long count = (long)Math.Min(ChunkSectors, _sectorCount - sector);
             _next += (ulong)count;
-            BlockStatus status = LeavesOutAbsent ? await CopyPresentAsync((IMappedImage)from, sector, count) : await CopyAsync(sector, count);
+            BlockStatus status = Map is IMappedImage map ? await CopyWantedAsync(map, sector, count) : await CopyAsync(sector, count);
             if (status != BlockStatus.Okay) _status = status;
             onProgress((int)count * BlockRequest.SectorSize);
         }
     }
 
-    private async Task<BlockStatus> CopyPresentAsync(IMappedImage image, ulong sector, long count)
+    private async Task<BlockStatus> CopyWantedAsync(IMappedImage image, ulong sector, long count)
     {
         while (count > 0)
         {
             SectorRange range = await image.MapAsync(sector, count);
-            if (range.Status == BlockStatus.Okay && range.IsPresent && range.Depth == 0) range = range with { Status = await CopyAsync(sector, range.SectorCount) };
+            bool isWanted = LeavesOutAbsent ? range.IsPresent && range.Depth == 0 : !range.IsZero;
+            if (range.Status == BlockStatus.Okay && isWanted) range = range with { Status = await CopyAsync(sector, range.SectorCount) };
             if (range.Status != BlockStatus.Okay) return range.Status;
             sector += (ulong)range.SectorCount;
             count -= range.SectorCount;

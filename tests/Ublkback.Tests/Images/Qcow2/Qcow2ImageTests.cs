@@ -55,13 +55,15 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         Assert.That(File.ReadAllBytes(golden).AsSpan().SequenceEqual(goldenBytes), Is.True);
     }
 
-    [Test]
-    public async Task Compressed_clusters_are_read_and_written_over()
+    [TestCase("zlib", "64k")]
+    [TestCase("zstd", "64k")]
+    [TestCase("zstd", "2M")]
+    public async Task Compressed_clusters_are_read_and_written_over(string type, string clusterSize)
     {
         byte[] shadow = new byte[8 * MiB];
         for (int i = 0; i < shadow.Length; i++) shadow[i] = (byte)(i / 1000);
         File.WriteAllBytes(PathOf("plain.raw"), shadow);
-        Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", PathOf("plain.raw"), PathOf("packed.qcow2"));
+        Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", $"compression_type={type},cluster_size={clusterSize}", PathOf("plain.raw"), PathOf("packed.qcow2"));
 
         ImageDriver disk = Open($"qcow2:{PathOf("packed.qcow2")}");
         await using (disk.Image)
@@ -233,6 +235,14 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         File.WriteAllBytes(guess, bytes);
         string subclusters = MakeByQemu("sub.qcow2", MiB, "-o", "extended_l2=on");
         string zstd = MakeByQemu("zstd.qcow2", MiB, "-o", "compression_type=zstd");
+        string lies = MakeByQemu("lies.qcow2", MiB);
+        foreach ((string name, byte type) in new[] { (zstd, (byte)2), (lies, (byte)1) })
+        {
+            byte[] image = File.ReadAllBytes(name);
+            image[104] = type; // compression_type
+            File.WriteAllBytes(name, image);
+        }
+
         string external = MakeByQemu("external.qcow2", MiB, "-o", $"data_file={PathOf("data")}");
         string server = MakeByQemu("server.qcow2", MiB, "-u", "-b", $"nbd:/{Folder}/x", "-F", "raw"); // on a host that is called tmp
         Run("qemu-img", "create", "-q", "-f", "qcow2", PathOf("self.qcow2"), "1M");
@@ -246,7 +256,8 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
             Refused($"{server}?backing={Folder}", "does not allow");
             Refused($"{guess}?backing=allow", "does not say of which format its backing file is");
             Refused(subclusters, "subclusters (extended_l2)");
-            Refused(zstd, "a compression type other than deflate");
+            Refused(zstd, "compressed in a way of number 2");
+            Refused(lies, "its compression type is 1, and its feature bit says otherwise");
             Refused(external, "an external data file");
             Refused($"{PathOf("self.qcow2")}?backing=allow", "is its own backing file");
             Refused($"{plain}?speed=3", "unknown option speed");
