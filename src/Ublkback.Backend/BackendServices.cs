@@ -15,10 +15,12 @@ namespace Ublkback.Backend;
 /// <param name="Kernel">Takes devices from the kernel's backend.</param>
 /// <param name="Grants">Bounds the pages of guests that stay mapped.</param>
 /// <param name="Journals">What a daemon has in hand, for the next.</param>
+/// <param name="EmulatorFolder">Where the sockets are at which QEMU finds the disks of HVM guests.</param>
 /// <param name="Logger">The log.</param>
 public sealed record BackendServices(
     XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, BlockCatalog Catalog,
-    KernelBlkback Kernel, GrantBudget Grants, JournalDirectory Journals, ILogger Logger)
+    KernelBlkback Kernel, GrantBudget Grants, JournalDirectory Journals, string EmulatorFolder,
+    ILogger Logger)
 {
     /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>
     public const int MaxQueues = 16;

@@ -88,7 +88,7 @@ internal sealed class BlkifConnector(
                 : BackRing.Recover(mapping.Address, frontend.RingPageOrder, frontend.Abi, journal)
                     ?? throw new JournalException("the ring's response index was changed while no daemon served it");
             return new QueueParts(
-                ChooseWorker(image, number), mapping, channel, ring,
+                image.ChooseWorker(services.Workers, firstWorker, number), mapping, channel, ring,
                 frontend.IsPersistent ? new PersistentGrants(services.Hypervisor, services.Grants, address.Domid) : null,
                 statistics.Queue(number));
         }
@@ -98,13 +98,6 @@ internal sealed class BlkifConnector(
             mapping.Dispose();
             throw;
         }
-    }
-
-    private Worker ChooseWorker(SharedImage image, int number)
-    {
-        if (image.OwnWorker is OwnWorker own) return own.Worker;
-        int worker = firstWorker + (image.Image.AllowsManyWorkers ? number : 0);
-        return services.Workers[worker % services.Workers.Count];
     }
 
     // A port is freed a little after its process has died, and the kernel's backend may have taken it.

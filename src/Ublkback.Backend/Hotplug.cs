@@ -41,13 +41,17 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
         }
     }
 
-    // QEMU opens what this node names for an HVM guest's own view of the disk, so it must be something it can open:
-    // a block device on vbd; on vbd3 it expects a socket, which we do not have.
+    // What QEMU opens for an HVM guest's own view of the disk: on vbd as its option file=, on vbd3 the path of an NBD socket.
     private static string? DevicePathOf(Vbd vbd)
     {
+        bool isTap = vbd.Address.Kind == "vbd3";
         BlockTarget target = BlockTarget.Parse(vbd.Target);
-        if (vbd.Address.Kind != "vbd" || target.Scheme != BlockTarget.RawScheme || target.Hooks.Count > 0) return null;
-        using FileDescriptor place = FileDescriptor.OpenPath(target.Location);
-        return FileStatus.Of(place).Kind == FileKind.BlockDevice ? target.Location : null;
+        if (!isTap && target.Scheme == BlockTarget.RawScheme && target.Hooks.Count == 0)
+        {
+            using FileDescriptor place = FileDescriptor.OpenPath(target.Location);
+            if (FileStatus.Of(place).Kind == FileKind.BlockDevice) return target.Location;
+        }
+
+        return vbd.EmulatorSocket is not string socket ? null : isTap ? socket : $"nbd+unix:///?socket={socket}";
     }
 }

@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Linux;
 
 namespace Ublkback.Backend;
 
@@ -12,6 +13,13 @@ internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker) : Ref
 
     /// <summary>The worker that serves this image alone; null when it shares the others'.</summary>
     public OwnWorker? OwnWorker => ownWorker;
+
+    /// <summary>The door by which QEMU comes to it, which has a reference; null when there is none.</summary>
+    public EmulatorDoor? Door { get; set; }
+
+    /// <summary>The worker for one of its queues, of those that several images share unless it has its own.</summary>
+    public Worker ChooseWorker(IReadOnlyList<Worker> workers, int first, int queue) =>
+        ownWorker?.Worker ?? workers[(first + (image.AllowsManyWorkers ? queue : 0)) % workers.Count];
 
     /// <summary>Ends when the image is closed.</summary>
     public Task Closed => _closed.Task;

@@ -49,7 +49,7 @@ public sealed class Vbd
         _path = $"{services.Home}/{address.RelativePath}";
         _state = new VbdState(services.Store, _path);
         _log = new VbdLog(services.Logger, address);
-        _image = new VbdImage(services, address, configuration, _log);
+        _image = new VbdImage(services, address, configuration, _log, firstWorker);
         _connector = new BlkifConnector(services, address, configuration, _log, Statistics, firstWorker);
     }
 
@@ -80,6 +80,9 @@ public sealed class Vbd
     /// <summary>Opens the image, if it is not open, for the hotplug script.</summary>
     /// <exception cref="TargetException">It cannot be opened.</exception>
     public Task CheckTargetAsync() => _image.OpenAsync();
+
+    /// <summary>The socket at which QEMU finds the disk of an HVM guest; null when there is none. Any thread.</summary>
+    public string? EmulatorSocket => _image.EmulatorSocket;
 
     /// <summary>Tries again the requests that are held because the storage failed them. Any thread.</summary>
     public void Resume() => _blkif?.Resume();

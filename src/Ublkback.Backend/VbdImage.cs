@@ -7,7 +7,7 @@ namespace Ublkback.Backend;
 /// The image of a vbd: opened on a helper thread as soon as the vbd is found, kept over reconnects, let go at its end.
 /// Used by the vbd's own loop and by the hotplug request, which may both ask for it.
 /// </summary>
-internal sealed class VbdImage(BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log)
+internal sealed class VbdImage(BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
 {
     private static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(1);
 
@@ -25,7 +25,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
     {
         lock (_lock)
         {
-            if (_opening is null or { IsFaulted: true }) _opening = Task.Run(Open);
+            if (_opening is null or { IsFaulted: true }) _opening = Task.Run(OpenOnceAsync);
             return _opening;
         }
     }
@@ -36,6 +36,15 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         get
         {
             lock (_lock) return _opening is { IsCompletedSuccessfully: true } open ? open.Result.Image.Geometry : null;
+        }
+    }
+
+    /// <summary>The socket at which QEMU finds the disk; null when there is none.</summary>
+    public string? EmulatorSocket
+    {
+        get
+        {
+            lock (_lock) return _opening is { IsCompletedSuccessfully: true } open ? open.Result.Door?.Socket : null;
         }
     }
 
@@ -98,6 +107,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         try
         {
             SharedImage image = await opening.ConfigureAwait(false);
+            if (image.Door is EmulatorDoor door) await door.DisposeAsync().ConfigureAwait(false);
             image.DropReference();
             await image.Closed.ConfigureAwait(false);
         }
@@ -105,6 +115,14 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         {
             // It never was open.
         }
+    }
+
+    private async Task<SharedImage> OpenOnceAsync()
+    {
+        SharedImage image = Open();
+        Worker worker = image.ChooseWorker(services.Workers, firstWorker, queue: 0);
+        image.Door = await EmulatorDoor.OpenAsync(services, address, image, worker, log).ConfigureAwait(false);
+        return image;
     }
 
     private SharedImage Open()

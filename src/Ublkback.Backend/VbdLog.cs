@@ -44,6 +44,11 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     internal void Held(BlockStatus status) =>
         Limited($"requests are held ({(status == BlockStatus.NoSpace ? "the storage is full" : "the storage failed")}) and the guest waits: mend it, then run 'ublkback resume'");
 
+    internal void EmulatorToldOf(string text) => Limited($"QEMU's view of the disk: {text}");
+
+    internal void EmulatorShutOut(string reason) =>
+        Limited($"QEMU cannot be shown the disk, so the guest cannot boot from it: {reason}");
+
     internal void LetGo() => Limited("the storage has not answered for 5 s; the guest's rings are let go of, the image when it answers");
 
     internal void Stuck() => Limited("its worker is blocked, so the guest's rings stay mapped until it goes on or the daemon ends");

@@ -23,6 +23,9 @@ internal sealed record HostEnvironment
     /// <summary>What the daemon has in hand, for the next one.</summary>
     public string JournalDirectory => Path.Combine(RunDirectory, "journal");
 
+    /// <summary>Where QEMU finds the disks of HVM guests.</summary>
+    public string EmulatorFolder => Path.Combine(RunDirectory, "qemu");
+
     /// <summary>Where plugins are.</summary>
     public string PluginFolder => Emulated?.PluginFolder ?? "/usr/lib/ublkback/plugins";
 
