@@ -57,8 +57,8 @@ internal sealed class EmulatorDoor : IAsyncDisposable
     /// <summary>Shuts it: QEMU is cut off when what it has asked is done.</summary>
     public async ValueTask DisposeAsync()
     {
+        File.Delete(Socket); // first: a device of the same name may be made while a storage that has stalled keeps this one
         await _server.DisposeAsync().ConfigureAwait(false);
-        File.Delete(Socket);
         _image.DropReference();
     }
 }
