@@ -102,7 +102,7 @@ public sealed class NbdTests : HostFixture
         Assert.That(await File.ReadAllTextAsync(DaemonLog), Does.Contain("failed on the server: input/output error").And.Contain("no space left on device"));
     }
 
-    // Servers that are slow, that are strict about sizes, that go away by themselves.
+    // Servers that are slow, that are strict about sizes, that lack this or that.
     [TestCase("--filter=delay", "delay-read=20ms", "delay-write=20ms")]
     [TestCase("--filter=blocksize-policy", "blocksize-minimum=512", "blocksize-maximum=16K", "blocksize-error-policy=error")]
     [TestCase("--filter=noextents", "--filter=nozero")]
@@ -132,6 +132,30 @@ public sealed class NbdTests : HostFixture
                 server = await StartServerAsync("nbdkit", command);
                 await running.WaitAsync(Soon);
             }
+        }
+    }
+
+    [TestCase("--filter=exitlast")]
+    [TestCase("--filter=exitwhen", "exitwhen-poll=1", "exitwhen-file-created=")]
+    public async Task A_server_that_leaves_when_its_last_client_does_is_waited_for(params string[] words)
+    {
+        string image = MakeImage("a.img"), leave = Path.Combine(Scratch, "leave");
+        words = [.. words.Select(word => word.EndsWith('=') ? word + leave : word)];
+        string[] command = ["-f", "-U", SocketPath, words[0], "file", image, .. words[1..]];
+        Process server = await StartServerAsync("nbdkit", command);
+        (_, Blkfront disk) = await ConnectAsync($"nbd:unix:{SocketPath}");
+        await using (disk)
+        {
+            VerifyingWrites writes = new(disk);
+            await writes.RunAsync(50).WaitAsync(Soon);
+            await File.WriteAllTextAsync(leave, "");
+            Task running = writes.RunAsync(50);
+            await KillAsync();
+            await server.WaitForExitAsync().WaitAsync(Soon);
+            File.Delete(leave);
+            Daemon = StartDaemon();
+            await StartServerAsync("nbdkit", command);
+            await running.WaitAsync(Soon);
         }
     }
 
