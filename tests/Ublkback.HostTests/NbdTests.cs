@@ -136,7 +136,7 @@ public sealed class NbdTests : HostFixture
     }
 
     [TestCase("--filter=exitlast")]
-    [TestCase("--filter=exitwhen", "exitwhen-poll=1", "exitwhen-file-created=")]
+    [TestCase("--filter=exitwhen", "exit-when-file-created=")]
     public async Task A_server_that_leaves_when_its_last_client_does_is_waited_for(params string[] words)
     {
         string image = MakeImage("a.img"), leave = Path.Combine(Scratch, "leave");

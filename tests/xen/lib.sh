@@ -30,8 +30,8 @@ daemon_start() {
     await 60 "$daemon_log" "serving the vbds" || { say "the daemon did not start"; cat "$daemon_log"; return 1; }
 }
 
-# guest_start NAME MEMORY DISK...: a guest that is ready to obey. Disks are strings of xl's syntax. guest_vcpus,
-# guest_cmdline and guest_config, if set, are its number of processors, further words for its kernel, and further lines.
+# guest_start NAME MEMORY DISK...: a guest that is ready to obey. Disks are strings of xl's syntax. guest_vcpus and
+# guest_cmdline, if set, are its number of processors and further words for its kernel.
 guest_start() {
     local name=$1 memory=$2 disks="" disk
     shift 2
@@ -46,7 +46,6 @@ cmdline = "console=hvc0 quiet panic=1 ${guest_cmdline:-}"
 on_poweroff = "destroy"
 on_reboot = "restart"
 on_crash = "destroy"
-${guest_config:-}
 disk = [ ${disks}'${tools_disk:-phy:$tools,xvdz,r}' ]
 CONFIG
     rm -f "/tmp/guest-$name.log"
@@ -87,9 +86,6 @@ image() { rm -f "/images/$1"; truncate -s "${2:-64M}" "/images/$1"; }
 # For the guest's fio: writes, reads back and checks. verified GUEST waits for its end, if it runs in the background.
 verify="fio --eta=never --name=verify --ioengine=libaio --direct=1 --rw=randrw --bs=4k --iodepth=32 --verify=crc32c --do_verify=1 --verify_fatal=1 --output=/guest/fio.out"
 verified() { guest "$1" "while pgrep -x fio >/dev/null; do sleep 0.2; done; grep -q 'err= 0' /guest/fio.out && ! dmesg | grep -i 'I/O error'"; }
-
-# sum_of GUEST DEVICE: checksum of the whole disk as the guest reads it past its cache.
-sum_of() { guest "$1" "dd if=/dev/$2 bs=1M iflag=direct status=none | sha256sum" | cut -d' ' -f1; }
 
 # left_behind DEVICE-ID FILE: fails if a disk that is gone left a node in the store, or the daemon still holds its file
 # or a lock on it, or has more pages mapped or event channels bound than its connected disks account for.
