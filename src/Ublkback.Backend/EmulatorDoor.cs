@@ -35,17 +35,9 @@ internal sealed class EmulatorDoor : IAsyncDisposable
             if (await services.Store.ReadAsync($"/libxl/{address.Domid}/type").ConfigureAwait(false) != "hvm") return null;
             Directory.CreateDirectory(services.EmulatorFolder);
             File.Delete(socket); // of a daemon that was killed
+            NbdServer server = new(new NbdServerOptions(new UnixDomainSocketEndPoint(socket), MaxClients: MaxClients), image.Image, [worker], log.EmulatorToldOf);
             image.AddReference();
-            try
-            {
-                NbdServer server = new(new NbdServerOptions(new UnixDomainSocketEndPoint(socket), MaxClients: MaxClients), image.Image, [worker], log.EmulatorToldOf);
-                return new EmulatorDoor(socket, server, image);
-            }
-            catch
-            {
-                image.DropReference();
-                throw;
-            }
+            return new EmulatorDoor(socket, server, image);
         }
         catch (Exception failure) when (failure is SocketException or IOException or UnauthorizedAccessException or ArgumentOutOfRangeException or XenStoreException)
         {
@@ -57,7 +49,6 @@ internal sealed class EmulatorDoor : IAsyncDisposable
     /// <summary>Shuts it: QEMU is cut off when what it has asked is done.</summary>
     public async ValueTask DisposeAsync()
     {
-        File.Delete(Socket); // first: a device of the same name may be made while a storage that has stalled keeps this one
         await _server.DisposeAsync().ConfigureAwait(false);
         _image.DropReference();
     }

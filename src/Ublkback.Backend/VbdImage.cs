@@ -31,31 +31,17 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
     }
 
     /// <summary>The geometry, if the image is open now.</summary>
-    public ImageGeometry? Geometry
-    {
-        get
-        {
-            lock (_lock) return _opening is { IsCompletedSuccessfully: true } open ? open.Result.Image.Geometry : null;
-        }
-    }
+    public ImageGeometry? Geometry => OpenNow?.Image.Geometry;
 
     /// <summary>The socket at which QEMU finds the disk; null when there is none.</summary>
-    public string? EmulatorSocket
-    {
-        get
-        {
-            lock (_lock) return _opening is { IsCompletedSuccessfully: true } open ? open.Result.Door?.Socket : null;
-        }
-    }
+    public string? EmulatorSocket => OpenNow?.Door?.Socket;
 
     /// <summary>Changes arguments of a hook of the open image.</summary>
     /// <exception cref="TargetException">There is no such hook, or it cannot be changed so.</exception>
     public void Change(HookTarget change)
     {
-        Task<SharedImage>? opening;
-        lock (_lock) opening = _opening;
-        if (opening is not { IsCompletedSuccessfully: true }) throw new TargetException("the image is not open");
-        if (opening.Result.Image is not BlockPipeline pipeline) throw new TargetException("the disk has no hooks");
+        SharedImage open = OpenNow ?? throw new TargetException("the image is not open");
+        if (open.Image is not BlockPipeline pipeline) throw new TargetException("the disk has no hooks");
         pipeline.Change(change);
     }
 
@@ -83,11 +69,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
         if (byteCount < now) throw new TargetException($"a disk in use can only grow, and it has {now} bytes now: detach it and use 'ublkback image resize --shrink'");
         if (byteCount % image.Geometry.SectorSize != 0) throw new TargetException($"{byteCount} bytes are not whole sectors of {image.Geometry.SectorSize} bytes");
-        return loop.InvokeAsync(async () =>
-        {
-            await image.ResizeAsync(byteCount);
-            return true;
-        });
+        return loop.InvokeAsync(() => image.ResizeAsync(byteCount));
     }
 
     /// <summary>
@@ -100,6 +82,14 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         lock (_lock) (opening, _opening) = (_opening, null);
         if (opening is null) return;
         await Task.WhenAny(LetGoAsync(opening), Task.Delay(ClosePatience)).ConfigureAwait(false);
+    }
+
+    private SharedImage? OpenNow
+    {
+        get
+        {
+            lock (_lock) return _opening is { IsCompletedSuccessfully: true } open ? open.Result : null;
+        }
     }
 
     private static async Task LetGoAsync(Task<SharedImage> opening)

@@ -44,6 +44,13 @@ public abstract class BlockLoop
         return done.Task;
     }
 
+    /// <summary>Runs something on the loop to its end, and throws what it throws. Any thread.</summary>
+    public Task InvokeAsync(Func<Task> action) => InvokeAsync<bool>(async () =>
+    {
+        await action();
+        return true;
+    });
+
     /// <summary>Ends after a time, on the loop. To be awaited there, once.</summary>
     public abstract ValueTask DelayAsync(TimeSpan time);
 

@@ -74,13 +74,7 @@ internal sealed class NbdImage : IBlockImage
         (Worker Worker, NbdLink Link)[] opened;
         lock (_gate) opened = [.. _opened];
         foreach ((Worker worker, NbdLink link) in opened)
-        {
-            await worker.InvokeAsync(async () =>
-            {
-                await link.CloseAsync();
-                return true;
-            }).ConfigureAwait(false);
-        }
+            await worker.InvokeAsync(link.CloseAsync).ConfigureAwait(false);
 
         Interlocked.Exchange(ref _first, null)?.Abort();
     }

@@ -68,6 +68,8 @@ public sealed class NbdServer : IAsyncDisposable
     /// <summary>Ends: clients are cut off when what they have asked is done. The image stays open.</summary>
     public async ValueTask DisposeAsync()
     {
+        // First: another server may listen at the same place while a storage that has stalled keeps this one.
+        if (Options.Place is UnixDomainSocketEndPoint unix) File.Delete(unix.ToString());
         await _workers[0].RunAsync(() => _watch?.Dispose()).ConfigureAwait(false);
         _listener.Dispose();
         NbdSession[] left;

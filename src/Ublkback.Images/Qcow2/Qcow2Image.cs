@@ -88,7 +88,6 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
                 await close();
                 await parts.Commit.EndAsync();
                 await parts.Corruption.Marking;
-                return true;
             }).ConfigureAwait(false);
         }
 

@@ -74,8 +74,6 @@ internal static partial class ExportCommand
                     Console.WriteLine($"ready: {NameOf(server.Place, options)}");
                     await Task.Delay(Timeout.Infinite, stopping).ContinueWith(_ => { }, TaskScheduler.Default).ConfigureAwait(false);
                 }
-
-                if (options.Place is UnixDomainSocketEndPoint unix) File.Delete(unix.ToString());
             }
         }
         catch (TargetException failure)

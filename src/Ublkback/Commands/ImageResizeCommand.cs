@@ -35,11 +35,7 @@ internal static class ImageResizeCommand
                     throw new CommandException($"a disk cannot have {size} bytes: give a multiple of {image.Geometry.SectorSize}");
                 if (size < now && !shrinks)
                     throw new CommandException($"{text} has {Reports.Size((ulong)now)}, and what lies behind {Reports.Size((ulong)size)} would be lost: say --shrink if it is not needed");
-                await worker.InvokeAsync(async () =>
-                {
-                    await image.ResizeAsync(size);
-                    return true;
-                }).ConfigureAwait(false);
+                await worker.InvokeAsync(() => image.ResizeAsync(size)).ConfigureAwait(false);
                 Console.WriteLine($"{text}: {Reports.Size((ulong)now)} before, {Reports.Size((ulong)size)} now");
             }
 

@@ -33,11 +33,7 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
     /// <summary>Gives the disk another size, and finds it so.</summary>
     public async Task ResizeAsync(long bytes)
     {
-        await worker.InvokeAsync(async () =>
-        {
-            await image.ResizeAsync(bytes);
-            return true;
-        }).WaitAsync(Soon);
+        await worker.InvokeAsync(() => image.ResizeAsync(bytes)).WaitAsync(Soon);
         Assert.That((image.Remeasure(), image.Geometry.SectorCount), Is.EqualTo((true, (ulong)bytes / 512)));
     }
 

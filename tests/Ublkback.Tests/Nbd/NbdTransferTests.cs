@@ -95,11 +95,7 @@ public sealed class NbdTransferTests : NbdFixture
         for (int round = 0; round < 3; round++)
         {
             long before = await AllocatedAsync();
-            await ClientWorker.InvokeAsync(async () =>
-            {
-                await Task.WhenAll(Enumerable.Range(0, Depth).Select(LoopAsync));
-                return true;
-            }).WaitAsync(Soon);
+            await ClientWorker.InvokeAsync(() => Task.WhenAll(Enumerable.Range(0, Depth).Select(LoopAsync))).WaitAsync(Soon);
             allocated = await AllocatedAsync() - before;
         }
 
