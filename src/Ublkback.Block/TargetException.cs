@@ -4,7 +4,7 @@ namespace Ublkback.Block;
 /// A target that cannot be used. The message is one sentence for the person who wrote the target: what is wrong and how
 /// to mend it.
 /// </summary>
-public sealed class TargetException : Exception
+public class TargetException : Exception
 {
     /// <summary>Makes an exception with the sentence to show.</summary>
     public TargetException(string message)

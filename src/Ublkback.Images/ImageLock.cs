@@ -38,7 +38,7 @@ internal sealed class ImageLock : IDisposable
     }
 
     /// <summary>Locks an open image. Blocks for a second at most. Closing the descriptor gives the bytes back.</summary>
-    /// <exception cref="TargetException">Somebody else uses the image.</exception>
+    /// <exception cref="ImageInUseException">Somebody else uses the image.</exception>
     public static ImageLock Take(string path, FileDescriptor file, FileStatus status, ImageOpening opening)
     {
         ImageLock wanted = new((status.Device, status.Inode), opening);
@@ -49,13 +49,16 @@ internal sealed class ImageLock : IDisposable
             if (rival is null) return wanted;
             if (Environment.TickCount64 > deadline)
             {
-                throw new TargetException(
+                throw new ImageInUseException(
                     $"{path} is in use by {rival}: detach it there, or add ?share=unsafe to the target if its users know of each other");
             }
 
             Thread.Sleep(RetryDelayMs);
         }
     }
+
+    /// <summary>Whether another description of a file is locked for writing.</summary>
+    public static bool IsWritten(FileDescriptor file) => OfdLock.IsHeldByAnother(file, UsedBase + WritePermission);
 
     public void Dispose()
     {

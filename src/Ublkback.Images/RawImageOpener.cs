@@ -24,6 +24,9 @@ public static class RawImageOpener
             .MakeImage(opening.Warn);
     }
 
+    /// <summary>Whether somebody has locked a file, which is open, to write it.</summary>
+    public static bool IsWritten(FileDescriptor file) => ImageLock.IsWritten(file);
+
     /// <summary>The option <c>cache</c>: whether I/O passes by the page cache.</summary>
     internal static bool WantsDirect(BlockTarget target) => target.GetChoice("cache", "none", "writeback") == "none";
 

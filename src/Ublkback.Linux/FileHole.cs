@@ -32,6 +32,14 @@ public static partial class FileHole
         return (false, hole > offset ? hole : long.MaxValue);
     }
 
+    /// <summary>Has storage for a part of a file that is open for writing, and makes the file that long; 0 or an error number. Blocks.</summary>
+    public static int Allocate(FileDescriptor file, long offset, long length) =>
+        fallocate(file, 0, offset, length) == 0 ? 0 : Marshal.GetLastPInvokeError();
+
+    /// <summary>Frees a part of a file; 0 or an error number. Blocks.</summary>
+    public static int Punch(FileDescriptor file, long offset, long length) =>
+        fallocate(file, PunchMode, offset, length) == 0 ? 0 : Marshal.GetLastPInvokeError();
+
     [LibraryImport("libc", SetLastError = true)]
     private static partial int fallocate(FileDescriptor file, int mode, long offset, long length);
 

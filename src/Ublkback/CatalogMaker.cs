@@ -3,6 +3,7 @@ using Ublkback.Hooks;
 using Ublkback.Images;
 using Ublkback.Images.Qcow2;
 using Ublkback.Nbd;
+using Ublkback.Parallax;
 using Ublkback.Plugins;
 
 namespace Ublkback;
@@ -20,6 +21,7 @@ internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
         BlockCatalog catalog = new BlockCatalog()
             .AddImage(BlockTarget.RawScheme, RawImageOpener.Open)
             .AddImage("memory", ScratchImageOpener.OpenMemory)
+            .AddImage(VdiOpener.Scheme, VdiOpener.Open)
             .AddImage("null", ScratchImageOpener.OpenNull)
             .AddNbd()
             .AddStandardHooks();

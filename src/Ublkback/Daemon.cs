@@ -36,7 +36,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);
             await Task.WhenAny(directory.Ready, serving).ConfigureAwait(false);
-            using (new ControlServer(host.ControlSocket, request => AnswerAsync(request, directory, hotplug)))
+            using (new JsonLineServer<ControlRequest, ControlReply>(
+                host.ControlSocket, ControlJson.Default.ControlRequest, ControlJson.Default.ControlReply, request => AnswerAsync(request, directory, hotplug)))
             {
                 Serving(home, workers.Count);
                 await NotifySystemdAsync("READY=1").ConfigureAwait(false);

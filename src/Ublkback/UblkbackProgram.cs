@@ -44,6 +44,7 @@ public static class UblkbackProgram
             ResumeCommand.Make(),
             ChangeCommand.Make(),
             ImageCommand.Make(catalog),
+            VdiCommand.Make(catalog),
             ExportCommand.Make(catalog),
             ReplayCommand.Make(catalog),
             BenchCommand.Make(),

@@ -9,7 +9,7 @@ public sealed partial class StyleTests
     // From the bottom to the top; a room may reference rooms before it only.
     private static readonly string[] Rooms =
     [
-        "Ublkback.Block", "Ublkback.Hooks", "Ublkback.Plugins", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Images", "Ublkback.Nbd",
+        "Ublkback.Block", "Ublkback.Hooks", "Ublkback.Plugins", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Images", "Ublkback.Nbd", "Ublkback.Parallax",
         "Ublkback.Backend", "Ublkback.Emulator", "Ublkback",
     ];
 
@@ -62,7 +62,7 @@ public sealed partial class StyleTests
             "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/BufferShare.cs",
             "Ublkback.Images/Qcow2/ClusterReader.cs", "Ublkback.Images/Qcow2/ClusterWriter.cs", "Ublkback.Images/Qcow2/ClusterMap.cs",
             "Ublkback.Images/Qcow2/Extent.cs", "Ublkback.Images/Qcow2/MetadataCache.cs", "Ublkback.Images/Qcow2/ContainerFile.cs",
-            "Ublkback.Images/Qcow2/ImageAccess.cs", "Ublkback.Block/Waiters.cs", "Ublkback.Images/Qcow2/RequestEpochs.cs",
+            "Ublkback.Block/ImageAccess.cs", "Ublkback.Block/Waiters.cs", "Ublkback.Block/RequestEpochs.cs",
         ];
         string[] banned = ["Thread.Sleep", ".Result", ".Wait(", " lock (", "Task.Delay", ".Select(", ".Where(", ".ToList(", ".ToArray("];
         foreach (string file in path)

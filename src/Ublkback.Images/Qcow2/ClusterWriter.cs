@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
+using Ublkback.Linux;
 
 namespace Ublkback.Images.Qcow2;
 

@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Linux;
 
 namespace Ublkback.Images.Qcow2;
 

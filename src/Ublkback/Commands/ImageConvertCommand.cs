@@ -23,7 +23,9 @@ internal static class ImageConvertCommand
         return command;
     }
 
-    private static async Task<int> RunAsync(BlockCatalog catalog, string fromText, string toText, bool compares, string? clusterText)
+    /// <summary>Copies a disk.</summary>
+    /// <exception cref="CommandException">It was not copied as a whole.</exception>
+    public static async Task<int> RunAsync(BlockCatalog catalog, string fromText, string toText, bool compares, string? clusterText)
     {
         try
         {

@@ -1,6 +1,7 @@
 using System.IO.Pipelines;
 using System.Net.Sockets;
 using System.Text.Json;
+using Ublkback.Linux;
 
 namespace Ublkback.Control;
 
@@ -27,8 +28,8 @@ internal static class ControlClient
         try
         {
             await using NetworkStream stream = new(socket);
-            await ControlLine.WriteAsync(PipeWriter.Create(stream), request, ControlJson.Default.ControlRequest).ConfigureAwait(false);
-            return await ControlLine.ReadAsync(PipeReader.Create(stream), ControlJson.Default.ControlReply).ConfigureAwait(false);
+            await JsonLine.WriteAsync(PipeWriter.Create(stream), request, ControlJson.Default.ControlRequest).ConfigureAwait(false);
+            return await JsonLine.ReadAsync(PipeReader.Create(stream), ControlJson.Default.ControlReply).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
         {

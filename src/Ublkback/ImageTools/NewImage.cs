@@ -1,5 +1,6 @@
 using Ublkback.Block;
 using Ublkback.Images.Qcow2;
+using Ublkback.Parallax;
 
 namespace Ublkback.ImageTools;
 
@@ -11,9 +12,15 @@ internal static class NewImage
     public static void Create(BlockTarget target, long size, int clusterSize, (string Name, string Format)? backing)
     {
         string path = target.Location;
+        if (target.Scheme == VdiOpener.Scheme)
+        {
+            VdiOpener.Create(target, size);
+            return;
+        }
+
         if (target.Hooks.Count > 0 || target.Options.Count > 0) throw new TargetException("the target of a new image is a scheme and a path alone");
         if (target.Scheme is not (BlockTarget.RawScheme or Qcow2Opener.Scheme))
-            throw new TargetException($"an image {target.Scheme}: cannot be made: give /path or {Qcow2Opener.Scheme}:/path (what is there is written by 'image convert --compare')");
+            throw new TargetException($"an image {target.Scheme}: cannot be made: give /path, {Qcow2Opener.Scheme}:/path or {VdiOpener.Scheme}:NAME (what is there is written by 'image convert --compare')");
         if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path: begin it with /");
         if (Path.Exists(path)) throw new TargetException($"{path} exists: remove it first, or choose another name");
         if (target.Scheme == Qcow2Opener.Scheme)

@@ -18,8 +18,8 @@ public sealed class PowerLossTests : Qcow2Fixture
         File.WriteAllBytes(PathOf("below.raw"), [.. Enumerable.Repeat((byte)0xBB, DiskSize)]);
         string path = MakeByQemu(
             "a.qcow2", DiskSize, ["-o", $"cluster_size={clusterSize}", .. hasBacking ? ["-b", PathOf("below.raw"), "-F", "raw"] : Array.Empty<string>()]);
-        RecordingContainer container = new(File.ReadAllBytes(path));
-        ImageDriver disk = new(Worker, container.Open(path, hasBacking ? Open(PathOf("below.raw"), isReadOnly: true).Image : null));
+        RecordingFile container = new(File.ReadAllBytes(path));
+        ImageDriver disk = new(Worker, OpenRecorded(container, path, hasBacking ? Open(PathOf("below.raw"), isReadOnly: true).Image : null));
         GuestHistory history = new(DiskSize, hasBacking ? (byte)0xBB : (byte)0);
         Random random = new(seed);
         await using (disk.Image)
@@ -56,7 +56,7 @@ public sealed class PowerLossTests : Qcow2Fixture
         }
     }
 
-    private static async Task FlushAsync(ImageDriver disk, RecordingContainer container, GuestHistory history)
+    private static async Task FlushAsync(ImageDriver disk, RecordingFile container, GuestHistory history)
     {
         int writes = history.Count;
         await disk.FlushAsync();

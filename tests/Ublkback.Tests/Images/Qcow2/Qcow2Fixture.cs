@@ -79,4 +79,14 @@ public abstract class Qcow2Fixture
         File.WriteAllBytes(PathOf("shadow.raw"), shadow);
         Assert.That(Run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, PathOf("shadow.raw")), Does.Contain("identical"));
     }
+
+    /// <summary>Opens a new image that remembers what becomes of its file.</summary>
+    private protected static IBlockImage OpenRecorded(RecordingFile recording, string path, IBlockImage? backing)
+    {
+        using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path);
+        Qcow2Tables tables = Qcow2Tables.Read(path, file);
+        ContainerFile container = new(recording, recording.Content.Length, recording.SetLength);
+        Qcow2Parts parts = new(tables, container, backing, MetadataLog.InMemory(), path, isReadOnly: false, TestContext.Out.WriteLine);
+        return new Qcow2Image(parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
+    }
 }

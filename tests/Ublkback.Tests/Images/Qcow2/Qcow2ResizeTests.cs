@@ -75,8 +75,8 @@ public sealed class Qcow2ResizeTests : Qcow2Fixture
         const int Before = MiB + (3 * 512);
         long[] sizes = [Before, 3L << 30, 20L << 30];
         string path = MakeByQemu("a.qcow2", Before, "-o", $"cluster_size={clusterSize}");
-        RecordingContainer container = new(File.ReadAllBytes(path));
-        ImageDriver disk = new(Worker, container.Open(path, null));
+        RecordingFile container = new(File.ReadAllBytes(path));
+        ImageDriver disk = new(Worker, OpenRecorded(container, path, null));
         List<int> ends = [];
         int written;
         await using (disk.Image)

@@ -1,10 +1,9 @@
 using Ublkback.Block;
-using Ublkback.Images.Qcow2;
 
-namespace Ublkback.Tests.Images.Qcow2;
+namespace Ublkback.Tests.Images;
 
 /// <summary>A file in memory that remembers every change and every flush of it.</summary>
-internal sealed class RecordingContainer(byte[] content) : IBlockImage
+internal sealed class RecordingFile(byte[] content) : IBlockImage
 {
     private readonly List<(long Offset, byte[]? Data, long Length)> _changes = []; // no data: a flush, or a new length
     private byte[] _now = [.. content];
@@ -16,31 +15,13 @@ internal sealed class RecordingContainer(byte[] content) : IBlockImage
 
     public string Identity => "recording";
 
-    public IBlockImage Open(string path, IBlockImage? backing)
-    {
-        using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path);
-        Qcow2Tables tables = Qcow2Tables.Read(path, file);
-        ContainerFile container = new(this, _now.Length, SetLength);
-        Qcow2Parts parts = new(tables, container, backing, MetadataLog.InMemory(), path, isReadOnly: false, NUnit.Framework.TestContext.Out.WriteLine);
-        return new Qcow2Image(parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
-    }
-
     public async ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
         await BlockLoop.Current.DelayAsync(TimeSpan.Zero);
         int offset = (int)request.Sector * 512;
-        switch (request.Operation)
+        lock (_changes) // files are made longer on helper threads
         {
-            case BlockOperation.Read:
-                _now.AsSpan(offset, request.Data.Length).CopyTo(request.Data.Span);
-                break;
-            case BlockOperation.Write:
-                request.Data.Span.CopyTo(_now.AsSpan(offset));
-                _changes.Add((offset, request.Data.ToArray(), -1));
-                break;
-            case BlockOperation.Flush:
-                _changes.Add((-1, null, -1));
-                break;
+            Do(request, offset);
         }
 
         return BlockStatus.Okay;
@@ -70,10 +51,35 @@ internal sealed class RecordingContainer(byte[] content) : IBlockImage
         return survived;
     }
 
-    private BlockStatus SetLength(long length)
+    /// <summary>Its content now.</summary>
+    public ReadOnlySpan<byte> Content => _now;
+
+    /// <summary>Makes it longer or shorter.</summary>
+    public BlockStatus SetLength(long length)
     {
-        Array.Resize(ref _now, (int)length);
-        _changes.Add((-1, null, length));
+        lock (_changes)
+        {
+            Array.Resize(ref _now, (int)length);
+            _changes.Add((-1, null, length));
+        }
+
         return BlockStatus.Okay;
+    }
+
+    private void Do(BlockRequest request, int offset)
+    {
+        switch (request.Operation)
+        {
+            case BlockOperation.Read:
+                _now.AsSpan(offset, request.Data.Length).CopyTo(request.Data.Span);
+                break;
+            case BlockOperation.Write:
+                request.Data.Span.CopyTo(_now.AsSpan(offset));
+                _changes.Add((offset, request.Data.ToArray(), -1));
+                break;
+            case BlockOperation.Flush:
+                _changes.Add((-1, null, -1));
+                break;
+        }
     }
 }

@@ -1,13 +1,12 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
-using Ublkback.Linux;
 
-namespace Ublkback.Images.Qcow2;
+namespace Ublkback.Linux;
 
-/// <summary>The bounded memory of an image for clusters that are copied. On the image's worker.</summary>
-internal sealed class CopyBuffers : IDisposable
+/// <summary>The bounded memory of an image for data that it copies itself. On the image's worker.</summary>
+public sealed class CopyBuffers : IDisposable
 {
-    /// <summary>Bytes that all copies of an image have together: eight of the largest clusters.</summary>
+    /// <summary>Bytes that all copies of an image have together.</summary>
     public const long MaxBytes = 16 << 20;
 
     private readonly BufferPool _pool = new(MaxBytes);

@@ -1,10 +1,9 @@
 using System.Runtime.CompilerServices;
-using Ublkback.Block;
 
-namespace Ublkback.Images.Qcow2;
+namespace Ublkback.Block;
 
 /// <summary>Lets one at a time of those on a loop do something that takes more than a turn.</summary>
-internal sealed class LoopGate
+public sealed class LoopGate
 {
     private readonly Waiters _waiting = new();
 

@@ -3,15 +3,18 @@ using System.IO.Pipelines;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 
-namespace Ublkback.Control;
+namespace Ublkback.Linux;
 
-/// <summary>Reads and writes one message of the control socket: JSON and a newline.</summary>
-internal static class ControlLine
+/// <summary>Reads and writes one message of a local socket: JSON and a newline.</summary>
+public static class JsonLine
 {
-    private const int MaxLength = 16 << 20; // thousands of vbds; a longer line is no message
+    private const int MaxLength = 16 << 20; // a longer line is no message
 
+    /// <summary>Reads one.</summary>
+    /// <exception cref="InvalidDataException">It is no message.</exception>
     public static async Task<T> ReadAsync<T>(PipeReader reader, JsonTypeInfo<T> type)
     {
+        ArgumentNullException.ThrowIfNull(reader);
         while (true)
         {
             ReadResult result = await reader.ReadAsync().ConfigureAwait(false);
@@ -29,8 +32,10 @@ internal static class ControlLine
         }
     }
 
+    /// <summary>Writes one.</summary>
     public static async Task WriteAsync<T>(PipeWriter writer, T message, JsonTypeInfo<T> type)
     {
+        ArgumentNullException.ThrowIfNull(writer);
         await writer.WriteAsync(JsonSerializer.SerializeToUtf8Bytes(message, type)).ConfigureAwait(false);
         await writer.WriteAsync("\n"u8.ToArray()).ConfigureAwait(false);
     }

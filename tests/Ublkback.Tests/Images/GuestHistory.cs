@@ -1,6 +1,6 @@
 using NUnit.Framework;
 
-namespace Ublkback.Tests.Images.Qcow2;
+namespace Ublkback.Tests.Images;
 
 /// <summary>Which bytes each sector of a disk may hold after a loss of power: what was flushed last, or anything written since.</summary>
 internal sealed class GuestHistory(int diskSize, byte initial)

@@ -1,13 +1,12 @@
 using System.Runtime.CompilerServices;
-using Ublkback.Block;
 
-namespace Ublkback.Images.Qcow2;
+namespace Ublkback.Block;
 
 /// <summary>
 /// Another image, addressed in bytes instead of sectors. All offsets and lengths are whole sectors of 512 bytes. On one worker; allocates
 /// nothing in the steady state.
 /// </summary>
-internal sealed class ImageAccess(IBlockImage image)
+public sealed class ImageAccess(IBlockImage image)
 {
     private readonly Stack<BlockRequest> _free = new();
 

@@ -1,7 +1,7 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
 
-namespace Ublkback.Hooks;
+namespace Ublkback.Block;
 
 /// <summary>The checksum of iSCSI and ext4 (Castagnoli), by the processor's instruction where it has one.</summary>
 public static class Crc32C

@@ -1,19 +1,28 @@
 using System.IO.Pipelines;
 using System.Net.Sockets;
 using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
 
-namespace Ublkback.Control;
+namespace Ublkback.Linux;
 
-/// <summary>The daemon's end of the control socket. Only root (or who started the daemon) may connect.</summary>
-internal sealed class ControlServer : IDisposable
+/// <summary>
+/// Answers requests on a local socket, one to a connection. Only root (or who started this process) may connect. Any thread.
+/// </summary>
+public sealed class JsonLineServer<TRequest, TReply> : IDisposable
 {
     private readonly string _path;
-    private readonly Func<ControlRequest, Task<ControlReply>> _answer;
+    private readonly JsonTypeInfo<TRequest> _requests;
+    private readonly JsonTypeInfo<TReply> _replies;
+    private readonly Func<TRequest, Task<TReply>> _answer;
     private readonly Socket _socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
 
-    public ControlServer(string path, Func<ControlRequest, Task<ControlReply>> answer)
+    /// <summary>Listens from now on, in place of what was there.</summary>
+    /// <exception cref="SocketException">The socket cannot be made.</exception>
+    public JsonLineServer(string path, JsonTypeInfo<TRequest> requests, JsonTypeInfo<TReply> replies, Func<TRequest, Task<TReply>> answer)
     {
         _path = path;
+        _requests = requests;
+        _replies = replies;
         _answer = answer;
         File.Delete(path);
         _socket.Bind(new UnixDomainSocketEndPoint(path));
@@ -22,6 +31,7 @@ internal sealed class ControlServer : IDisposable
         _ = AcceptAsync();
     }
 
+    /// <inheritdoc/>
     public void Dispose()
     {
         _socket.Dispose();
@@ -36,7 +46,7 @@ internal sealed class ControlServer : IDisposable
         }
         catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
         {
-            // The daemon ends.
+            // This end is closed.
         }
     }
 
@@ -45,10 +55,9 @@ internal sealed class ControlServer : IDisposable
         using NetworkStream stream = new(client, ownsSocket: true);
         try
         {
-            ControlRequest request = await ControlLine.ReadAsync(
-                PipeReader.Create(stream), ControlJson.Default.ControlRequest).ConfigureAwait(false);
-            ControlReply reply = await _answer(request).ConfigureAwait(false);
-            await ControlLine.WriteAsync(PipeWriter.Create(stream), reply, ControlJson.Default.ControlReply).ConfigureAwait(false);
+            TRequest request = await JsonLine.ReadAsync(PipeReader.Create(stream), _requests).ConfigureAwait(false);
+            TReply reply = await _answer(request).ConfigureAwait(false);
+            await JsonLine.WriteAsync(PipeWriter.Create(stream), reply, _replies).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
         {

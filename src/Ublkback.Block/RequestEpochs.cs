@@ -1,12 +1,10 @@
-using Ublkback.Block;
-
-namespace Ublkback.Images.Qcow2;
+namespace Ublkback.Block;
 
 /// <summary>
 /// Tells when all requests have ended that may still use clusters which are no longer referred to: a request looks up where a cluster is,
 /// then does its I/O there, and meanwhile the cluster must not become another's. On the image's worker.
 /// </summary>
-internal sealed class RequestEpochs
+public sealed class RequestEpochs
 {
     private readonly int[] _underWay = new int[2];
     private readonly Waiters _ended = new();

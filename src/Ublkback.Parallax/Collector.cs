@@ -1,0 +1,88 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// Gives back what no VDI and no snapshot needs any more, while guests go on. One at a time in a store.
+/// </summary>
+/// <remarks>
+/// It marks what is needed, and frees what is not marked. Needed are the versions that there were at its beginning; what came later needs no
+/// block that these did not, but for those in segments that were not used then, or not to their end, which it leaves alone.
+/// </remarks>
+internal sealed class Collector(FileStore store, Action<string> warn)
+{
+    private readonly BlockMarks _marks = new();
+
+    /// <summary>Blocks that were freed.</summary>
+    public long Freed { get; private set; }
+
+    /// <summary>Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no name any more.</summary>
+    /// <exception cref="TargetException">Something is damaged, so that it cannot be known what is needed; nothing was freed.</exception>
+    public async Task RunAsync(IReadOnlyList<VdiImage> open, bool withUnnamed)
+    {
+        using IDisposable alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
+        List<OpenVdi> vdis = [];
+        try
+        {
+            foreach (VdiImage image in open) vdis.Add(await image.InvokeAsync(() => OpenVdi.BeginAsync(image)).ConfigureAwait(false));
+            await Task.Run(() => Mark(vdis)).ConfigureAwait(false);
+            foreach (OpenVdi vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks)).ConfigureAwait(false);
+            if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
+        }
+        finally
+        {
+            foreach (OpenVdi vdi in vdis) vdi.End();
+        }
+    }
+
+    /// <summary>Blocks of a VDI's file that are needed.</summary>
+    public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
+
+    private void Mark(List<OpenVdi> open)
+    {
+        foreach (OpenVdi vdi in open) vdi.Mark(_marks);
+        List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
+        using (store.LockStructure())
+        {
+            HashSet<uint> known = [.. open.Select(vdi => vdi.Image.Parts.Superblock.Vdi)];
+            foreach (uint vdi in store.Names.Select(store.Find).Where(vdi => !known.Contains(vdi)))
+            {
+                (IVdiContainer container, _) = store.OpenOther(vdi, warn);
+                VdiFile file = VdiFile.Read(container);
+                needed.Add(file.Head.Content);
+                // Snapshots that only its log knows need nothing that its head does not.
+                needed.AddRange(file.Snapshots.Select(snapshot => snapshot.Content));
+                container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            }
+        }
+
+        try
+        {
+            using VersionWalker walker = new(vdi => store.OpenOther(vdi, warn), _marks);
+            // The longest logs first: they hold what the others need of them.
+            foreach (VdiVersion version in needed.OrderByDescending(version => version.End == 0 ? ulong.MaxValue : version.End)) walker.Walk(version);
+        }
+        catch (InvalidDataException failure)
+        {
+            throw new TargetException($"nothing is given back, since it cannot be known what is needed: {failure.Message}; see 'ublkback vdi fsck'", failure);
+        }
+    }
+
+    private void FreeUnnamed()
+    {
+        using IDisposable structure = store.LockStructure();
+        HashSet<uint> named = [.. store.Names.Select(store.Find)];
+        foreach (uint vdi in store.Files.Where(vdi => !named.Contains(vdi)))
+        {
+            if (!_marks.HasAny(vdi))
+            {
+                store.Remove(vdi);
+                continue;
+            }
+
+            FileContainer file = store.OpenUnnamed(vdi, warn);
+            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments()).Blocks;
+            file.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+    }
+}

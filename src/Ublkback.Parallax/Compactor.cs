@@ -1,0 +1,50 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// Writes a disk's data again, where it is scattered, so that what is together on the disk is together in the file. Guests go on meanwhile.
+/// On the VDI's worker.
+/// </summary>
+internal sealed class Compactor(VdiParts parts)
+{
+    private const int FewRuns = 2; // a stretch may lie on both sides of the header of a batch
+    private const int MaxStretch = 256; // blocks that are written again at once: 1 MiB
+
+    /// <summary>Does it for the whole disk; gives how many blocks were written.</summary>
+    public async Task<(BlockStatus Status, long Written)> RunAsync()
+    {
+        long written = 0;
+        long blocks = VdiFormat.BlocksFor(parts.Content.Size);
+        for (long block = 0; block < blocks;)
+        {
+            int epoch = parts.Epochs.Begin();
+            (BlockStatus status, int length, int runs) = await FindStretchAsync(block, (int)Math.Min(MaxStretch, blocks - block));
+            if (status == BlockStatus.Okay && runs > FewRuns)
+            {
+                status = await parts.Writer.RewriteAsync(block, length);
+                written += length;
+            }
+
+            parts.Epochs.End(epoch);
+            if (status != BlockStatus.Okay) return (status, written);
+            block += length;
+        }
+
+        return (BlockStatus.Okay, written);
+    }
+
+    // Blocks up to the next hole, or a hole; and in how many places they are.
+    private async Task<(BlockStatus Status, int Length, int Runs)> FindStretchAsync(long block, int maxLength)
+    {
+        int length = 0;
+        for (int runs = 0; ; runs++)
+        {
+            (BlockStatus status, MapEntry first, int count) = await parts.Reader.FindRunAsync(block + length, maxLength - length, null);
+            if (status != BlockStatus.Okay || (first.Address.IsNone && runs == 0)) return (status, count, 0);
+            if (first.Address.IsNone) return (status, length, runs);
+            length += count;
+            if (length == maxLength) return (status, length, runs + 1);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+using System.Globalization;
+using Microsoft.Win32.SafeHandles;
+using Mono.Unix.Native;
+using Ublkback.Block;
+using Ublkback.Images;
+using Ublkback.Linux;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// VDIs in a folder: <c>store</c> says that it is one, <c>vdi/NUMBER</c> are the VDIs' files, and <c>names/NAME</c> are symbolic links to
+/// them. A file without a name is kept as long as clones read it. Any thread; blocks it.
+/// </summary>
+internal sealed class FileStore
+{
+    /// <summary>Where the store is unless something else is said.</summary>
+    public const string DefaultFolder = "/var/lib/ublkback/vdi";
+
+    private const ulong Magic = 0x4552_4F54_534B_4255; // "UBKSTORE"
+    private const long PinBase = 1L << 61; // bytes whose locks keep snapshots from being deleted
+    private const long FirstDiskId = 1L << 60; // for files that are only read, of which no process has I/O that matters
+
+    private static long _lastDisk;
+
+    private readonly string _names;
+    private readonly string _files;
+
+    private FileStore(string folder, Guid id)
+    {
+        Folder = folder;
+        Id = id;
+        _names = Path.Combine(folder, "names");
+        _files = Path.Combine(folder, "vdi");
+    }
+
+    /// <summary>The folder.</summary>
+    public string Folder { get; }
+
+    /// <summary>The store's identity.</summary>
+    public Guid Id { get; }
+
+    /// <summary>Where those who have VDIs open can be asked.</summary>
+    public string DoorFolder => Path.Combine(Folder, "doors");
+
+    /// <summary>The names of its VDIs, in order.</summary>
+    public IReadOnlyList<string> Names => [.. Directory.EnumerateFileSystemEntries(_names).Select(Path.GetFileName).Order(StringComparer.Ordinal)!];
+
+    /// <summary>The numbers of all files, those without names too.</summary>
+    public IReadOnlyList<uint> Files => [.. Directory.EnumerateFiles(_files)
+        .Select(path => uint.TryParse(Path.GetFileName(path), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) ? vdi : 0)
+        .Where(vdi => vdi != 0).Order()];
+
+    /// <summary>Opens the store in a folder.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <param name="makes">Whether a new one is made in a folder that is empty or not there.</param>
+    /// <exception cref="TargetException">There is none; the message says how to mend it.</exception>
+    public static FileStore Open(string folder, bool makes = false)
+    {
+        if (!folder.StartsWith('/')) throw new TargetException($"the store {folder} is not an absolute path: begin it with /");
+        string path = Path.Combine(folder, "store");
+        try
+        {
+            if (!File.Exists(path))
+            {
+                bool isEmpty = !Directory.Exists(folder) || !Directory.EnumerateFileSystemEntries(folder).Any();
+                if (!isEmpty) throw new TargetException($"{folder} is no store of VDIs, and is not empty: give another folder with --store file:FOLDER");
+                if (!makes) throw new TargetException($"there is no store of VDIs in {folder}: 'ublkback vdi create' makes one");
+                Make(folder, path);
+            }
+
+            byte[] block = File.ReadAllBytes(path);
+            Array.Resize(ref block, VdiFormat.BlockSize);
+            return new FileStore(folder, ReadStore(block, path));
+        }
+        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
+        {
+            throw new TargetException($"the store in {folder} cannot be opened: {failure.Message}", failure);
+        }
+    }
+
+    /// <summary>The number of a VDI.</summary>
+    /// <exception cref="TargetException">There is none of that name.</exception>
+    public uint Find(string name)
+    {
+        string? link = new FileInfo(Path.Combine(_names, VdiName.Check(name))).LinkTarget;
+        if (link is null) throw new TargetException($"there is no VDI {name} in {Folder}: see 'ublkback vdi list'");
+        return uint.TryParse(Path.GetFileName(link), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) && vdi is > 0 and <= BlockAddress.MaxVdi
+            ? vdi
+            : throw new TargetException($"{Path.Combine(_names, name)} does not point to the file of a VDI: it is damaged");
+    }
+
+    /// <summary>The path of a VDI's file.</summary>
+    public string PathOf(uint vdi) => Path.Combine(_files, string.Create(CultureInfo.InvariantCulture, $"{vdi:x6}"));
+
+    /// <summary>Opens a VDI's file as its owner: to write it, or to read it while nobody does.</summary>
+    /// <exception cref="TargetException">It cannot be opened, or somebody has it; the message says who.</exception>
+    public FileContainer OpenOwn(string name, string cache, ImageOpening opening)
+    {
+        uint vdi = Find(name);
+        try
+        {
+            FileContainer container = FileContainer.Open(PathOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
+            if (!opening.IsReadOnly) container.Write(VdiFormat.HolderBlock, VdiHolder.ForThis(opening.Owner).ToBlock());
+            return container;
+        }
+        catch (ImageInUseException)
+        {
+            throw new ImageInUseException($"VDI {name} is in use by {ReadHolder(vdi)?.ToString() ?? "another program"}");
+        }
+    }
+
+    /// <summary>Opens any VDI's file for reading, whoever has it.</summary>
+    /// <exception cref="TargetException">It cannot be opened, or is not of this store.</exception>
+    public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
+    {
+        FileContainer container = FileContainer.Open(
+            PathOf(vdi), "none", isLocked: false, new ImageOpening("a reader of a VDI", NextDiskId(), true, false, null, warn));
+        try
+        {
+            byte[] block = new byte[VdiFormat.BlockSize];
+            container.Read(VdiFormat.SuperblockBlock, block);
+            VdiSuperblock superblock = VdiSuperblock.Read(block, container.Path);
+            return superblock.Store == Id && superblock.Vdi == vdi
+                ? (container, superblock)
+                : throw new TargetException($"{container.Path} is the file of VDI {superblock.Vdi:x6} of store {superblock.Store}, and not of this one");
+        }
+        catch
+        {
+            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            throw;
+        }
+    }
+
+    /// <summary>Opens the file of a VDI that has no name any more.</summary>
+    public FileContainer OpenUnnamed(uint vdi, Action<string> warn) => FileContainer.Open(
+        PathOf(vdi), "writeback", isLocked: true, new ImageOpening("a collector", NextDiskId(), false, false, null, warn));
+
+    /// <summary>Keeps a snapshot from being deleted, until the result is disposed.</summary>
+    public IDisposable Pin(uint vdi, ulong snapshot)
+    {
+        FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDONLY);
+        if (OfdLock.TryShare(file, PinBase + (long)snapshot)) return file;
+        file.Dispose();
+        throw new TargetException("the snapshot is being deleted");
+    }
+
+    /// <summary>Whether somebody keeps a snapshot from being deleted.</summary>
+    public bool IsPinned(uint vdi, ulong snapshot)
+    {
+        using FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDWR);
+        return OfdLock.IsHeldByAnother(file, PinBase + (long)snapshot);
+    }
+
+    /// <summary>Whether somebody has a VDI open for writing.</summary>
+    public bool IsWritten(uint vdi)
+    {
+        using FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDONLY);
+        return RawImageOpener.IsWritten(file);
+    }
+
+    /// <summary>Who writes a VDI, or did last; null when nobody ever did.</summary>
+    public VdiHolder? ReadHolder(uint vdi)
+    {
+        using SafeFileHandle file = File.OpenHandle(PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        byte[] block = new byte[VdiFormat.BlockSize];
+        _ = RandomAccess.Read(file, block, VdiFormat.OffsetOf(VdiFormat.HolderBlock));
+        return VdiHolder.TryRead(block);
+    }
+
+    /// <summary>Lets one at a time of all processes change which VDIs and snapshots there are.</summary>
+    /// <exception cref="TargetException">Another one has not ended for long.</exception>
+    public IDisposable LockStructure() => LockByte(0);
+
+    /// <summary>Lets one at a time of all processes look for what is not needed any more.</summary>
+    /// <exception cref="TargetException">Another one has not ended for long.</exception>
+    public IDisposable LockCollection() => LockByte(1);
+
+    /// <summary>Makes a VDI with a content. Under <see cref="LockStructure"/>.</summary>
+    /// <param name="name">Its name.</param>
+    /// <param name="content">Makes its content, for its number.</param>
+    /// <param name="origin">What it is cloned from; empty when from nothing.</param>
+    /// <exception cref="TargetException">The name is taken, or the storage is full; nothing is left.</exception>
+    public void Create(string name, Func<uint, VdiVersion> content, string origin)
+    {
+        string link = Path.Combine(_names, VdiName.Check(name));
+        if (new FileInfo(link).LinkTarget is not null) throw new TargetException($"there is a VDI {name} already in {Folder}: choose another name");
+        uint vdi = (Files is [.., uint last] ? last : 0) + 1;
+        if (vdi > BlockAddress.MaxVdi) throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
+        VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
+        string path = PathOf(vdi);
+        try
+        {
+            using (SafeFileHandle file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write))
+            {
+                File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+                RandomAccess.Write(file, VdiFile.Make(superblock, content(vdi), origin), 0);
+                RandomAccess.FlushToDisk(file);
+            }
+
+            Sync(_files);
+            File.CreateSymbolicLink(link, Path.Combine("..", "vdi", Path.GetFileName(path)));
+            Sync(_names);
+        }
+        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
+        {
+            File.Delete(path);
+            throw new TargetException($"VDI {name} cannot be made: {failure.Message}", failure);
+        }
+    }
+
+    /// <summary>Takes a VDI's name away. Its file is left for the collector. Under <see cref="LockStructure"/>.</summary>
+    public void Unlink(string name)
+    {
+        File.Delete(Path.Combine(_names, VdiName.Check(name)));
+        Sync(_names);
+    }
+
+    /// <summary>Removes a file to which nothing refers. Under <see cref="LockStructure"/>.</summary>
+    public void Remove(uint vdi)
+    {
+        File.Delete(PathOf(vdi));
+        Sync(_files);
+    }
+
+    private FileDescriptor LockByte(long position)
+    {
+        const int PatienceMs = 10_000;
+        const int RetryDelayMs = 5;
+        FileDescriptor file = FileDescriptor.Open(Path.Combine(Folder, "store"), OpenFlags.O_RDWR);
+        for (int waited = 0; !OfdLock.TryExclude(file, position); waited += RetryDelayMs)
+        {
+            if (waited < PatienceMs)
+            {
+                Thread.Sleep(RetryDelayMs);
+                continue;
+            }
+
+            file.Dispose();
+            throw new TargetException($"another command has kept the store in {Folder} for {PatienceMs / 1000} s: see 'fuser {Folder}/store'");
+        }
+
+        return file;
+    }
+
+    private static long NextDiskId() => FirstDiskId | ((long)Environment.ProcessId << 32) | (uint)Interlocked.Increment(ref _lastDisk);
+
+    private static void Make(string folder, string path)
+    {
+        const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+        Directory.CreateDirectory(folder, Private);
+        foreach (string part in new[] { "names", "vdi", "doors" }) Directory.CreateDirectory(Path.Combine(folder, part), Private);
+        byte[] block = new byte[VdiFormat.BlockSize];
+        FieldWriter fields = new(block);
+        fields.Write(Magic);
+        fields.Write(VdiFormat.Version);
+        fields.Write(Guid.NewGuid());
+        CheckedBlock.Seal(block);
+        using (SafeFileHandle file = File.OpenHandle(path + ".new", FileMode.Create, FileAccess.Write))
+        {
+            RandomAccess.Write(file, block, 0);
+            RandomAccess.FlushToDisk(file);
+        }
+
+        File.Move(path + ".new", path); // last, so that what is there is complete
+        Sync(folder);
+    }
+
+    private static Guid ReadStore(ReadOnlySpan<byte> block, string path)
+    {
+        FieldReader fields = new(block);
+        if (fields.ReadUInt64() != Magic) throw new TargetException($"{path} does not say that this is a store of VDIs");
+        uint version = fields.ReadUInt32();
+        if (version != VdiFormat.Version) throw new TargetException($"{path} has version {version} of the format, and this program knows {VdiFormat.Version}: use a newer one");
+        return CheckedBlock.IsValid(block) ? fields.ReadGuid() : throw new TargetException($"{path} is damaged: its checksum is wrong");
+    }
+
+    private static void Sync(string folder)
+    {
+        using FileDescriptor directory = FileDescriptor.Open(folder, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
+        if (Syscall.fsync(directory.Number) != 0) throw new IOException($"{folder} could not be made durable");
+    }
+}

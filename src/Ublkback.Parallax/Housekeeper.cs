@@ -1,0 +1,39 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>Has what is not needed any more given back, when a VDI has written much. On the VDI's worker.</summary>
+internal sealed class Housekeeper(FileStore store, VdiImage image, Action<string> warn)
+{
+    /// <summary>Segments that are written before it looks again, at least: 1 GiB.</summary>
+    public const long MinSegments = 256;
+
+    private long _due = MinSegments;
+    private bool _isRunning;
+
+    /// <summary>Begins, if much was written since the last time.</summary>
+    public void BeginIfDue()
+    {
+        if (_isRunning || image.Parts.Segments.Taken < _due) return;
+        _isRunning = true;
+        _ = RunAsync();
+    }
+
+    private async Task RunAsync()
+    {
+        Collector collector = new(store, warn);
+        try
+        {
+            await collector.RunAsync([image], withUnnamed: false);
+        }
+        catch (TargetException failure)
+        {
+            warn(failure.Message);
+        }
+
+        // The more there is to look at, the less often.
+        long needed = collector.CountNeeded(image.Parts.Superblock.Vdi) / VdiFormat.SegmentBlocks;
+        _due = image.Parts.Segments.Taken + Math.Max(MinSegments, needed / 2);
+        _isRunning = false;
+    }
+}

@@ -1,0 +1,32 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// What a VDI is kept in: blocks of 4 KiB, in segments that are allocated and freed. Reads and writes on the VDI's worker, the rest on any
+/// thread.
+/// </summary>
+internal interface IVdiContainer : IAsyncDisposable
+{
+    /// <summary>What it is, for people to read.</summary>
+    string Path { get; }
+
+    /// <summary>Does reads, writes and flushes.</summary>
+    IBlockImage Blocks { get; }
+
+    /// <summary>Reads blocks; what lies behind the end is zeros. Blocks the thread.</summary>
+    /// <exception cref="IOException">They cannot be read.</exception>
+    void Read(long block, Span<byte> target);
+
+    /// <summary>The segments that hold nothing, lowest first, and then all behind the last that does. Blocks the thread.</summary>
+    IEnumerable<long> FindFreeSegments();
+
+    /// <summary>The segments that hold something, but for the first of all, lowest first. Blocks the thread.</summary>
+    IEnumerable<long> FindUsedSegments();
+
+    /// <summary>Makes sure that a segment can be written without further space. Blocks the thread.</summary>
+    BlockStatus Allocate(long segment);
+
+    /// <summary>Gives blocks back, which nothing refers to any more; they then read as zeros. Blocks the thread.</summary>
+    BlockStatus Free(long block, long count);
+}

@@ -1,0 +1,69 @@
+namespace Ublkback.Parallax;
+
+/// <summary>A VDI that is open for writing, while its file is collected. On its worker.</summary>
+internal sealed class OpenVdi
+{
+    private readonly HashSet<long> _spared = [];
+    private List<long> _candidates = [];
+    private (BlockAddress First, int Count) _table;
+
+    private OpenVdi(VdiImage image) => Image = image;
+
+    /// <summary>The VDI.</summary>
+    public VdiImage Image { get; }
+
+    /// <summary>What it needs of the segments that are not spared.</summary>
+    public IReadOnlyList<VdiVersion> Needed { get; private set; } = [];
+
+    /// <summary>Makes a checkpoint, and takes notice of what is needed then.</summary>
+    public static async Task<OpenVdi> BeginAsync(VdiImage image)
+    {
+        VdiParts parts = image.Parts;
+        OpenVdi vdi = new(image);
+        // What is taken from now on is spared; and what the log has not left behind at the checkpoint.
+        parts.Segments.TakenSince = vdi._spared;
+        vdi.SpareUnfilled();
+        vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
+        if (parts.Log.IsOpen) await parts.Checkpointer.RunAsync();
+        vdi.SpareUnfilled();
+        vdi._spared.UnionWith(parts.Log.Segments);
+        VdiHead head = parts.Checkpointer.Head;
+        vdi._table = (head.Table.Address, head.TableBlocks);
+        VdiVersion checkpoint = parts.Content.Checkpoint;
+        VdiVersion now = parts.Log.IsOpen ? checkpoint with { End = checkpoint.Start.Sequence } : checkpoint;
+        vdi.Needed = [now, .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
+        return vdi;
+    }
+
+    /// <summary>Marks what the VDI itself needs, beside versions of its disk.</summary>
+    public void Mark(BlockMarks marks)
+    {
+        for (int i = 0; i < _table.Count; i++) marks.TryMark(new BlockAddress(_table.First.Value + (ulong)i));
+    }
+
+    /// <summary>Frees what is not marked; gives the number of blocks.</summary>
+    public async Task<long> FreeAsync(BlockMarks marks)
+    {
+        VdiParts parts = Image.Parts;
+        await parts.Epochs.DrainAsync(); // requests that looked up where blocks are, before these were given up
+        uint vdi = parts.Superblock.Vdi;
+        _candidates.RemoveAll(_spared.Contains);
+        (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates));
+        HashSet<long> free = [.. segments];
+        parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
+        parts.Segments.AddFree(segments);
+        return freed;
+    }
+
+    /// <summary>The file is not collected any more. Any thread.</summary>
+    public void End() => Image.Parts.Segments.TakenSince = null;
+
+    // Segments that are taken, or will be, though nothing may be written there yet.
+    private void SpareUnfilled()
+    {
+        VdiParts parts = Image.Parts;
+        _spared.Add(parts.NodeWriter.Segment);
+        _spared.Add(parts.Log.NextSegment);
+        _spared.UnionWith(parts.Segments.Ready);
+    }
+}

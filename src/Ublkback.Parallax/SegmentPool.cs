@@ -1,0 +1,115 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// Segments that can be written at once: a few are allocated before they are wanted, on a helper thread. On the VDI's worker.
+/// </summary>
+internal sealed class SegmentPool(IVdiContainer container)
+{
+    /// <summary>Segments that are kept back for what must go on when the storage is full: giving snapshots up, and the map.</summary>
+    public const int Reserve = 2;
+
+    private const int Wanted = Reserve + 2;
+
+    private readonly Queue<long> _ready = new();
+    private readonly HashSet<long> _known = []; // ours since we opened the file, though nothing may be written there yet
+    private readonly Waiters _changed = new();
+    private IEnumerator<long>? _free;
+    private bool _isAllocating;
+    private bool _hasMore;
+
+    /// <summary>Why there are no more; <see cref="BlockStatus.Okay"/> when there are.</summary>
+    public BlockStatus Status { get; private set; } = BlockStatus.Okay;
+
+    /// <summary>Gets each segment that is taken; null when nobody wants to know.</summary>
+    public ISet<long>? TakenSince { get; set; }
+
+    /// <summary>Segments that can be taken.</summary>
+    public IEnumerable<long> Ready => _ready;
+
+    /// <summary>How many segments were taken.</summary>
+    public long Taken { get; private set; }
+
+    /// <summary>Takes a segment: its first block. False when there is none now; then more are being allocated.</summary>
+    /// <param name="isUrgent">Whether one that is kept back may be taken.</param>
+    /// <param name="firstBlock">Its first block.</param>
+    public bool TryTake(bool isUrgent, out long firstBlock)
+    {
+        firstBlock = 0;
+        bool isThere = _ready.Count > (isUrgent ? 0 : Reserve);
+        if (isThere)
+        {
+            long segment = _ready.Dequeue();
+            firstBlock = segment * VdiFormat.SegmentBlocks;
+            TakenSince?.Add(segment);
+            Taken++;
+        }
+
+        if (_ready.Count < Wanted && !_isAllocating) _ = AllocateAsync();
+        return isThere;
+    }
+
+    /// <summary>Waits until it is known whether there are more: see <see cref="Status"/>.</summary>
+    public async ValueTask AllocatedAsync()
+    {
+        while (_isAllocating) await _changed.WaitAsync();
+    }
+
+    /// <summary>A segment is in use, though nothing may be written there yet. Before the first is taken.</summary>
+    public void MarkUsed(long segment) => _known.Add(segment);
+
+    /// <summary>Segments have become free.</summary>
+    public void AddFree(IEnumerable<long> segments)
+    {
+        lock (_known) _known.ExceptWith(segments);
+        _hasMore = true;
+    }
+
+    /// <summary>Gives those back that nobody took.</summary>
+    public async Task EndAsync()
+    {
+        await AllocatedAsync();
+        List<long> unused = [.. _ready];
+        _ready.Clear();
+        await Task.Run(() => unused.ForEach(segment => container.Free(segment * VdiFormat.SegmentBlocks, VdiFormat.SegmentBlocks)));
+    }
+
+    private async Task AllocateAsync()
+    {
+        _isAllocating = true;
+        int count = Wanted - _ready.Count;
+        IEnumerator<long>? known = _hasMore ? null : _free;
+        _hasMore = false;
+        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => Allocate(known, count));
+        foreach (long segment in segments) _ready.Enqueue(segment);
+        Status = status;
+        _isAllocating = false;
+        _changed.WakeAll();
+    }
+
+    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) Allocate(IEnumerator<long>? known, int count)
+    {
+        List<long> segments = [];
+        IEnumerator<long> free = known ?? container.FindFreeSegments().GetEnumerator();
+        while (segments.Count < count && free.MoveNext())
+        {
+            lock (_known)
+            {
+                if (!_known.Add(free.Current)) continue;
+            }
+
+            BlockStatus status = container.Allocate(free.Current);
+            if (status == BlockStatus.Okay)
+            {
+                segments.Add(free.Current);
+                continue;
+            }
+
+            lock (_known) _known.Remove(free.Current);
+            return (segments, status, null);
+        }
+
+        return (segments, BlockStatus.Okay, free);
+    }
+}

@@ -1,0 +1,86 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>Reads all that VDIs and their snapshots need, and says what is damaged. Blocks the thread.</summary>
+/// <param name="store">The store.</param>
+/// <param name="readsData">Whether data is read too, and not only what tells where it is.</param>
+/// <param name="onDamage">Takes a sentence about each damage.</param>
+internal sealed class VdiChecker(FileStore store, bool readsData, Action<string> onDamage)
+{
+    private readonly byte[] _block = new byte[VdiFormat.BlockSize];
+    private long _damages;
+    private long _data;
+    private string _where = "";
+
+    /// <summary>Checks some VDIs. Nothing is given back meanwhile.</summary>
+    public VdiCheck Run(IReadOnlyList<string> names)
+    {
+        using IDisposable alone = store.LockCollection();
+        BlockMarks marks = new();
+        using VersionWalker walker = MakeWalker(marks);
+        foreach (string name in names)
+        {
+            _where = $"VDI {name}";
+            try
+            {
+                Check(name, walker);
+            }
+            catch (Exception failure) when (failure is TargetException or IOException or InvalidDataException)
+            {
+                Report(failure.Message);
+            }
+        }
+
+        return new VdiCheck(walker.Nodes, _data, _damages);
+    }
+
+    private VersionWalker MakeWalker(BlockMarks marks)
+    {
+        VersionWalker walker = null!;
+        return walker = new VersionWalker(vdi => store.OpenOther(vdi, _ => { }), marks)
+        {
+            VisitDamage = Report,
+            VisitData = (at, crc) =>
+            {
+                _data++;
+                if (readsData) walker.Read(at, crc, _block);
+            },
+        };
+    }
+
+    private void Check(string name, VersionWalker walker)
+    {
+        (IVdiContainer container, _) = store.OpenOther(store.Find(name), _ => { });
+        try
+        {
+            byte[] heads = new byte[2 * VdiFormat.BlockSize];
+            container.Read(VdiFormat.FirstHeadBlock, heads);
+            VdiFile file = VdiFile.Read(container);
+            for (int i = 0; i < 2; i++)
+            {
+                // A new VDI has one head only.
+                ReadOnlySpan<byte> head = heads.AsSpan(i * VdiFormat.BlockSize, VdiFormat.BlockSize);
+                if (head.ContainsAnyExcept((byte)0) && VdiHead.TryRead(head) is null) Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
+            }
+
+            (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
+            walker.Walk(file.Head.Content);
+            foreach (VdiSnapshot snapshot in snapshots)
+            {
+                _where = $"VDI {name}@{snapshot.Name}";
+                walker.Walk(snapshot.Content);
+            }
+        }
+        finally
+        {
+            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+    }
+
+    private void Report(string what)
+    {
+        _damages++;
+        onDamage($"{_where}: {what}");
+    }
+}

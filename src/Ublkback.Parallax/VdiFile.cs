@@ -1,0 +1,43 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>What a VDI's file says of itself, without its log.</summary>
+/// <param name="Superblock">Whose it is.</param>
+/// <param name="Head">Where everything is.</param>
+/// <param name="Snapshots">The snapshots as of the head.</param>
+internal sealed record VdiFile(VdiSuperblock Superblock, VdiHead Head, IReadOnlyList<VdiSnapshot> Snapshots)
+{
+    /// <summary>Reads it. Blocks the thread.</summary>
+    /// <exception cref="TargetException">It is none, or it is damaged; the message says how.</exception>
+    public static VdiFile Read(IVdiContainer container)
+    {
+        try
+        {
+            byte[] blocks = new byte[(int)VdiFormat.HolderBlock * VdiFormat.BlockSize];
+            container.Read(VdiFormat.SuperblockBlock, blocks);
+            VdiSuperblock superblock = VdiSuperblock.Read(blocks.AsSpan(0, VdiFormat.BlockSize), container.Path);
+            VdiHead head = VdiHead.Choose(blocks.AsSpan(VdiFormat.BlockSize, VdiFormat.BlockSize), blocks.AsSpan(2 * VdiFormat.BlockSize, VdiFormat.BlockSize))
+                ?? throw new TargetException($"both heads of {container.Path} are damaged: nothing tells where its data is; restore it from a copy");
+            byte[] table = new byte[head.TableBlocks * VdiFormat.BlockSize];
+            if (table.Length > 0) container.Read(head.Table.Address.Block, table);
+            if (table.Length > 0 && Crc32C.Of(table) != head.Table.Crc)
+                throw new TargetException($"the table of the snapshots of {container.Path} is damaged: its checksum is wrong");
+            return new VdiFile(superblock, head, [.. SnapshotTable.Read(table, head.SnapshotCount)]);
+        }
+        catch (IOException failure)
+        {
+            throw new TargetException($"{container.Path} cannot be read: {failure.Message}", failure);
+        }
+    }
+
+    /// <summary>The blocks of a new VDI's file: it is empty, or has what another has.</summary>
+    public static byte[] Make(VdiSuperblock superblock, VdiVersion content, string origin)
+    {
+        byte[] blocks = new byte[(int)(VdiFormat.HolderBlock + 1) * VdiFormat.BlockSize];
+        superblock.ToBlock().CopyTo(blocks, 0);
+        VdiHead head = new(1, 0, content, 1, default, 0, origin);
+        head.Write(blocks.AsSpan((int)head.Block * VdiFormat.BlockSize, VdiFormat.BlockSize));
+        return blocks;
+    }
+}

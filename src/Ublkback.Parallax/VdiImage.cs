@@ -1,0 +1,141 @@
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// A virtual disk image with snapshots: everything is appended to a log, and a map tells where the blocks are. Any number of requests, on one
+/// worker.
+/// </summary>
+/// <remarks>
+/// The parts, from above: <see cref="BlockReader"/> and <see cref="BlockWriter"/> serve requests; <see cref="BlockMap"/> knows where the
+/// blocks are, <see cref="VdiLog"/> writes them, and <see cref="Checkpointer"/> brings what the log says into the map's nodes.
+/// </remarks>
+internal sealed class VdiImage : IMappedImage
+{
+    private readonly VdiParts _parts;
+    private readonly TaskCompletionSource<BlockLoop> _loop = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private volatile ImageGeometry _geometry;
+    private long _nextSize;
+
+    public VdiImage(VdiParts parts, ImageGeometry geometry)
+    {
+        _parts = parts;
+        _geometry = geometry;
+        _nextSize = parts.Content.Size;
+    }
+
+    public ImageGeometry Geometry => _geometry;
+
+    public string Identity => string.Create(CultureInfo.InvariantCulture, $"VDI {_parts.Superblock.Id} {_parts.SnapshotId}");
+
+    public bool DiscardMakesZeros => true;
+
+    public bool HasLostWrites => _parts.Container.Blocks.HasLostWrites;
+
+    /// <summary>Its parts, for what is done to the disk beside requests.</summary>
+    public VdiParts Parts => _parts;
+
+    /// <summary>Whether it can be written.</summary>
+    public bool IsWriter => !_geometry.IsReadOnly;
+
+    public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
+    {
+        BeginOnce();
+        return request.Operation == BlockOperation.Flush ? FlushAsync() : TransferAsync(request);
+    }
+
+    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
+    {
+        BeginOnce();
+        const int SectorsPerBlock = VdiFormat.BlockSize / BlockRequest.SectorSize;
+        const int MaxBlocks = 1 << 16;
+        long block = (long)sector / SectorsPerBlock;
+        int skip = (int)((long)sector % SectorsPerBlock);
+        int wanted = (int)Math.Min(MaxBlocks, (sectorCount + skip + SectorsPerBlock - 1) / SectorsPerBlock);
+        int epoch = _parts.Epochs.Begin();
+        (BlockStatus status, MapEntry first, int count) = await _parts.Reader.FindRunAsync(block, wanted, null);
+        _parts.Epochs.End(epoch);
+        if (status != BlockStatus.Okay) return new SectorRange(status, 0, 0, false, false, null);
+        long known = Math.Min(sectorCount, ((long)count * SectorsPerBlock) - skip);
+        bool isHole = first.Address.IsNone;
+        return new SectorRange(BlockStatus.Okay, known, 0, !isHole, isHole, null);
+    }
+
+    public async Task ResizeAsync(long byteCount)
+    {
+        BeginOnce();
+        BlockStatus status = await _parts.Control.ResizeAsync(byteCount);
+        if (status != BlockStatus.Okay) throw new TargetException($"the VDI could not be resized: {status}; what failed is said in the log");
+        Volatile.Write(ref _nextSize, byteCount);
+    }
+
+    public bool Remeasure()
+    {
+        ulong sectors = (ulong)Volatile.Read(ref _nextSize) / BlockRequest.SectorSize;
+        if (sectors == _geometry.SectorCount) return false;
+        _geometry = _geometry with { SectorCount = sectors };
+        return true;
+    }
+
+    /// <summary>Says on which loop it is used, before the first request.</summary>
+    public void UseOn(BlockLoop loop) => _loop.TrySetResult(loop);
+
+    /// <summary>Runs something on the loop of the image, which is there from its first request on.</summary>
+    /// <exception cref="TargetException">There has been none.</exception>
+    public async Task<T> InvokeAsync<T>(Func<Task<T>> action)
+    {
+        TimeSpan patience = TimeSpan.FromSeconds(5);
+        try
+        {
+            BlockLoop loop = await _loop.Task.WaitAsync(patience).ConfigureAwait(false);
+            return await loop.InvokeAsync(action).ConfigureAwait(false);
+        }
+        catch (TimeoutException)
+        {
+            throw new TargetException("who has the VDI open has not used it yet: try again when it has");
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        _parts.Door?.Dispose();
+        if (_loop.Task.IsCompletedSuccessfully) await (await _loop.Task.ConfigureAwait(false)).InvokeAsync(CloseAsync).ConfigureAwait(false);
+        await _parts.DisposeAsync().ConfigureAwait(false);
+    }
+
+    // The loop of the image is that of its first request.
+    private void BeginOnce()
+    {
+        if (!_loop.Task.IsCompleted) UseOn(BlockLoop.Current);
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> TransferAsync(BlockRequest request)
+    {
+        int epoch = _parts.Epochs.Begin();
+        long offset = (long)request.Sector * BlockRequest.SectorSize;
+        BlockStatus status = request.Operation switch
+        {
+            BlockOperation.Read => await _parts.Reader.ReadAsync(offset, request.Data),
+            BlockOperation.Write => await _parts.Writer.WriteAsync(offset, request.Data),
+            BlockOperation.Discard => await _parts.Writer.DiscardAsync(offset, request.SectorCount * BlockRequest.SectorSize),
+            _ => BlockStatus.Unsupported,
+        };
+        _parts.Epochs.End(epoch);
+        return status;
+    }
+
+    private ValueTask<BlockStatus> FlushAsync() => IsWriter ? _parts.Control.FlushAsync() : new ValueTask<BlockStatus>(BlockStatus.Okay);
+
+    // Leaves a file that needs no log to be read, unless that fails: then the next who opens it reads the log.
+    private async Task CloseAsync()
+    {
+        await _parts.Control.EndAsync();
+        if (!IsWriter) return;
+        await _parts.Log.SettleAsync();
+        if (_parts.Content.Map.ChangeCount > 0 && _parts.Log.IsOpen) await _parts.Checkpointer.RunAsync();
+        await _parts.Segments.EndAsync();
+    }
+}

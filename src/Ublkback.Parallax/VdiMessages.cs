@@ -1,0 +1,21 @@
+using System.Text.Json.Serialization;
+
+namespace Ublkback.Parallax;
+
+/// <summary>What a command asks of who has a VDI open.</summary>
+/// <param name="Command"><c>snapshot</c>, <c>snapshots</c>, <c>delete</c>, <c>resize</c>, <c>collect</c> or <c>compact</c>.</param>
+/// <param name="Snapshot">For snapshot and delete: its name.</param>
+/// <param name="SizeBytes">For resize: the size that the disk is to have.</param>
+internal sealed record VdiRequest(string Command, string? Snapshot = null, long SizeBytes = 0);
+
+/// <summary>What is answered.</summary>
+/// <param name="Error">Why it could not be done; null when it could.</param>
+/// <param name="Snapshots">For snapshots: the entries of the table.</param>
+/// <param name="Blocks">For collect: blocks that were freed; for compact: that were written again.</param>
+/// <param name="SizeBytes">The size of the disk.</param>
+internal sealed record VdiReply(string? Error, IReadOnlyList<byte[]>? Snapshots = null, long Blocks = 0, long SizeBytes = 0);
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(VdiRequest))]
+[JsonSerializable(typeof(VdiReply))]
+internal sealed partial class VdiJson : JsonSerializerContext;

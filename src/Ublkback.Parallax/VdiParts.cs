@@ -1,0 +1,112 @@
+using Ublkback.Block;
+using Ublkback.Linux;
+
+namespace Ublkback.Parallax;
+
+/// <summary>Opens the file of another VDI of the store for reading, whoever has it. Blocks the thread.</summary>
+/// <exception cref="TargetException">There is none, or it is not what it should be.</exception>
+internal delegate (IVdiContainer Container, VdiSuperblock Superblock) OpenVdiFile(uint vdi);
+
+/// <summary>The parts of an open VDI, put together.</summary>
+internal sealed class VdiParts : IAsyncDisposable
+{
+    private readonly CopyBuffers _buffers = new();
+    private readonly NodeCache _nodes;
+    private readonly VdiFiles _files;
+    private readonly IDisposable? _pin;
+
+    /// <summary>Puts them together, and reads what has to be known from the log. Blocks the thread.</summary>
+    /// <param name="container">The VDI's file.</param>
+    /// <param name="known">What the file says of itself.</param>
+    /// <param name="version">The content that is opened: that of the head, or of a snapshot.</param>
+    /// <param name="snapshot">Of which snapshot; null for the disk as it is.</param>
+    /// <param name="others">Opens other VDIs' files.</param>
+    /// <param name="pin">Keeps the snapshot from being deleted.</param>
+    /// <param name="warn">Takes what people should know.</param>
+    /// <exception cref="InvalidDataException">The log is damaged.</exception>
+    public VdiParts(
+        IVdiContainer container, VdiFile known, VdiVersion version, ulong? snapshot, OpenVdiFile others, IDisposable? pin, Action<string> warn)
+    {
+        Container = container;
+        Superblock = known.Superblock;
+        SnapshotId = snapshot;
+        _pin = pin;
+        _files = new VdiFiles(known.Superblock.Vdi, container, vdi => others(vdi).Container, warn);
+        _nodes = new NodeCache(_files.ReadCheckedAsync);
+        BlockMap map = new(_nodes, version.Root, new Overlay());
+        Content = new VdiContent(known.Superblock.Vdi, map, new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), version);
+        Segments = new SegmentPool(container);
+        Log = new VdiLog(container, known.Superblock, Content, Segments);
+        ReadLog(known, version, snapshot is null, others);
+        NodeWriter = new NodeWriter(container, known.Superblock.Vdi, Segments);
+        Checkpointer = new Checkpointer(
+            container, known.Superblock, Content, Log, Segments, new MapMerger(map, _nodes, NodeWriter), NodeWriter, known.Head);
+        Log.OnEnded = Checkpointer.BeginIfDue;
+        Reader = new BlockReader(map, _files, _buffers);
+        Writer = new BlockWriter(Reader, Log, Checkpointer, new BlockClaims(), _buffers);
+        Control = new VdiControl(container, Content, Log, Checkpointer);
+    }
+
+    public IVdiContainer Container { get; }
+
+    public VdiSuperblock Superblock { get; }
+
+    /// <summary>The snapshot that is open; null when it is the disk itself.</summary>
+    public ulong? SnapshotId { get; }
+
+    public VdiContent Content { get; }
+
+    public SegmentPool Segments { get; }
+
+    public VdiLog Log { get; }
+
+    public NodeWriter NodeWriter { get; }
+
+    public NodeCache Nodes => _nodes;
+
+    public Checkpointer Checkpointer { get; }
+
+    public BlockReader Reader { get; }
+
+    public BlockWriter Writer { get; }
+
+    public VdiControl Control { get; }
+
+    public RequestEpochs Epochs { get; } = new();
+
+    /// <summary>Where others ask for something to be done to the disk; null when it cannot be written.</summary>
+    public IDisposable? Door { get; set; }
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        await _files.DisposeAsync().ConfigureAwait(false);
+        _nodes.Dispose();
+        _buffers.Dispose();
+        _pin?.Dispose();
+    }
+
+    private void ReadLog(VdiFile known, VdiVersion version, bool isHead, OpenVdiFile others)
+    {
+        bool isOwn = isHead && version.Vdi == known.Superblock.Vdi && version.End == 0;
+        LogVisitor apply = isOwn ? Content.Apply : (entry, place, _, _) => Content.ApplyData(entry, place);
+        ulong epoch = known.Head.Epoch;
+        LogPosition end = version.Start;
+        if (version.End == 0 || version.End > version.Start.Sequence)
+        {
+            (IVdiContainer container, VdiSuperblock superblock) = version.Vdi == known.Superblock.Vdi ? (Container, known.Superblock) : others(version.Vdi);
+            LogReader reader = new(container, version.Vdi, superblock.Id);
+            end = reader.Read(version.Start, version.End, apply);
+            if (isOwn) epoch = Math.Max(epoch, reader.Epoch);
+            if (container != Container) container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+
+        Log.Epoch = epoch + 1;
+        foreach (VdiSnapshot snapshot in known.Snapshots) Log.Resume(snapshot.Content.End);
+        if (!isOwn) return;
+        // Nothing may have been written there yet, so they look free.
+        Segments.MarkUsed(VdiFormat.SegmentOf(end.Block));
+        if (end.NextSegment != 0) Segments.MarkUsed(VdiFormat.SegmentOf(end.NextSegment));
+        Log.Open(end);
+    }
+}

@@ -1,0 +1,35 @@
+using Ublkback.Block;
+using Ublkback.Parallax;
+using Ublkback.Tests.Images;
+
+namespace Ublkback.Tests.Parallax;
+
+/// <summary>A VDI's file in memory that remembers every change and every flush of it.</summary>
+internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
+{
+    public string Path => "recording";
+
+    public IBlockImage Blocks => file;
+
+    public void Read(long block, Span<byte> target)
+    {
+        ReadOnlySpan<byte> content = file.Content;
+        long offset = VdiFormat.OffsetOf(block);
+        int there = (int)Math.Clamp(content.Length - offset, 0, target.Length);
+        if (there > 0) content.Slice((int)offset, there).CopyTo(target);
+        target[there..].Clear();
+    }
+
+    public IEnumerable<long> FindFreeSegments()
+    {
+        for (long segment = Math.Max(1, (file.Content.Length + VdiFormat.SegmentSize - 1) / VdiFormat.SegmentSize); ; segment++) yield return segment;
+    }
+
+    public IEnumerable<long> FindUsedSegments() => throw new NotSupportedException();
+
+    public BlockStatus Allocate(long segment) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
+
+    public BlockStatus Free(long block, long count) => BlockStatus.Okay;
+
+    public ValueTask DisposeAsync() => default;
+}

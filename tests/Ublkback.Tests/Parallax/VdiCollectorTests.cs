@@ -1,0 +1,144 @@
+using NUnit.Framework;
+using Ublkback.Block;
+using Ublkback.Parallax;
+using Ublkback.Tests.Images;
+
+namespace Ublkback.Tests.Parallax;
+
+/// <summary>What is not needed is given back; what is needed is not, whoever needs it.</summary>
+public sealed class VdiCollectorTests : VdiFixture
+{
+    private const int DiskSize = 8 * MiB;
+
+    [Test]
+    public async Task What_was_written_over_is_given_back()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        Random random = new(1);
+        for (int i = 0; i < 12; i++)
+        {
+            random.NextBytes(shadow);
+            await disk.WriteAsync(0, shadow);
+        }
+
+        Assert.That(await CollectAsync(disk), Is.GreaterThan(60 * MiB / 4096));
+        Assert.That(DiskUsage.Of(PathOf("web")), Is.LessThan(40 * MiB)); // once, and segments that are not full or not used yet
+        await HoldsAsync(disk, shadow, "afterwards");
+        await disk.Image.DisposeAsync();
+        ImageDriver again = Open("web");
+        await using (again.Image) await HoldsAsync(again, shadow, "opened again");
+    }
+
+    [Test]
+    public async Task Guests_snapshots_and_clones_lose_nothing_while_it_collects([Values(1, 2, 3)] int seed)
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        Random random = new(seed);
+        Dictionary<string, byte[]> kept = [];
+        VdiStore store = VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+        for (int round = 0; round < 16; round++)
+        {
+            Task collecting = CollectAsync(disk);
+            await disk.WorkAsync(shadow, random, 60);
+            await SnapshotAsync(disk, $"s{round}");
+            kept[$"web@s{round}"] = [.. shadow];
+            if (round % 4 == 1)
+            {
+                await Task.Run(() => store.Clone($"web@s{round}", $"clone{round}"));
+                kept[$"clone{round}"] = [.. shadow];
+            }
+
+            if (round % 3 == 2)
+            {
+                await store.DeleteSnapshotAsync("web", $"s{round - 1}").WaitAsync(Soon);
+                kept.Remove($"web@s{round - 1}");
+            }
+
+            await disk.WorkAsync(shadow, random, 60);
+            await collecting;
+        }
+
+        await CollectAsync(disk);
+        await HoldsAsync(disk, shadow, "the disk itself");
+        await disk.Image.DisposeAsync();
+        Assert.That(store.Check(null, true, Warnings.Add).Damages, Is.Zero);
+        foreach ((string name, byte[] content) in kept)
+        {
+            ImageDriver reader = Open(name, isReadOnly: true);
+            await using (reader.Image) await HoldsAsync(reader, content, name);
+        }
+
+        // A clone that is written to goes its own way.
+        ImageDriver clone = Open("clone5");
+        byte[] other = kept["clone5"];
+        await using (clone.Image)
+        {
+            await clone.WorkAsync(other, random, 100);
+            await CollectAsync(clone);
+            await HoldsAsync(clone, other, "a clone");
+        }
+
+        Assert.That(Warnings, Is.Empty);
+    }
+
+    [Test]
+    public async Task A_deleted_vdi_is_kept_as_long_as_clones_read_it()
+    {
+        Create("golden", DiskSize);
+        ImageDriver disk = Open("golden");
+        byte[] shadow = new byte[DiskSize];
+        new Random(4).NextBytes(shadow);
+        await disk.WriteAsync(0, shadow);
+        await SnapshotAsync(disk, "v1");
+        await disk.Image.DisposeAsync();
+        VdiStore store = VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+        store.Clone("golden@v1", "web");
+        string path = PathOf("golden");
+        await store.DeleteAsync("golden", withSnapshots: true).WaitAsync(Soon);
+        await store.CollectDeletedAsync().WaitAsync(Soon);
+        ImageDriver clone = Open("web");
+        await HoldsAsync(clone, shadow, "the clone");
+        await clone.DiscardAsync(0, DiskSize);
+        await clone.Image.DisposeAsync();
+        Assert.That(File.Exists(path));
+        await store.CollectAsync().WaitAsync(Soon);
+        Assert.That(File.Exists(path), Is.False);
+    }
+
+    [Test]
+    public async Task Compacting_puts_together_what_was_written_here_and_there()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        Random random = new(6);
+        foreach (int block in Enumerable.Range(0, 1024).OrderBy(_ => random.Next()))
+        {
+            random.NextBytes(shadow.AsSpan(block * 4096, 4096));
+            await disk.WriteAsync(block * 4096, shadow[(block * 4096)..((block + 1) * 4096)]);
+        }
+
+        Task working = disk.WorkAsync(shadow, random, 100);
+        (BlockStatus status, long written) = await OnAsync(() => new Compactor(Parts(disk)).RunAsync());
+        await working;
+        Assert.That((status, written), Is.EqualTo((BlockStatus.Okay, written)).And.Matches<(BlockStatus, long Written)>(result => result.Written >= 900));
+        await HoldsAsync(disk, shadow, "compacted");
+        await OnAsync(() => new Compactor(Parts(disk)).RunAsync()); // what was written meanwhile
+        (status, written) = await OnAsync(() => new Compactor(Parts(disk)).RunAsync());
+        Assert.That(written, Is.Zero, "all is together now");
+        await disk.Image.DisposeAsync();
+    }
+
+    private string PathOf(string name) => Store.PathOf(Store.Find(name));
+
+    private async Task<long> CollectAsync(ImageDriver disk)
+    {
+        Collector collector = new(Store, Warnings.Add);
+        await collector.RunAsync([(VdiImage)disk.Image], withUnnamed: false).WaitAsync(Soon);
+        return collector.Freed;
+    }
+}

@@ -1,0 +1,154 @@
+using NUnit.Framework;
+using Ublkback.Block;
+using Ublkback.Parallax;
+using Ublkback.Tests.Images;
+
+namespace Ublkback.Tests.Parallax;
+
+/// <summary>Storage that fails, is full, or holds something else than was written.</summary>
+public sealed class VdiFaultTests : VdiFixture
+{
+    private const int DiskSize = 8 * MiB;
+
+    [Test]
+    public async Task A_write_that_fails_is_reported_and_the_log_goes_on_elsewhere()
+    {
+        FaultyContainer container = new(VdiFile.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        byte[] shadow = new byte[DiskSize];
+        ImageDriver disk = Open(container);
+        for (int round = 0; round < 5; round++)
+        {
+            await disk.WorkAsync(shadow, new Random(round), 50, discards: false);
+            container.FailsWrites = true;
+            byte[] lost = [.. Enumerable.Repeat((byte)round, 4096)];
+            Assert.That(await disk.TryWriteAsync(4096, lost), Is.EqualTo(BlockStatus.IoError));
+            Assert.That(await disk.TryWriteAsync(8192, lost), Is.Not.EqualTo(BlockStatus.Okay), "no checkpoint can be made either");
+            container.FailsWrites = false;
+        }
+
+        await disk.WorkAsync(shadow, new Random(9), 50, discards: false);
+        await HoldsAsync(disk, shadow, "afterwards");
+        ImageDriver again = Open(container);
+        await HoldsAsync(again, shadow, "opened again, as after a death");
+    }
+
+    [Test]
+    public async Task Full_storage_refuses_writes_and_nothing_else()
+    {
+        FaultyContainer container = new(VdiFile.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        byte[] shadow = new byte[DiskSize];
+        Random random = new(1);
+        ImageDriver disk = Open(container);
+        await disk.WorkAsync(shadow, random, 50);
+        await SnapshotAsync(disk, "s");
+        container.SegmentsLeft = 3;
+        byte[] block = new byte[MiB];
+        BlockStatus status = BlockStatus.Okay;
+        for (int i = 0; i < 60 && status == BlockStatus.Okay; i++)
+        {
+            random.NextBytes(block);
+            status = await disk.TryWriteAsync(0, block);
+            if (status == BlockStatus.Okay) block.CopyTo(shadow, 0);
+        }
+
+        Assert.That(status, Is.EqualTo(BlockStatus.NoSpace));
+        Assert.That(await disk.TryFlushAsync(), Is.EqualTo(BlockStatus.Okay));
+        ulong id = Parts(disk).Content.Snapshots.All[0].Id;
+        Assert.That(await OnAsync(() => Parts(disk).Control.DeleteAsync(id)), Is.EqualTo(BlockStatus.Okay), "space is kept back for that");
+        // Of the write that failed a part may be there.
+        byte[] now = await disk.ReadAsync(0, DiskSize);
+        Assert.That(now.AsSpan(MiB).SequenceEqual(shadow.AsSpan(MiB)));
+        container.SegmentsLeft = int.MaxValue;
+        await disk.WriteAsync(0, block);
+        block.CopyTo(shadow, 0);
+        await HoldsAsync(Open(container), shadow, "opened again, as after a death");
+    }
+
+    [Test]
+    public async Task A_damaged_block_is_an_error_and_never_data([Values(false, true)] bool isNode)
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        new Random(3).NextBytes(shadow);
+        await disk.WriteAsync(0, shadow);
+        await disk.Image.DisposeAsync();
+        VdiStore store = VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+        Assert.That(store.Check(null, true, Warnings.Add).Damages, Is.Zero);
+        string path = Store.PathOf(Store.Find("web"));
+        byte[] file = File.ReadAllBytes(path);
+        // A block of data, or the root, which was written last.
+        int at = isNode ? (int)RootOf(path).Address.Block * 4096 : file.AsSpan().IndexOf(shadow.AsSpan(5 * 4096, 4096));
+        file[at + 100] ^= 1;
+        File.WriteAllBytes(path, file);
+        Assert.That(store.Check(null, true, Warnings.Add).Damages, Is.EqualTo(1));
+        ImageDriver again = Open("web");
+        await using (again.Image)
+        {
+            Assert.That(await again.TryReadAsync(5 * 4096, new byte[512]), Is.EqualTo(BlockStatus.IoError));
+            if (!isNode) await HoldsAsync(again, shadow[..(4 * 4096)], "what is beside it");
+        }
+
+        Assert.That(Warnings, Has.Some.Contain("is damaged"));
+    }
+
+    private MapEntry RootOf(string path)
+    {
+        (IVdiContainer container, _) = Store.OpenOther(Store.Find(System.IO.Path.GetFileName(path) == "000001" ? "web" : ""), Warnings.Add);
+        MapEntry root = VdiFile.Read(container).Head.Content.Root.Node;
+        container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        return root;
+    }
+
+    private static VdiVersion Empty() =>
+        new(MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
+
+    private ImageDriver Open(FaultyContainer container)
+    {
+        VdiFile known = VdiFile.Read(container);
+        VdiParts parts = new(container, known, known.Head.Content, null, _ => throw new NotSupportedException(), null, Warnings.Add);
+        return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry(DiskSize / 512, 512, 4096, false, 4096)));
+    }
+
+    private sealed class FaultyContainer(byte[] content) : IVdiContainer, IBlockImage
+    {
+        private readonly RecordingFile _file = new(content);
+        private readonly Lock _gate = new();
+
+        public bool FailsWrites { get; set; }
+
+        public int SegmentsLeft { get; set; } = int.MaxValue;
+
+        public string Path => "faulty";
+
+        public IBlockImage Blocks => this;
+
+        public ImageGeometry Geometry => _file.Geometry;
+
+        public string Identity => "faulty";
+
+        public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => FailsWrites && request.Operation == BlockOperation.Write
+            ? new ValueTask<BlockStatus>(BlockStatus.IoError)
+            : _file.HandleAsync(request);
+
+        public void Read(long block, Span<byte> target) => new RecordingContainer(_file).Read(block, target);
+
+        public IEnumerable<long> FindFreeSegments() => new RecordingContainer(_file).FindFreeSegments();
+
+        public IEnumerable<long> FindUsedSegments() => throw new NotSupportedException();
+
+        public BlockStatus Allocate(long segment)
+        {
+            lock (_gate)
+            {
+                if (SegmentsLeft == 0) return BlockStatus.NoSpace;
+                SegmentsLeft--;
+                return new RecordingContainer(_file).Allocate(segment);
+            }
+        }
+
+        public BlockStatus Free(long block, long count) => BlockStatus.Okay;
+
+        public ValueTask DisposeAsync() => default;
+    }
+}

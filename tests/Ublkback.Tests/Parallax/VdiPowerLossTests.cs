@@ -1,0 +1,109 @@
+using NUnit.Framework;
+using Ublkback.Block;
+using Ublkback.Parallax;
+using Ublkback.Tests.Images;
+
+namespace Ublkback.Tests.Parallax;
+
+/// <summary>
+/// The power fails at any moment: of what was written since the last flush any sectors may be there and any not. What the guest flushed must
+/// be there, no block may be anything that it never was, and snapshots must be what they were.
+/// </summary>
+public sealed class VdiPowerLossTests : VdiFixture
+{
+    private const int DiskSize = 2 * MiB;
+    private const int Together = 4;
+    private const int Losses = 60;
+
+    [Test]
+    public async Task Any_loss_of_power_leaves_all_that_was_flushed_and_every_snapshot([Values(1, 2, 3, 4, 5, 6)] int seed)
+    {
+        VdiSuperblock superblock = new(Guid.NewGuid(), 1, Guid.NewGuid(), 0);
+        VdiVersion empty = new(MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
+        RecordingFile file = new(VdiFile.Make(superblock, empty, ""));
+        GuestHistory history = new(DiskSize, 0);
+        List<(string Name, byte[] Content, int Position)> snapshots = [];
+        Random random = new(seed);
+        ImageDriver disk = OpenRecorded(file);
+        await using (disk.Image)
+        {
+            Task others = Task.CompletedTask;
+            for (int round = 0; round < 24; round++)
+            {
+                if (random.Next(3) == 0)
+                {
+                    await others;
+                    others = random.Next(3) > 0 ? FlushAsync(disk, file, history) : CheckpointAsync(disk);
+                }
+
+                if (round % 8 == 5)
+                {
+                    byte[] now = await disk.ReadAsync(0, DiskSize);
+                    await SnapshotAsync(disk, $"s{round}");
+                    snapshots.Add(($"s{round}", now, file.Position));
+                }
+
+                // Each in a part of the disk of its own.
+                await Task.WhenAll(Enumerable.Range(0, Together).Select(part => ChangeAsync(disk, history, random, part, (byte)(1 + round))));
+            }
+
+            await others;
+        }
+
+        for (int i = 0; i < Losses; i++)
+        {
+            int at = random.Next(file.Position + 1);
+            string when = $"power lost after {at} of {file.Position} changes";
+            RecordingFile survived = new(file.AfterPowerLoss(at, random));
+            ImageDriver again = OpenRecorded(survived);
+            history.Check(await again.ReadAsync(0, DiskSize), at);
+            foreach ((string name, byte[] content, int position) in snapshots.Where(snapshot => snapshot.Position <= at))
+            {
+                ImageDriver snapshot = OpenRecorded(survived, name);
+                await using (snapshot.Image) await HoldsAsync(snapshot, content, $"{when}, {name}");
+            }
+
+            // And it goes on.
+            await again.WriteAsync(4096, [.. Enumerable.Repeat((byte)0xEE, 4096)]);
+            await again.Image.DisposeAsync();
+            ImageDriver last = OpenRecorded(survived);
+            await using (last.Image) Assert.That((await last.ReadAsync(4096, 4096)).Distinct(), Is.EqualTo(new byte[] { 0xEE }), when);
+        }
+
+        Assert.That(Warnings, Is.Empty);
+    }
+
+    private static async Task FlushAsync(ImageDriver disk, RecordingFile file, GuestHistory history)
+    {
+        int writes = history.Count;
+        await disk.FlushAsync();
+        history.Flushed(file.Position, writes);
+    }
+
+    private static Task ChangeAsync(ImageDriver disk, GuestHistory history, Random random, int part, byte value)
+    {
+        const int Sectors = DiskSize / 512 / Together;
+        int count = 1 + random.Next(random.Next(2) == 0 ? 8 : 64);
+        int sector = (part * Sectors) + random.Next(Sectors - count);
+        if (random.Next(5) > 0)
+        {
+            history.Wrote(sector, count, value);
+            return disk.WriteAsync(sector * 512L, [.. Enumerable.Repeat(value, count * 512)]);
+        }
+
+        count = Math.Min(count * 4, ((part + 1) * Sectors) - sector);
+        history.Discarded(sector, count);
+        return disk.DiscardAsync(sector * 512L, count * 512L);
+    }
+
+    private ImageDriver OpenRecorded(RecordingFile file, string? snapshotName = null)
+    {
+        RecordingContainer container = new(file);
+        VdiFile known = VdiFile.Read(container);
+        (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.ReadFile(known, container);
+        VdiSnapshot? snapshot = snapshotName is null ? null : snapshots.Single(snapshot => snapshot.Name == snapshotName);
+        VdiParts parts = new(container, known, snapshot?.Content ?? known.Head.Content, snapshot?.Id, _ => throw new NotSupportedException(), null, Warnings.Add);
+        bool isReadOnly = snapshot is not null;
+        return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry(DiskSize / 512, 512, 4096, isReadOnly, 4096)));
+    }
+}
