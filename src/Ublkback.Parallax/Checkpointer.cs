@@ -32,7 +32,8 @@ internal sealed class Checkpointer(
     /// <summary>Begins a checkpoint if the log has become long.</summary>
     public void BeginIfDue()
     {
-        bool isDue = log.BlocksSinceCheckpoint >= LogBlocks || content.Map.ChangeCount >= Overlay.Capacity;
+        // After one that failed, some time goes by.
+        bool isDue = log.BlocksSinceCheckpoint >= LogBlocks || (content.Map.ChangeCount >= Overlay.Capacity && log.BlocksSinceCheckpoint >= VdiFormat.SegmentBlocks);
         if (isDue && log.IsOpen) _ = StartAsync();
     }
 

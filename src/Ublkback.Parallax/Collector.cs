@@ -17,6 +17,8 @@ internal sealed class Collector(FileStore store, Action<string> warn)
     public long Freed { get; private set; }
 
     /// <summary>Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no name any more.</summary>
+    /// <remarks>Who calls it keeps the VDIs from being closed meanwhile. When a single one is to be closed, it ends.</remarks>
+    /// <exception cref="OperationCanceledException">It has ended for that.</exception>
     /// <exception cref="TargetException">Something is damaged, so that it cannot be known what is needed; nothing was freed.</exception>
     public async Task RunAsync(IReadOnlyList<VdiImage> open, bool withUnnamed)
     {
@@ -25,7 +27,8 @@ internal sealed class Collector(FileStore store, Action<string> warn)
         try
         {
             foreach (VdiImage image in open) vdis.Add(await image.InvokeAsync(() => OpenVdi.BeginAsync(image)).ConfigureAwait(false));
-            await Task.Run(() => Mark(vdis)).ConfigureAwait(false);
+            CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
+            await Task.Run(() => Mark(vdis, closing), closing).ConfigureAwait(false);
             foreach (OpenVdi vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks)).ConfigureAwait(false);
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
         }
@@ -38,7 +41,7 @@ internal sealed class Collector(FileStore store, Action<string> warn)
     /// <summary>Blocks of a VDI's file that are needed.</summary>
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
 
-    private void Mark(List<OpenVdi> open)
+    private void Mark(List<OpenVdi> open, CancellationToken cancellation)
     {
         foreach (OpenVdi vdi in open) vdi.Mark(_marks);
         List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
@@ -58,7 +61,7 @@ internal sealed class Collector(FileStore store, Action<string> warn)
 
         try
         {
-            using VersionWalker walker = new(vdi => store.OpenOther(vdi, warn), _marks);
+            using VersionWalker walker = new(vdi => store.OpenOther(vdi, warn), _marks) { Cancellation = cancellation };
             // The longest logs first: they hold what the others need of them.
             foreach (VdiVersion version in needed.OrderByDescending(version => version.End == 0 ? ulong.MaxValue : version.End)) walker.Walk(version);
         }

@@ -6,7 +6,7 @@ namespace Ublkback.Parallax;
 /// Writes a disk's data again, where it is scattered, so that what is together on the disk is together in the file. Guests go on meanwhile.
 /// On the VDI's worker.
 /// </summary>
-internal sealed class Compactor(VdiParts parts)
+internal sealed class Compactor(VdiParts parts, CancellationToken cancellation)
 {
     private const int FewRuns = 2; // a stretch may lie on both sides of the header of a batch
     private const int MaxStretch = 256; // blocks that are written again at once: 1 MiB
@@ -18,6 +18,7 @@ internal sealed class Compactor(VdiParts parts)
         long blocks = VdiFormat.BlocksFor(parts.Content.Size);
         for (long block = 0; block < blocks;)
         {
+            cancellation.ThrowIfCancellationRequested();
             int epoch = parts.Epochs.Begin();
             (BlockStatus status, int length, int runs) = await FindStretchAsync(block, (int)Math.Min(MaxStretch, blocks - block));
             if (status == BlockStatus.Okay && runs > FewRuns)

@@ -24,11 +24,19 @@ internal sealed class Housekeeper(FileStore store, VdiImage image, Action<string
         Collector collector = new(store, warn);
         try
         {
-            await collector.RunAsync([image], withUnnamed: false);
+            await image.HoldAsync(async () =>
+            {
+                await collector.RunAsync([image], withUnnamed: false);
+                return true;
+            });
         }
         catch (TargetException failure)
         {
             warn(failure.Message);
+        }
+        catch (OperationCanceledException)
+        {
+            return; // the image is closed
         }
 
         // The more there is to look at, the less often.

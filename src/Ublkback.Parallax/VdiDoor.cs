@@ -63,11 +63,15 @@ internal sealed class VdiDoor : IDisposable
     {
         try
         {
-            return await _image.InvokeAsync(() => _tasks.RunAsync(request)).ConfigureAwait(false);
+            return await _image.HoldAsync(() => _tasks.RunAsync(request)).ConfigureAwait(false);
         }
         catch (TargetException failure)
         {
             return new VdiReply(failure.Message);
+        }
+        catch (OperationCanceledException)
+        {
+            return new VdiReply("the VDI is being closed: try again");
         }
     }
 

@@ -16,6 +16,9 @@ internal sealed class VdiImage : IMappedImage
 {
     private readonly VdiParts _parts;
     private readonly TaskCompletionSource<BlockLoop> _loop = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly CancellationTokenSource _closing = new();
+    private readonly Waiters _released = new();
+    private int _holds;
     private volatile ImageGeometry _geometry;
     private long _nextSize;
 
@@ -79,6 +82,26 @@ internal sealed class VdiImage : IMappedImage
         return true;
     }
 
+    /// <summary>Cancelled when it is being closed: what <see cref="HoldAsync"/> does should end then.</summary>
+    public CancellationToken Closing => _closing.Token;
+
+    /// <summary>Does something on its loop, which it is not closed during.</summary>
+    /// <exception cref="OperationCanceledException">It is being closed.</exception>
+    public Task<T> HoldAsync<T>(Func<Task<T>> action) => InvokeAsync(async () =>
+    {
+        _closing.Token.ThrowIfCancellationRequested();
+        _holds++;
+        try
+        {
+            return await action();
+        }
+        finally
+        {
+            _holds--;
+            _released.WakeAll();
+        }
+    });
+
     /// <summary>Says on which loop it is used, before the first request.</summary>
     public void UseOn(BlockLoop loop) => _loop.TrySetResult(loop);
 
@@ -101,8 +124,10 @@ internal sealed class VdiImage : IMappedImage
     public async ValueTask DisposeAsync()
     {
         _parts.Door?.Dispose();
+        await _closing.CancelAsync().ConfigureAwait(false);
         if (_loop.Task.IsCompletedSuccessfully) await (await _loop.Task.ConfigureAwait(false)).InvokeAsync(CloseAsync).ConfigureAwait(false);
         await _parts.DisposeAsync().ConfigureAwait(false);
+        _closing.Dispose();
     }
 
     // The loop of the image is that of its first request.
@@ -132,6 +157,7 @@ internal sealed class VdiImage : IMappedImage
     // Leaves a file that needs no log to be read, unless that fails: then the next who opens it reads the log.
     private async Task CloseAsync()
     {
+        while (_holds > 0) await _released.WaitAsync();
         await _parts.Control.EndAsync();
         if (!IsWriter) return;
         await _parts.Log.SettleAsync();

@@ -101,19 +101,15 @@ public sealed class VdiStore
     /// <summary>Deletes a VDI that nobody has open, and its snapshots if that is allowed. Clones of these keep what they have.</summary>
     public async Task DeleteAsync(string name, bool withSnapshots)
     {
-        using (_store.LockStructure())
+        using IDisposable structure = _store.LockStructure();
+        uint vdi = _store.Find(name);
+        if (File.Exists(_store.PathOf(vdi)))
         {
-            VdiImage image = OpenToWrite(name);
-            await using (image.ConfigureAwait(false))
-            {
-                IReadOnlyList<VdiSnapshot> snapshots = image.Parts.Content.Snapshots.All;
-                if (snapshots.Count > 0 && !withSnapshots)
-                    throw new TargetException($"VDI {name} has {snapshots.Count} snapshots, which would be deleted with it: add --snapshots if you mean that");
-                if (snapshots.FirstOrDefault(snapshot => _store.IsPinned(image.Parts.Superblock.Vdi, snapshot.Id)) is VdiSnapshot used)
-                    throw new TargetException($"{name}@{used.Name} is in use: detach it first");
-                _store.Unlink(name);
-            }
+            IVdiContainer container = _store.OpenOwn(name, "none", _opening(false));
+            await using (container.ConfigureAwait(false)) CheckDeletable(name, vdi, container, withSnapshots);
         }
+
+        _store.Unlink(name);
     }
 
     /// <summary>Gives back what no VDI and no snapshot needs any more; gives the number of bytes.</summary>
@@ -176,7 +172,23 @@ public sealed class VdiStore
         if (await VdiDoor.TryAskAsync(_store, vdi, request).ConfigureAwait(false) is VdiReply reply) return reply;
         VdiImage image = OpenToWrite(name);
         await using (image.ConfigureAwait(false))
-            return await image.InvokeAsync(() => new VdiTasks(_store, image, _opening(false).Warn).RunAsync(request)).ConfigureAwait(false);
+            return await image.HoldAsync(() => new VdiTasks(_store, image, _opening(false).Warn).RunAsync(request)).ConfigureAwait(false);
+    }
+
+    private void CheckDeletable(string name, uint vdi, IVdiContainer container, bool withSnapshots)
+    {
+        try
+        {
+            IReadOnlyList<VdiSnapshot> snapshots = VdiSnapshots.ReadFile(VdiFile.Read(container), container).Snapshots;
+            if (snapshots.Count > 0 && !withSnapshots)
+                throw new ImageInUseException($"VDI {name} has {snapshots.Count} snapshots, which would be deleted with it: add --snapshots if you mean that");
+            if (snapshots.FirstOrDefault(snapshot => _store.IsPinned(vdi, snapshot.Id)) is VdiSnapshot used)
+                throw new ImageInUseException($"{name}@{used.Name} is in use: detach it first");
+        }
+        catch (TargetException damage) when (damage is not ImageInUseException)
+        {
+            if (!withSnapshots) throw new TargetException($"{damage.Message}; add --snapshots to delete it all the same", damage);
+        }
     }
 
     private VdiImage OpenToWrite(string name)

@@ -32,7 +32,7 @@ internal sealed class VdiTasks(FileStore store, VdiImage image, Action<string> w
             case "collect":
                 return new VdiReply(null, Blocks: await CollectAsync());
             case "compact":
-                (BlockStatus status, long written) = await new Compactor(parts).RunAsync();
+                (BlockStatus status, long written) = await new Compactor(parts, image.Closing).RunAsync();
                 Check(status, "the VDI could not be compacted");
                 return new VdiReply(null, Blocks: written);
             default:

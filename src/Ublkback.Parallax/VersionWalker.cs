@@ -16,6 +16,9 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     /// <summary>Takes blocks of data that are seen for the first time; null when their content does not matter.</summary>
     public Action<BlockAddress, uint>? VisitData { get; init; }
 
+    /// <summary>Ends the walk.</summary>
+    public CancellationToken Cancellation { get; init; }
+
     /// <summary>Takes what is damaged; null when that ends the walk, by an <see cref="InvalidDataException"/>.</summary>
     public Action<string>? VisitDamage { get; init; }
 
@@ -66,6 +69,7 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     private void WalkNode(MapEntry at, int level)
     {
         if (at.Address.IsNone || !marks.TryMark(at.Address)) return;
+        Cancellation.ThrowIfCancellationRequested();
         byte[] node = new byte[VdiFormat.BlockSize];
         if (!Try(() => Read(at.Address, at.Crc, node))) return;
         Nodes++;

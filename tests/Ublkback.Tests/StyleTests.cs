@@ -62,7 +62,8 @@ public sealed partial class StyleTests
             "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/BufferShare.cs",
             "Ublkback.Images/Qcow2/ClusterReader.cs", "Ublkback.Images/Qcow2/ClusterWriter.cs", "Ublkback.Images/Qcow2/ClusterMap.cs",
             "Ublkback.Images/Qcow2/Extent.cs", "Ublkback.Images/Qcow2/MetadataCache.cs", "Ublkback.Images/Qcow2/ContainerFile.cs",
-            "Ublkback.Block/ImageAccess.cs", "Ublkback.Block/Waiters.cs", "Ublkback.Block/RequestEpochs.cs",
+            "Ublkback.Block/ImageAccess.cs", "Ublkback.Block/Waiters.cs", "Ublkback.Parallax/BlockReader.cs", "Ublkback.Parallax/BlockWriter.cs", "Ublkback.Parallax/BlockMap.cs",
+            "Ublkback.Parallax/VdiLog.cs", "Ublkback.Parallax/LogBatch.cs", "Ublkback.Parallax/BlockClaims.cs", "Ublkback.Parallax/VdiFiles.cs", "Ublkback.Block/RequestEpochs.cs",
         ];
         string[] banned = ["Thread.Sleep", ".Result", ".Wait(", " lock (", "Task.Delay", ".Select(", ".Where(", ".ToList(", ".ToArray("];
         foreach (string file in path)

@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Spectre.Console;
+using Ublkback.Block;
 using Ublkback.Parallax;
 
 namespace Ublkback.Commands;
@@ -17,11 +18,11 @@ internal static class VdiShowCommands
         Command command = new("list", "Show the VDIs of a store.") { json, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), vdis =>
         {
-            List<VdiInfo> infos = [.. vdis.Names.Select(vdis.Describe)];
+            List<VdiInfo> infos = DescribeAll(vdis, out int status);
             if (arguments.GetValue(json))
             {
                 Console.WriteLine(JsonSerializer.Serialize(infos, VdiReportJson.Default.ListVdiInfo));
-                return Task.FromResult(0);
+                return Task.FromResult(status);
             }
 
             Table table = Reports.Table("name", "size", "in the file", "snapshots", "clone of", "in use by");
@@ -33,7 +34,7 @@ internal static class VdiShowCommands
             }
 
             AnsiConsole.Write(table);
-            return Task.FromResult(0);
+            return Task.FromResult(status);
         }));
         return command;
     }
@@ -98,6 +99,27 @@ internal static class VdiShowCommands
             return 0;
         }));
         return command;
+    }
+
+    /// <summary>All VDIs of a store that can be read. What is wrong with others goes to standard error; then the status is not 0.</summary>
+    public static List<VdiInfo> DescribeAll(VdiStore store, out int status)
+    {
+        List<VdiInfo> infos = [];
+        status = 0;
+        foreach (string name in store.Names)
+        {
+            try
+            {
+                infos.Add(store.Describe(name));
+            }
+            catch (TargetException damage)
+            {
+                Console.Error.WriteLine($"ublkback: VDI {name}: {damage.Message}");
+                status = 1;
+            }
+        }
+
+        return infos;
     }
 
     private static Command MakeFor(string verb, string description, Action<VdiInfo, bool> show)

@@ -17,11 +17,11 @@ internal static class VdiTreeCommand
         Command command = new("tree", "Show VDIs, their snapshots, and what was cloned from these.") { json, dot, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), vdis =>
         {
-            List<VdiInfo> infos = [.. vdis.Names.Select(vdis.Describe)];
+            List<VdiInfo> infos = VdiShowCommands.DescribeAll(vdis, out int status);
             if (arguments.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(infos, VdiReportJson.Default.ListVdiInfo));
             else if (arguments.GetValue(dot)) WriteDot(infos);
             else Show(infos);
-            return Task.FromResult(0);
+            return Task.FromResult(status);
         }));
         return command;
     }

@@ -34,11 +34,18 @@ internal sealed class RecordingFile(byte[] content) : IBlockImage
     {
         int flushed = position;
         while (flushed > 0 && _changes[flushed - 1] is not (-1, null, -1)) flushed--;
-        byte[] survived = [.. content];
+        byte[] survived = new byte[_changes.Take(position).Select(change => change.Length).Append(content.Length).Max()];
+        content.CopyTo(survived, 0);
+        long now = content.Length;
         for (int i = 0; i < position; i++)
         {
             (long offset, byte[]? data, long length) = _changes[i];
-            if (length >= 0) Array.Resize(ref survived, (int)length);
+            if (length >= 0)
+            {
+                if (length < now) survived.AsSpan((int)length).Clear();
+                now = length;
+            }
+
             if (data is null) continue;
             double luck = random.NextDouble();
             for (int at = 0; at < data.Length; at += 512)
@@ -48,7 +55,7 @@ internal sealed class RecordingFile(byte[] content) : IBlockImage
             }
         }
 
-        return survived;
+        return now == survived.Length ? survived : survived[..(int)now];
     }
 
     /// <summary>Its content now.</summary>

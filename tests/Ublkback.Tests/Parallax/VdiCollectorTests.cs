@@ -123,17 +123,19 @@ public sealed class VdiCollectorTests : VdiFixture
         }
 
         Task working = disk.WorkAsync(shadow, random, 100);
-        (BlockStatus status, long written) = await OnAsync(() => new Compactor(Parts(disk)).RunAsync());
+        (BlockStatus status, long written) = await CompactAsync(disk);
         await working;
         Assert.That((status, written), Is.EqualTo((BlockStatus.Okay, written)).And.Matches<(BlockStatus, long Written)>(result => result.Written >= 900));
         await HoldsAsync(disk, shadow, "compacted");
-        await OnAsync(() => new Compactor(Parts(disk)).RunAsync()); // what was written meanwhile
-        (status, written) = await OnAsync(() => new Compactor(Parts(disk)).RunAsync());
+        await CompactAsync(disk); // what was written meanwhile
+        (status, written) = await CompactAsync(disk);
         Assert.That(written, Is.Zero, "all is together now");
         await disk.Image.DisposeAsync();
     }
 
     private string PathOf(string name) => Store.PathOf(Store.Find(name));
+
+    private Task<(BlockStatus Status, long Written)> CompactAsync(ImageDriver disk) => OnAsync(() => new Compactor(Parts(disk), CancellationToken.None).RunAsync());
 
     private async Task<long> CollectAsync(ImageDriver disk)
     {
