@@ -9,7 +9,9 @@ internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buff
 {
     private const int MaxRun = 256; // blocks of one read
 
-    private readonly Stack<uint[]> _crcs = new();
+    private const int MaxTogether = 16; // reads of one request
+
+    private readonly Stack<Scratch> _scratches = new();
 
     /// <summary>Reads whole sectors.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
@@ -55,25 +57,44 @@ internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buff
         return (BlockStatus.Okay, first, count);
     }
 
+    // Runs that are scattered in the file are read together.
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> ReadBlocksAsync(long block, Memory<byte> data)
     {
-        uint[] crcs = _crcs.TryPop(out uint[]? free) ? free : new uint[MaxRun];
+        Scratch scratch = _scratches.TryPop(out Scratch? free) ? free : new Scratch();
         BlockStatus status = BlockStatus.Okay;
+        int begun = 0, ended = 0;
         while (data.Length > 0 && status == BlockStatus.Okay)
         {
-            (status, MapEntry first, int count) = await FindRunAsync(block, Math.Min(MaxRun, data.Length / VdiFormat.BlockSize), crcs);
+            if (begun - ended == MaxTogether) status = await scratch.Reads[ended++ % MaxTogether];
+            uint[] crcs = scratch.Crcs[begun % MaxTogether];
+            (BlockStatus found, MapEntry first, int count) = await FindRunAsync(block, Math.Min(MaxRun, data.Length / VdiFormat.BlockSize), crcs);
+            if (found != BlockStatus.Okay) status = found;
             if (status != BlockStatus.Okay) break;
             Memory<byte> run = data[..(count * VdiFormat.BlockSize)];
             if (first.Address.IsNone) run.Span.Clear();
-            else status = await files.ReadAsync(first.Address, run);
-            if (status == BlockStatus.Okay && !first.Address.IsNone && !IsWhole(first.Address, crcs, run.Span)) status = BlockStatus.IoError;
+#pragma warning disable CA2012 // each is awaited once, here
+            else scratch.Reads[begun++ % MaxTogether] = ReadRunAsync(first.Address, crcs, run);
+#pragma warning restore CA2012
             block += count;
             data = data[run.Length..];
         }
 
-        _crcs.Push(crcs);
+        while (ended < begun)
+        {
+            BlockStatus read = await scratch.Reads[ended++ % MaxTogether];
+            if (status == BlockStatus.Okay) status = read;
+        }
+
+        _scratches.Push(scratch);
         return status;
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> ReadRunAsync(BlockAddress first, uint[] crcs, Memory<byte> run)
+    {
+        BlockStatus status = await files.ReadAsync(first, run);
+        return status == BlockStatus.Okay && !IsWhole(first, crcs, run.Span) ? BlockStatus.IoError : status;
     }
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
@@ -88,12 +109,27 @@ internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buff
 
     private bool IsWhole(BlockAddress first, uint[] crcs, ReadOnlySpan<byte> run)
     {
-        for (int i = 0; i * VdiFormat.BlockSize < run.Length; i++)
+        int count = run.Length / VdiFormat.BlockSize;
+        Span<uint> found = stackalloc uint[MaxRun];
+        Crc32C.OfEach(run, VdiFormat.BlockSize, found);
+        for (int i = 0; i < count; i++)
         {
-            MapEntry at = new(new BlockAddress(first.Value + (ulong)i), crcs[i]);
-            if (!files.IsWhole(at, run.Slice(i * VdiFormat.BlockSize, VdiFormat.BlockSize))) return false;
+            if (found[i] != crcs[i]) return files.IsWhole(new MapEntry(new BlockAddress(first.Value + (ulong)i), crcs[i]), found[i]);
         }
 
         return true;
+    }
+
+    // What a request needs while it is read.
+    private sealed class Scratch
+    {
+        public Scratch()
+        {
+            for (int i = 0; i < MaxTogether; i++) Crcs[i] = new uint[MaxRun];
+        }
+
+        public uint[][] Crcs { get; } = new uint[MaxTogether][];
+
+        public ValueTask<BlockStatus>[] Reads { get; } = new ValueTask<BlockStatus>[MaxTogether];
     }
 }

@@ -84,7 +84,7 @@ internal sealed class Collector(FileStore store, Action<string> warn)
             }
 
             FileContainer file = store.OpenUnnamed(vdi, warn);
-            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments()).Blocks;
+            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), isPaced: false).Blocks;
             file.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
     }

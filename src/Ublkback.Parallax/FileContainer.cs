@@ -93,9 +93,10 @@ internal sealed class FileContainer : IVdiContainer
         }
     }
 
-    public BlockStatus Allocate(long segment)
+    public BlockStatus Allocate(long segment, bool isFlushedOften)
     {
         int errno = FileHole.Allocate(_descriptor, segment * VdiFormat.SegmentSize, VdiFormat.SegmentSize);
+        if (errno == 0 && isFlushedOften) SegmentPrewriter.Write(Path, segment);
         return errno == LinuxError.NotSupported ? BlockStatus.Okay : LinuxError.ToStatus(errno); // then the storage is found out to be full later
     }
 

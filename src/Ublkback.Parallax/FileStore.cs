@@ -168,12 +168,12 @@ internal sealed class FileStore
     }
 
     /// <summary>Lets one at a time of all processes change which VDIs and snapshots there are.</summary>
-    /// <exception cref="TargetException">Another one has not ended for long.</exception>
-    public IDisposable LockStructure() => LockByte(0);
+    /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
+    public IDisposable LockStructure() => LockByte(0, "another command changes the VDIs of");
 
     /// <summary>Lets one at a time of all processes look for what is not needed any more.</summary>
-    /// <exception cref="TargetException">Another one has not ended for long.</exception>
-    public IDisposable LockCollection() => LockByte(1);
+    /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
+    public IDisposable LockCollection() => LockByte(1, "somebody is looking already for what is not needed any more in");
 
     /// <summary>Makes a VDI with a content. Under <see cref="LockStructure"/>.</summary>
     /// <param name="name">Its name.</param>
@@ -222,7 +222,7 @@ internal sealed class FileStore
         Sync(_files);
     }
 
-    private FileDescriptor LockByte(long position)
+    private FileDescriptor LockByte(long position, string what)
     {
         const int PatienceMs = 10_000;
         const int RetryDelayMs = 5;
@@ -236,7 +236,7 @@ internal sealed class FileStore
             }
 
             file.Dispose();
-            throw new TargetException($"another command has kept the store in {Folder} for {PatienceMs / 1000} s: see 'fuser {Folder}/store'");
+            throw new ImageInUseException($"{what} {Folder}, and has not ended for {PatienceMs / 1000} s: try again later");
         }
 
         return file;

@@ -30,6 +30,10 @@ internal sealed class Housekeeper(FileStore store, VdiImage image, Action<string
                 return true;
             });
         }
+        catch (ImageInUseException)
+        {
+            // Another VDI's turn: later.
+        }
         catch (TargetException failure)
         {
             warn(failure.Message);

@@ -25,7 +25,9 @@ internal interface IVdiContainer : IAsyncDisposable
     IEnumerable<long> FindUsedSegments();
 
     /// <summary>Makes sure that a segment can be written without further space. Blocks the thread.</summary>
-    BlockStatus Allocate(long segment);
+    /// <param name="segment">The segment.</param>
+    /// <param name="isFlushedOften">Whether there will be many flushes while it is being written, so that these should have little to do.</param>
+    BlockStatus Allocate(long segment, bool isFlushedOften);
 
     /// <summary>Gives blocks back, which nothing refers to any more; they then read as zeros. Blocks the thread.</summary>
     BlockStatus Free(long block, long count);

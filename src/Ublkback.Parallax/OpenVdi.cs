@@ -48,7 +48,7 @@ internal sealed class OpenVdi
         await parts.Epochs.DrainAsync(); // requests that looked up where blocks are, before these were given up
         uint vdi = parts.Superblock.Vdi;
         _candidates.RemoveAll(_spared.Contains);
-        (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates));
+        (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced: true));
         HashSet<long> free = [.. segments];
         parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
         parts.Segments.AddFree(segments);

@@ -11,6 +11,7 @@ internal sealed class SegmentPool(IVdiContainer container)
     public const int Reserve = 2;
 
     private const int Wanted = Reserve + 2;
+    private const int ManyFlushes = 8; // while a segment is filled
 
     private readonly Queue<long> _ready = new();
     private readonly HashSet<long> _known = []; // ours since we opened the file, though nothing may be written there yet
@@ -24,6 +25,9 @@ internal sealed class SegmentPool(IVdiContainer container)
 
     /// <summary>Gets each segment that is taken; null when nobody wants to know.</summary>
     public ISet<long>? TakenSince { get; set; }
+
+    /// <summary>Flushes of the guest; they say what kind of segments is wanted.</summary>
+    public int Flushes { get; set; }
 
     /// <summary>Segments that can be taken.</summary>
     public IEnumerable<long> Ready => _ready;
@@ -79,16 +83,18 @@ internal sealed class SegmentPool(IVdiContainer container)
     {
         _isAllocating = true;
         int count = Wanted - _ready.Count;
+        bool isFlushedOften = Flushes >= ManyFlushes * count;
+        Flushes = 0;
         IEnumerator<long>? known = _hasMore ? null : _free;
         _hasMore = false;
-        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => Allocate(known, count));
+        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => Allocate(known, count, isFlushedOften));
         foreach (long segment in segments) _ready.Enqueue(segment);
         Status = status;
         _isAllocating = false;
         _changed.WakeAll();
     }
 
-    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) Allocate(IEnumerator<long>? known, int count)
+    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) Allocate(IEnumerator<long>? known, int count, bool isFlushedOften)
     {
         List<long> segments = [];
         IEnumerator<long> free = known ?? container.FindFreeSegments().GetEnumerator();
@@ -99,7 +105,7 @@ internal sealed class SegmentPool(IVdiContainer container)
                 if (!_known.Add(free.Current)) continue;
             }
 
-            BlockStatus status = container.Allocate(free.Current);
+            BlockStatus status = container.Allocate(free.Current, isFlushedOften);
             if (status == BlockStatus.Okay)
             {
                 segments.Add(free.Current);

@@ -4,14 +4,18 @@ using Ublkback.Linux;
 namespace Ublkback.Parallax;
 
 /// <summary>What is done to an open VDI as a whole: flushes, snapshots, another size. On the VDI's worker.</summary>
-internal sealed class VdiControl(IVdiContainer container, VdiContent content, VdiLog log, Checkpointer checkpointer)
+internal sealed class VdiControl(IVdiContainer container, VdiContent content, VdiLog log, SegmentPool segments, Checkpointer checkpointer)
 {
     private readonly ImageAccess _file = new(container.Blocks);
     private readonly LoopGate _gate = new();
     private readonly Memory<byte> _block = PinnedMemory.AllocatePages(VdiFormat.BlockSize);
 
     /// <summary>Makes all that was answered durable. It is written already, with all that lies before it in the log.</summary>
-    public ValueTask<BlockStatus> FlushAsync() => _file.RunAsync(BlockOperation.Flush, 0, 0, default);
+    public ValueTask<BlockStatus> FlushAsync()
+    {
+        segments.Flushes++;
+        return _file.RunAsync(BlockOperation.Flush, 0, 0, default);
+    }
 
     /// <summary>Makes a snapshot of all that was answered until now. It is durable, with all that it holds.</summary>
     /// <exception cref="TargetException">The name is taken, or there are too many.</exception>

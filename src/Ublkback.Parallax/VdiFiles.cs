@@ -21,7 +21,7 @@ internal sealed class VdiFiles(uint own, IVdiContainer container, Func<uint, IVd
     public async ValueTask<BlockStatus> ReadCheckedAsync(MapEntry at, Memory<byte> block)
     {
         BlockStatus status = await ReadAsync(at.Address, block);
-        return status == BlockStatus.Okay && !IsWhole(at, block.Span) ? BlockStatus.IoError : status;
+        return status == BlockStatus.Okay && !IsWhole(at, Crc32C.Of(block.Span)) ? BlockStatus.IoError : status;
     }
 
     /// <summary>Reads blocks that follow each other, which the caller checks.</summary>
@@ -30,9 +30,8 @@ internal sealed class VdiFiles(uint own, IVdiContainer container, Func<uint, IVd
         : OpenAndReadAsync(first, blocks);
 
     /// <summary>Whether a block's checksum is right; says so aloud when it is not.</summary>
-    public bool IsWhole(MapEntry at, ReadOnlySpan<byte> block)
+    public bool IsWhole(MapEntry at, uint crc)
     {
-        uint crc = Crc32C.Of(block);
         if (crc == at.Crc) return true;
         warn($"{_open[at.Address.Vdi].Container.Path}: block {at.Address.Block} is damaged: its checksum is {crc:x8} and was {at.Crc:x8}; see 'ublkback vdi fsck'");
         return false;

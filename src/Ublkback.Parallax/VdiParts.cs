@@ -44,7 +44,7 @@ internal sealed class VdiParts : IAsyncDisposable
         Log.OnEnded = Checkpointer.BeginIfDue;
         Reader = new BlockReader(map, _files, _buffers);
         Writer = new BlockWriter(Reader, Log, Checkpointer, new BlockClaims(), _buffers);
-        Control = new VdiControl(container, Content, Log, Checkpointer);
+        Control = new VdiControl(container, Content, Log, Segments, Checkpointer);
     }
 
     public IVdiContainer Container { get; }

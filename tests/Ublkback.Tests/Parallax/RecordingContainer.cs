@@ -27,7 +27,7 @@ internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
 
     public IEnumerable<long> FindUsedSegments() => throw new NotSupportedException();
 
-    public BlockStatus Allocate(long segment) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
+    public BlockStatus Allocate(long segment, bool isFlushedOften) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
 
     public BlockStatus Free(long block, long count) => BlockStatus.Okay;
 

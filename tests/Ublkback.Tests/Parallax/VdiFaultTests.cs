@@ -137,13 +137,13 @@ public sealed class VdiFaultTests : VdiFixture
 
         public IEnumerable<long> FindUsedSegments() => throw new NotSupportedException();
 
-        public BlockStatus Allocate(long segment)
+        public BlockStatus Allocate(long segment, bool isFlushedOften)
         {
             lock (_gate)
             {
                 if (SegmentsLeft == 0) return BlockStatus.NoSpace;
                 SegmentsLeft--;
-                return new RecordingContainer(_file).Allocate(segment);
+                return new RecordingContainer(_file).Allocate(segment, isFlushedOften);
             }
         }
 
