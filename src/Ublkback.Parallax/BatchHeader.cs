@@ -47,7 +47,14 @@ internal static class BatchHeader
     private const int SubjectBits = 56;
 
     /// <summary>Writes all but the entries, and gives the checksum.</summary>
-    public static uint Seal(Span<byte> block, Guid vdi, ulong epoch, LogPosition position, int entryCount, int blockCount)
+    /// <param name="block">Where to.</param>
+    /// <param name="vdi">The identity of the VDI.</param>
+    /// <param name="epoch">The writer's.</param>
+    /// <param name="durable">The first batch that is not known to be durable.</param>
+    /// <param name="position">Its place.</param>
+    /// <param name="entryCount">Its entries.</param>
+    /// <param name="blockCount">The blocks that follow.</param>
+    public static uint Seal(Span<byte> block, Guid vdi, ulong epoch, ulong durable, LogPosition position, int entryCount, int blockCount)
     {
         FieldWriter fields = new(block);
         fields.Write(Magic);
@@ -58,6 +65,7 @@ internal static class BatchHeader
         fields.Write(epoch);
         fields.Write(position.Sequence);
         fields.Write(position.NextSegment);
+        fields.Write(durable);
         block[(EntriesAt + (entryCount * EntryLength))..].Clear();
         return CheckedBlock.Seal(block);
     }
@@ -75,6 +83,18 @@ internal static class BatchHeader
         isOurs &= fields.ReadUInt64() == position.Sequence;
         nextSegment = fields.ReadInt64();
         return isOurs && entryCount is >= 0 and <= MaxEntries && blockCount >= 0 && blockCount <= entryCount && CheckedBlock.IsValid(block);
+    }
+
+    /// <summary>Whether a block is a header of a VDI's log, wherever in it; and which batch was not known to be durable then.</summary>
+    public static bool TryReadDurable(ReadOnlySpan<byte> block, Guid vdi, out ulong durable)
+    {
+        FieldReader fields = new(block);
+        bool isOurs = fields.ReadUInt32() == Magic;
+        fields.Skip(12);
+        isOurs = isOurs && fields.ReadGuid() == vdi && CheckedBlock.IsValid(block);
+        fields.Skip(24);
+        durable = fields.ReadUInt64();
+        return isOurs;
     }
 
     /// <summary>Writes an entry.</summary>

@@ -72,10 +72,22 @@ internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buff
             if (found != BlockStatus.Okay) status = found;
             if (status != BlockStatus.Okay) break;
             Memory<byte> run = data[..(count * VdiFormat.BlockSize)];
-            if (first.Address.IsNone) run.Span.Clear();
+            if (first.Address.IsNone)
+            {
+                run.Span.Clear();
+            }
+            else if (run.Length == data.Length && begun == ended)
+            {
+                status = await files.ReadAsync(first.Address, run);
+                if (status == BlockStatus.Okay && !IsWhole(first.Address, crcs, run.Span)) status = BlockStatus.IoError;
+            }
+            else
+            {
 #pragma warning disable CA2012 // each is awaited once, here
-            else scratch.Reads[begun++ % MaxTogether] = ReadRunAsync(first.Address, crcs, run);
+                scratch.Reads[begun++ % MaxTogether] = ReadRunAsync(first.Address, crcs, run);
 #pragma warning restore CA2012
+            }
+
             block += count;
             data = data[run.Length..];
         }

@@ -51,6 +51,25 @@ internal sealed class Checkpointer(
         }
     }
 
+    /// <summary>
+    /// Has both heads say the same. Before anything is given back: what the older head needs would be missing when the newer one is damaged.
+    /// </summary>
+    public async Task<BlockStatus> RepeatHeadAsync()
+    {
+        await _gate.EnterAsync();
+        try
+        {
+            VdiHead next = Head with { Generation = Head.Generation + 1 };
+            BlockStatus status = await WriteHeadAsync(next);
+            if (status == BlockStatus.Okay) Head = next;
+            return status;
+        }
+        finally
+        {
+            _gate.Leave();
+        }
+    }
+
     /// <summary>Gives the disk the content of a snapshot of its own; after that it is closed.</summary>
     public async Task<BlockStatus> RollBackAsync(VdiVersion content)
     {

@@ -16,6 +16,8 @@ internal ref struct FieldReader(ReadOnlySpan<byte> source)
 
     public Guid ReadGuid() => new(Take(16));
 
+    public void Skip(int length) => Take(length);
+
     public string ReadText(int fieldLength)
     {
         ReadOnlySpan<byte> field = Take(fieldLength);

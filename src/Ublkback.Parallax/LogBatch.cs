@@ -81,10 +81,10 @@ internal sealed class LogBatch
     public Span<byte> BlockAt(int index) => _memory.Span.Slice((1 + index) * VdiFormat.BlockSize, VdiFormat.BlockSize);
 
     /// <summary>Writes it, as the next of a log.</summary>
-    public void Write(ImageAccess file, Guid vdi, ulong epoch, LogPosition position)
+    public void Write(ImageAccess file, Guid vdi, ulong epoch, ulong durable, LogPosition position)
     {
         Position = position;
-        Crc = BatchHeader.Seal(Header, vdi, epoch, position, EntryCount, BlockCount);
+        Crc = BatchHeader.Seal(Header, vdi, epoch, durable, position, EntryCount, BlockCount);
         int length = (1 + BlockCount) * VdiFormat.BlockSize;
 #pragma warning disable CA2012 // its awaiter is asked once, when it has ended
         _writing = file.RunAsync(BlockOperation.Write, VdiFormat.OffsetOf(position.Block), length, _memory[..length]).GetAwaiter();

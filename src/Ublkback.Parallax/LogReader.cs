@@ -28,7 +28,7 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
     public ulong Epoch { get; private set; }
 
     /// <summary>Goes from a position to a batch, or as far as it can; gives where that is.</summary>
-    /// <exception cref="InvalidDataException">A batch is missing before the end.</exception>
+    /// <exception cref="InvalidDataException">A batch is missing before the end, or one that is known to have been durable.</exception>
     public LogPosition Read(LogPosition start, ulong end, LogVisitor visit, BatchVisitor? visitBatch = null)
     {
         LogPosition at = start;
@@ -37,7 +37,7 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
             LogPosition elsewhere = at with { Block = at.NextSegment };
             if (TryRead(at, visit, visitBatch) is LogPosition here) at = here;
             else if (at.NextSegment != 0 && TryRead(elsewhere, visit, visitBatch) is LogPosition there) at = there;
-            else if (end == 0) break;
+            else if (end == 0 && !IsKnownDurable(at)) break;
             else throw new InvalidDataException($"{container.Path}: batch {at.Sequence} of the log is missing or damaged; it was to be at block {at.Block} or {at.NextSegment}");
         }
 
@@ -48,13 +48,7 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
     {
         long segment = VdiFormat.SegmentOf(at.Block);
         if (segment == 0) return null;
-        if (_loaded != segment)
-        {
-            _loaded = -1;
-            container.Read(segment * VdiFormat.SegmentBlocks, _segment);
-            _loaded = segment;
-        }
-
+        Load(segment);
         int first = (int)(at.Block % VdiFormat.SegmentBlocks);
         ReadOnlySpan<byte> header = BlockAt(first);
         if (!BatchHeader.IsValid(header, id, at, out int entryCount, out int blockCount, out long next, out ulong epoch)) return null;
@@ -77,6 +71,33 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
         }
 
         return new LogPosition(at.Block + 1 + blockCount, next, at.Sequence + 1, CheckedBlock.CrcOf(header));
+    }
+
+    // A batch that a later one calls durable is not the torn end of the log: what was written there has been damaged since.
+    private bool IsKnownDurable(LogPosition at)
+    {
+        if (IsKnownDurable(at, (int)(at.Block % VdiFormat.SegmentBlocks), VdiFormat.SegmentOf(at.Block))) return true;
+        return at.NextSegment != 0 && IsKnownDurable(at, 0, VdiFormat.SegmentOf(at.NextSegment));
+    }
+
+    private bool IsKnownDurable(LogPosition at, int first, long segment)
+    {
+        if (segment == 0) return false;
+        Load(segment);
+        for (int i = first; i < VdiFormat.SegmentBlocks; i++)
+        {
+            if (BatchHeader.TryReadDurable(BlockAt(i), id, out ulong durable) && durable > at.Sequence) return true;
+        }
+
+        return false;
+    }
+
+    private void Load(long segment)
+    {
+        if (_loaded == segment) return;
+        _loaded = -1;
+        container.Read(segment * VdiFormat.SegmentBlocks, _segment);
+        _loaded = segment;
     }
 
     private ReadOnlySpan<byte> BlockAt(int index) => _segment.AsSpan(index * VdiFormat.BlockSize, VdiFormat.BlockSize);

@@ -1,3 +1,5 @@
+using Ublkback.Block;
+
 namespace Ublkback.Parallax;
 
 /// <summary>A VDI that is open for writing, while its file is collected. On its worker.</summary>
@@ -24,7 +26,9 @@ internal sealed class OpenVdi
         parts.Segments.TakenSince = vdi._spared;
         vdi.SpareUnfilled();
         vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
-        if (parts.Log.IsOpen) await parts.Checkpointer.RunAsync();
+        BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
+        if (status == BlockStatus.Okay) status = await parts.Checkpointer.RepeatHeadAsync();
+        if (status != BlockStatus.Okay) throw new TargetException($"{parts.Container.Path}: nothing is given back, since no checkpoint can be made: {status}");
         vdi.SpareUnfilled();
         vdi._spared.UnionWith(parts.Log.Segments);
         VdiHead head = parts.Checkpointer.Head;

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Ublkback.Block;
 using Ublkback.Linux;
 
@@ -11,10 +12,14 @@ internal sealed class VdiControl(IVdiContainer container, VdiContent content, Vd
     private readonly Memory<byte> _block = PinnedMemory.AllocatePages(VdiFormat.BlockSize);
 
     /// <summary>Makes all that was answered durable. It is written already, with all that lies before it in the log.</summary>
-    public ValueTask<BlockStatus> FlushAsync()
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    public async ValueTask<BlockStatus> FlushAsync()
     {
         segments.Flushes++;
-        return _file.RunAsync(BlockOperation.Flush, 0, 0, default);
+        ulong written = log.Applied.Sequence;
+        BlockStatus status = await _file.RunAsync(BlockOperation.Flush, 0, 0, default);
+        if (status == BlockStatus.Okay) log.MarkDurable(written);
+        return status;
     }
 
     /// <summary>Makes a snapshot of all that was answered until now. It is durable, with all that it holds.</summary>

@@ -35,6 +35,9 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
     /// <summary>Behind the last batch of which all that it says is in the map.</summary>
     public LogPosition Applied { get; private set; }
 
+    /// <summary>The first batch that is not known to be durable.</summary>
+    public ulong Durable { get; private set; }
+
     /// <summary>Whether it can be written. Otherwise a checkpoint has to say where it goes on.</summary>
     public bool IsOpen { get; private set; }
 
@@ -56,6 +59,7 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
     public void Open(LogPosition at)
     {
         Applied = _end = at;
+        Durable = 0; // what was found there may be in memory only
         IsOpen = true;
         _segments.Clear();
         _segments.Add(VdiFormat.SegmentOf(at.Block));
@@ -66,6 +70,9 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
 
     /// <summary>Batches of these numbers were written before; the next ones have higher numbers.</summary>
     public void Resume(ulong sequence) => Applied = Applied with { Sequence = Math.Max(Applied.Sequence, sequence) };
+
+    /// <summary>All batches before one are durable.</summary>
+    public void MarkDurable(ulong sequence) => Durable = Math.Max(Durable, sequence);
 
     /// <summary>It is not written any more.</summary>
     public void Close() => IsOpen = false;
@@ -132,7 +139,7 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
         _underWay.Enqueue(batch);
         LogPosition at = _end;
         BlocksSinceCheckpoint += 1 + batch.BlockCount;
-        batch.Write(_file, superblock.Id, Epoch, at);
+        batch.Write(_file, superblock.Id, Epoch, Durable, at);
         _end = at with { Block = at.Block + 1 + batch.BlockCount, Sequence = at.Sequence + 1, Chain = batch.Crc };
         _freed.WakeAll();
     }
