@@ -52,8 +52,8 @@ internal sealed class Collector(FileStore store, Action<string> warn)
             {
                 (IVdiContainer container, _) = store.OpenOther(vdi, warn);
                 VdiFile file = VdiFile.Read(container);
-                needed.Add(file.Head.Content);
-                // Snapshots that only its log knows need nothing that its head does not.
+                // What its log has is in its own file. Snapshots that only the log knows need nothing elsewhere that its head does not.
+                needed.Add(file.Head.Content.WithoutOpenLog);
                 needed.AddRange(file.Snapshots.Select(snapshot => snapshot.Content));
                 container.DisposeAsync().AsTask().GetAwaiter().GetResult();
             }

@@ -1,4 +1,6 @@
+using System.Runtime.InteropServices;
 using Microsoft.Win32.SafeHandles;
+using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Images;
 using Ublkback.Linux;
@@ -8,6 +10,10 @@ namespace Ublkback.Parallax;
 /// <summary>A VDI's file in a file system: a free segment is a hole.</summary>
 internal sealed class FileContainer : IVdiContainer
 {
+    private const int BufferSize = 256 << 10;
+
+    private readonly Lock _bounce = new();
+    private readonly Memory<byte> _buffer = PinnedMemory.AllocatePages(BufferSize);
     private readonly SafeFileHandle _handle;
     private readonly FileDescriptor _descriptor;
 
@@ -37,8 +43,7 @@ internal sealed class FileContainer : IVdiContainer
         {
             FileAccess access = opening.IsReadOnly ? FileAccess.Read : FileAccess.ReadWrite;
             SafeFileHandle handle = File.OpenHandle(path, FileMode.Open, access, FileShare.ReadWrite | FileShare.Delete);
-            FileDescriptor descriptor = FileDescriptor.Open(path, opening.IsReadOnly ? Mono.Unix.Native.OpenFlags.O_RDONLY : Mono.Unix.Native.OpenFlags.O_RDWR);
-            return new FileContainer(path, blocks, handle, descriptor);
+            return new FileContainer(path, blocks, handle, OpenPast(path, opening.IsReadOnly ? OpenFlags.O_RDONLY : OpenFlags.O_RDWR));
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
@@ -49,16 +54,21 @@ internal sealed class FileContainer : IVdiContainer
 
     public void Read(long block, Span<byte> target)
     {
-        long offset = VdiFormat.OffsetOf(block);
-        while (target.Length > 0)
+        lock (_bounce)
         {
-            int done = RandomAccess.Read(_handle, target, offset);
-            if (done == 0) break;
-            target = target[done..];
-            offset += done;
-        }
+            long offset = VdiFormat.OffsetOf(block);
+            while (target.Length > 0)
+            {
+                long done = Syscall.pread(_descriptor.Number, PinnedMemory.AddressNumberOf(_buffer), (ulong)Math.Min(target.Length, BufferSize), offset);
+                if (done < 0) throw new LinuxException(Marshal.GetLastPInvokeError(), Path);
+                if (done == 0) break;
+                _buffer.Span[..(int)done].CopyTo(target);
+                target = target[(int)done..];
+                offset += done;
+            }
 
-        target.Clear();
+            target.Clear();
+        }
     }
 
     /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
@@ -108,6 +118,19 @@ internal sealed class FileContainer : IVdiContainer
         await Blocks.DisposeAsync().ConfigureAwait(false);
         _handle.Dispose();
         _descriptor.Dispose();
+    }
+
+    // Past the page cache, as the writer's I/O is: what is read into it while somebody writes past it may stay there as it was.
+    private static FileDescriptor OpenPast(string path, OpenFlags access)
+    {
+        try
+        {
+            return FileDescriptor.Open(path, access | OpenFlags.O_DIRECT);
+        }
+        catch (LinuxException failure) when (failure.Errno == LinuxError.InvalidArgument)
+        {
+            return FileDescriptor.Open(path, access);
+        }
     }
 
     // A storage that does not know holes has data to its end.

@@ -33,9 +33,7 @@ internal sealed class OpenVdi
         vdi._spared.UnionWith(parts.Log.Segments);
         VdiHead head = parts.Checkpointer.Head;
         vdi._table = (head.Table.Address, head.TableBlocks);
-        VdiVersion checkpoint = parts.Content.Checkpoint;
-        VdiVersion now = parts.Log.IsOpen ? checkpoint with { End = checkpoint.Start.Sequence } : checkpoint;
-        vdi.Needed = [now, .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
+        vdi.Needed = [parts.Content.Checkpoint.WithoutOpenLog, .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
         return vdi;
     }
 

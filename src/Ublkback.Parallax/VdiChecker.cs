@@ -65,7 +65,8 @@ internal sealed class VdiChecker(FileStore store, bool readsData, Action<string>
             }
 
             (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
-            walker.Walk(file.Head.Content);
+            // Who writes it is about to write the end of its log.
+            walker.Walk(store.IsWritten(file.Superblock.Vdi) ? file.Head.Content.WithoutOpenLog : file.Head.Content);
             foreach (VdiSnapshot snapshot in snapshots)
             {
                 _where = $"VDI {name}@{snapshot.Name}";

@@ -128,13 +128,15 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
     /// <summary>Waits until all is written that was added. How it ended, those know who added it.</summary>
     public async ValueTask SettleAsync()
     {
-        if ((_open ?? _underWay.LastOrDefault()) is LogBatch last) await EndAsync(last);
+        // Somebody may have an open batch and add nothing to it yet.
+        LogBatch? last = _open is { EntryCount: > 0 } ? _open : _underWay.LastOrDefault();
+        if (last is not null) await EndAsync(last);
     }
 
     /// <summary>The end of a turn: what was added in it is written.</summary>
     public void Run()
     {
-        if (_open is not LogBatch batch) return;
+        if (_open is not { EntryCount: > 0 } batch) return;
         _open = null;
         _underWay.Enqueue(batch);
         LogPosition at = _end;

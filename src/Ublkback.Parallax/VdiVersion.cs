@@ -25,6 +25,9 @@ internal sealed record VdiVersion(MapRoot Root, long Size, uint Vdi, LogPosition
         fields.Write(End);
     }
 
+    /// <summary>The map without the log after it, if nothing but its writer says where that ends.</summary>
+    public VdiVersion WithoutOpenLog => End == 0 ? this with { End = Start.Sequence } : this;
+
     /// <summary>What makes no sense about it; null when nothing does.</summary>
     public string? FindFault()
     {

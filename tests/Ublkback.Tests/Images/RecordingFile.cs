@@ -61,6 +61,18 @@ internal sealed class RecordingFile(byte[] content) : IBlockImage
     /// <summary>Its content now.</summary>
     public ReadOnlySpan<byte> Content => _now;
 
+    /// <summary>Makes a hole.</summary>
+    public BlockStatus Clear(long offset, int length)
+    {
+        lock (_changes)
+        {
+            _now.AsSpan((int)offset, length).Clear();
+            _changes.Add((offset, new byte[length], -1));
+        }
+
+        return BlockStatus.Okay;
+    }
+
     /// <summary>Makes it longer or shorter.</summary>
     public BlockStatus SetLength(long length)
     {

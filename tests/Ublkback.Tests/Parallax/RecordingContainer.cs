@@ -25,11 +25,14 @@ internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
         for (long segment = Math.Max(1, (file.Content.Length + VdiFormat.SegmentSize - 1) / VdiFormat.SegmentSize); ; segment++) yield return segment;
     }
 
-    public IEnumerable<long> FindUsedSegments() => throw new NotSupportedException();
+    public IEnumerable<long> FindUsedSegments()
+    {
+        for (long segment = 1; segment < file.Content.Length / VdiFormat.SegmentSize; segment++) yield return segment;
+    }
 
     public BlockStatus Allocate(long segment, bool isFlushedOften) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
 
-    public BlockStatus Free(long block, long count) => BlockStatus.Okay;
+    public BlockStatus Free(long block, long count) => file.Clear(VdiFormat.OffsetOf(block), (int)VdiFormat.OffsetOf(count));
 
     public ValueTask DisposeAsync() => default;
 }

@@ -33,7 +33,12 @@ public sealed class VdiPowerLossTests : VdiFixture
                 if (random.Next(3) == 0)
                 {
                     await others;
-                    others = random.Next(3) > 0 ? FlushAsync(disk, file, history) : CheckpointAsync(disk);
+                    others = random.Next(4) switch
+                    {
+                        0 => CheckpointAsync(disk),
+                        1 => CollectAsync(disk, file),
+                        _ => FlushAsync(disk, file, history),
+                    };
                 }
 
                 if (round % 8 == 5)
@@ -71,6 +76,18 @@ public sealed class VdiPowerLossTests : VdiFixture
         }
 
         Assert.That(Warnings, Is.Empty);
+    }
+
+    private async Task CollectAsync(ImageDriver disk, RecordingFile file)
+    {
+        VdiImage image = (VdiImage)disk.Image;
+        OpenVdi vdi = await OnAsync(() => OpenVdi.BeginAsync(image));
+        BlockMarks marks = new();
+        using VersionWalker walker = new(_ => (new RecordingContainer(file), image.Parts.Superblock), marks);
+        foreach (VdiVersion version in vdi.Needed) walker.Walk(version);
+        vdi.Mark(marks);
+        await OnAsync(() => vdi.FreeAsync(marks));
+        vdi.End();
     }
 
     private static async Task FlushAsync(ImageDriver disk, RecordingFile file, GuestHistory history)
