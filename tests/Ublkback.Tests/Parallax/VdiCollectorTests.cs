@@ -86,6 +86,40 @@ public sealed class VdiCollectorTests : VdiFixture
     }
 
     [Test]
+    public async Task A_vdi_that_was_rolled_back_keeps_its_snapshots()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        Random random = new(2);
+        await disk.WorkAsync(shadow, random, 50);
+        await SnapshotAsync(disk, "s");
+        byte[] kept = [.. shadow];
+        await disk.WorkAsync(shadow, random, 50);
+        await disk.Image.DisposeAsync();
+        VdiStore store = VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+        string before = await store.RollBackAsync("web@s").WaitAsync(Soon);
+        await store.CollectAsync().WaitAsync(Soon);
+        Dictionary<string, byte[]> expected = new() { ["web"] = kept, ["web@s"] = kept, [$"web@{before}"] = shadow };
+        for (int time = 0; time < 2; time++)
+        {
+            foreach ((string name, byte[] content) in expected)
+            {
+                ImageDriver reader = Open(name, isReadOnly: true);
+                await using (reader.Image) await HoldsAsync(reader, content, $"{name}, time {time}");
+            }
+
+            // The second time it has been written to, and its snapshots are those of before.
+            ImageDriver again = Open("web");
+            await again.WorkAsync(kept, random, 50);
+            await CheckpointAsync(again);
+            await CollectAsync(again);
+            await again.Image.DisposeAsync();
+            expected = new() { ["web"] = kept, [$"web@{before}"] = shadow };
+        }
+    }
+
+    [Test]
     public async Task A_deleted_vdi_is_kept_as_long_as_clones_read_it()
     {
         Create("golden", DiskSize);

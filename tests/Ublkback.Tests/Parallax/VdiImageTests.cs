@@ -31,6 +31,28 @@ public sealed class VdiImageTests : VdiFixture
     }
 
     [Test]
+    public async Task Parts_of_one_block_that_are_written_together_are_all_there()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[4096];
+        Random random = new(8);
+        for (int round = 0; round < 50; round++)
+        {
+            await Task.WhenAll(Enumerable.Range(0, 8).Select(sector =>
+            {
+                byte[] data = new byte[512];
+                random.NextBytes(data);
+                data.CopyTo(shadow, sector * 512);
+                return disk.WriteAsync(sector * 512, data);
+            }));
+            await HoldsAsync(disk, shadow, $"round {round}");
+        }
+
+        await disk.Image.DisposeAsync();
+    }
+
+    [Test]
     public async Task A_snapshot_and_its_clones_keep_what_was_there()
     {
         Create("web", DiskSize);

@@ -13,10 +13,10 @@ public sealed class VdiPowerLossTests : VdiFixture
 {
     private const int DiskSize = 2 * MiB;
     private const int Together = 4;
-    private const int Losses = 60;
+    private const int Losses = 40;
 
     [Test]
-    public async Task Any_loss_of_power_leaves_all_that_was_flushed_and_every_snapshot([Values(1, 2, 3, 4, 5, 6)] int seed)
+    public async Task Any_loss_of_power_leaves_all_that_was_flushed_and_every_snapshot([Values(1, 2, 3, 4)] int seed)
     {
         VdiSuperblock superblock = new(Guid.NewGuid(), 1, Guid.NewGuid(), 0);
         VdiVersion empty = new(MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
@@ -68,11 +68,19 @@ public sealed class VdiPowerLossTests : VdiFixture
                 await using (snapshot.Image) await HoldsAsync(snapshot, content, $"{when}, {name}");
             }
 
-            // And it goes on.
-            await again.WriteAsync(4096, [.. Enumerable.Repeat((byte)0xEE, 4096)]);
+            // And it goes on, until the power is lost again.
+            for (byte value = 1; value <= 6; value++) await again.WriteAsync(4096, [.. Enumerable.Repeat(value, 4096)]);
+            await again.FlushAsync();
+            int flushed = survived.Position;
+            byte[] now = await again.ReadAsync(0, DiskSize);
+            for (byte value = 7; value <= 12; value++) await again.WriteAsync(4096, [.. Enumerable.Repeat(value, 4096)]);
+            ImageDriver last = OpenRecorded(new RecordingFile(survived.AfterPowerLoss(flushed + random.Next(survived.Position - flushed), random)));
+            byte[] left = await last.ReadAsync(0, DiskSize);
+            Assert.That(left[4096], Is.InRange(6, 12), when);
+            left.AsSpan(4096, 4096).CopyTo(now.AsSpan(4096));
+            Assert.That(left.AsSpan().SequenceEqual(now), $"{when}, and again");
             await again.Image.DisposeAsync();
-            ImageDriver last = OpenRecorded(survived);
-            await using (last.Image) Assert.That((await last.ReadAsync(4096, 4096)).Distinct(), Is.EqualTo(new byte[] { 0xEE }), when);
+            await last.Image.DisposeAsync();
         }
 
         Assert.That(Warnings, Is.Empty);
