@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using Ublkback.Control;
 using Ublkback.ImageTools;
 using Ublkback.Parallax;
 
@@ -56,6 +57,7 @@ internal static class VdiChangeCommands
             if (bytes < info.SizeBytes && info.Holder is not null)
                 throw new CommandException($"{info.Name} is in use by {info.Holder}: it can be made smaller when it is not");
             await vdis.ResizeAsync(info.Name, bytes).ConfigureAwait(false);
+            if (info.Holder is not null) await TellGuestAsync().ConfigureAwait(false);
             Console.WriteLine($"{info.Name}: {Reports.Size((ulong)info.SizeBytes)} before, {Reports.Size((ulong)bytes)} now");
             return 0;
         }));
@@ -82,5 +84,18 @@ internal static class VdiChangeCommands
             return 0;
         }));
         return command;
+    }
+
+    // A guest that uses its disk finds out by itself; one that does not is told by the daemon, if it is that which has it.
+    private static async Task TellGuestAsync()
+    {
+        try
+        {
+            await ControlClient.AskAsync(HostEnvironment.Parse(HostEnvironment.Default), new ControlRequest("resize")).ConfigureAwait(false);
+        }
+        catch (NoDaemonException)
+        {
+            // Another program has it.
+        }
     }
 }

@@ -49,6 +49,14 @@ public sealed class VdiImageTests : VdiFixture
             await HoldsAsync(disk, shadow, $"round {round}");
         }
 
+        for (int round = 0; round < 50; round++)
+        {
+            // One that is written as a whole, and a part of it, of which either may be the last.
+            random.NextBytes(shadow);
+            await Task.WhenAll(disk.WriteAsync(0, [.. shadow]), disk.WriteAsync(0, new byte[512]));
+            Assert.That((await disk.ReadAsync(512, 3584)).AsSpan().SequenceEqual(shadow.AsSpan(512)), $"round {round}");
+        }
+
         await disk.Image.DisposeAsync();
     }
 
