@@ -22,8 +22,8 @@ internal sealed class OpenVdi
     {
         VdiParts parts = image.Parts;
         OpenVdi vdi = new(image);
-        // What is taken from now on is spared; and what the log has not left behind at the checkpoint.
-        parts.Segments.TakenSince = vdi._spared;
+        // Spared is what nobody has taken yet, now or from now on; and what the log has not left behind at the checkpoint.
+        parts.Segments.BeginSparing();
         vdi.SpareUnfilled();
         vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
         BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
@@ -49,7 +49,9 @@ internal sealed class OpenVdi
         VdiParts parts = Image.Parts;
         await parts.Epochs.DrainAsync(); // requests that looked up where blocks are, before these were given up
         uint vdi = parts.Superblock.Vdi;
+        _spared.UnionWith(parts.Segments.GetSpared());
         _candidates.RemoveAll(_spared.Contains);
+        parts.Segments.MarkUsed(_candidates); // until they are forgotten here too
         (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced: true));
         HashSet<long> free = [.. segments];
         parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
@@ -58,14 +60,13 @@ internal sealed class OpenVdi
     }
 
     /// <summary>The file is not collected any more. Any thread.</summary>
-    public void End() => Image.Parts.Segments.TakenSince = null;
+    public void End() => Image.Parts.Segments.EndSparing();
 
-    // Segments that are taken, or will be, though nothing may be written there yet.
+    // Segments that are taken, though they may not be written to their end.
     private void SpareUnfilled()
     {
         VdiParts parts = Image.Parts;
         _spared.Add(parts.NodeWriter.Segment);
         _spared.Add(parts.Log.NextSegment);
-        _spared.UnionWith(parts.Segments.Ready);
     }
 }

@@ -14,7 +14,9 @@ internal sealed class SegmentPool(IVdiContainer container)
     private const int ManyFlushes = 8; // while a segment is filled
 
     private readonly Queue<long> _ready = new();
-    private readonly HashSet<long> _known = []; // ours since we opened the file, though nothing may be written there yet
+    private readonly HashSet<long> _known = []; // ours since we opened the file, though nothing may be written there yet; also the gate
+    private readonly HashSet<long> _unused = []; // of these, those that nobody has taken
+    private HashSet<long>? _spared;
     private readonly Waiters _changed = new();
     private IEnumerator<long>? _free;
     private bool _isAllocating;
@@ -23,14 +25,8 @@ internal sealed class SegmentPool(IVdiContainer container)
     /// <summary>Why there are no more; <see cref="BlockStatus.Okay"/> when there are.</summary>
     public BlockStatus Status { get; private set; } = BlockStatus.Okay;
 
-    /// <summary>Gets each segment that is taken; null when nobody wants to know.</summary>
-    public ISet<long>? TakenSince { get; set; }
-
     /// <summary>Flushes of the guest; they say what kind of segments is wanted.</summary>
     public int Flushes { get; set; }
-
-    /// <summary>Segments that can be taken.</summary>
-    public IEnumerable<long> Ready => _ready;
 
     /// <summary>How many segments were taken.</summary>
     public long Taken { get; private set; }
@@ -46,7 +42,7 @@ internal sealed class SegmentPool(IVdiContainer container)
         {
             long segment = _ready.Dequeue();
             firstBlock = segment * VdiFormat.SegmentBlocks;
-            TakenSince?.Add(segment);
+            lock (_known) _unused.Remove(segment);
             Taken++;
         }
 
@@ -60,8 +56,29 @@ internal sealed class SegmentPool(IVdiContainer container)
         while (_isAllocating) await _changed.WaitAsync();
     }
 
-    /// <summary>A segment is in use, though nothing may be written there yet. Before the first is taken.</summary>
-    public void MarkUsed(long segment) => _known.Add(segment);
+    /// <summary>Segments are not to be given out, even if they look free, until <see cref="AddFree"/> says so.</summary>
+    public void MarkUsed(params IEnumerable<long> segments)
+    {
+        lock (_known) _known.UnionWith(segments);
+    }
+
+    /// <summary>Takes notice from now on of segments that nobody has taken yet, however they look in the file.</summary>
+    public void BeginSparing()
+    {
+        lock (_known) _spared = [.. _unused];
+    }
+
+    /// <summary>The segments of which notice was taken.</summary>
+    public IReadOnlyList<long> GetSpared()
+    {
+        lock (_known) return [.. _spared!];
+    }
+
+    /// <summary>Takes no notice any more. Any thread.</summary>
+    public void EndSparing()
+    {
+        lock (_known) _spared = null;
+    }
 
     /// <summary>Segments have become free.</summary>
     public void AddFree(IEnumerable<long> segments)
@@ -103,6 +120,8 @@ internal sealed class SegmentPool(IVdiContainer container)
             lock (_known)
             {
                 if (!_known.Add(free.Current)) continue;
+                _unused.Add(free.Current);
+                _spared?.Add(free.Current);
             }
 
             BlockStatus status = container.Allocate(free.Current, isFlushedOften);
@@ -112,7 +131,12 @@ internal sealed class SegmentPool(IVdiContainer container)
                 continue;
             }
 
-            lock (_known) _known.Remove(free.Current);
+            lock (_known)
+            {
+                _known.Remove(free.Current);
+                _unused.Remove(free.Current);
+            }
+
             return (segments, status, null);
         }
 

@@ -122,7 +122,7 @@ public sealed class VdiStore
             foreach (string name in Names)
             {
                 VdiReply? reply = await VdiDoor.TryAskAsync(_store, _store.Find(name), new VdiRequest("collect")).ConfigureAwait(false);
-                if (reply is null) closed.Add(OpenToWrite(name));
+                if (reply is null) TryOpenToWrite(name, closed);
                 else freed += reply.Blocks;
             }
 
@@ -188,6 +188,18 @@ public sealed class VdiStore
         catch (TargetException damage) when (damage is not ImageInUseException)
         {
             if (!withSnapshots) throw new TargetException($"{damage.Message}; add --snapshots to delete it all the same", damage);
+        }
+    }
+
+    private void TryOpenToWrite(string name, List<VdiImage> opened)
+    {
+        try
+        {
+            opened.Add(OpenToWrite(name));
+        }
+        catch (ImageInUseException)
+        {
+            // Who reads it by its name alone keeps all that it has; what others do not need is given back.
         }
     }
 

@@ -180,7 +180,7 @@ public sealed class RawImageTests
         string path = Make("a.img", 4096);
         await using (Open(path))
         {
-            Assert.That(() => Open(path), Throws.TypeOf<TargetException>().With.Message.Contains("in use by the test"));
+            Assert.That(() => Open(path), Throws.TypeOf<ImageInUseException>().With.Message.Contains("in use by the test"));
             Assert.That(() => Open(path, isReadOnly: true), Throws.TypeOf<TargetException>());
             await using (Open($"{path}?share=unsafe")) { }
         }
@@ -197,7 +197,7 @@ public sealed class RawImageTests
         string path = Make("a.img", 4096);
         await using (Open(path, group: "/vm/1"))
         await using (Open(path, group: "/vm/1"))
-            Assert.That(() => Open(path, group: "/vm/2"), Throws.TypeOf<TargetException>());
+            Assert.That(() => Open(path, group: "/vm/2"), Throws.TypeOf<ImageInUseException>());
     }
 
     [Test]
@@ -220,7 +220,7 @@ public sealed class RawImageTests
         await qemu.StandardInput.WriteLineAsync("read 0 512");
         await qemu.StandardInput.FlushAsync();
         await qemu.StandardOutput.ReadLineAsync(); // it has opened the image now
-        Assert.That(() => Open(path), Throws.TypeOf<TargetException>().With.Message.Contains("another program"));
+        Assert.That(() => Open(path), Throws.TypeOf<ImageInUseException>().With.Message.Contains("another program"));
         qemu.StandardInput.Close();
         await qemu.WaitForExitAsync();
         await using (Open(path)) { }

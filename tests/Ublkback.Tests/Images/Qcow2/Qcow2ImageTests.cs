@@ -200,7 +200,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
             Assert.That(await disk.ReadAsync(0, 4 * MiB), Is.All.Zero);
             await disk.FlushAsync();
             await using IBlockImage other = Open($"qcow2:{path}", isReadOnly: true).Image;
-            Assert.That(() => Open($"qcow2:{path}"), Throws.TypeOf<TargetException>().With.Message.Contains("in use"));
+            Assert.That(() => Open($"qcow2:{path}"), Throws.TypeOf<ImageInUseException>().With.Message.Contains("in use"));
         }
 
         Assert.That(File.ReadAllBytes(path), Is.EqualTo(before));
