@@ -181,13 +181,13 @@ public sealed class RawImageTests
         await using (Open(path))
         {
             Assert.That(() => Open(path), Throws.TypeOf<ImageInUseException>().With.Message.Contains("in use by the test"));
-            Assert.That(() => Open(path, isReadOnly: true), Throws.TypeOf<TargetException>());
+            Assert.That(() => Open(path, isReadOnly: true), Throws.TypeOf<ImageInUseException>());
             await using (Open($"{path}?share=unsafe")) { }
         }
 
         await using (Open(path, isReadOnly: true))
         await using (Open(path, isReadOnly: true))
-            Assert.That(() => Open(path), Throws.TypeOf<TargetException>());
+            Assert.That(() => Open(path), Throws.TypeOf<ImageInUseException>());
         await using (Open(path)) { }
     }
 
