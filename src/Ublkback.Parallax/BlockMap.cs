@@ -7,9 +7,9 @@ namespace Ublkback.Parallax;
 /// Where the blocks of a disk are: nodes in the file, what has changed since they were written, and, while new ones are being written, what
 /// these will hold. On the VDI's worker.
 /// </summary>
-internal sealed class BlockMap(NodeCache nodes, MapRoot root, Overlay changes)
+internal sealed class BlockMap(NodeCache nodes, MapRoot root)
 {
-    private Overlay _changes = changes;
+    private Overlay _changes = new();
     private Overlay? _frozen;
     private Overlay? _spare;
 

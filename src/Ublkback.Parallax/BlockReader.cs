@@ -20,14 +20,11 @@ internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buff
         BlockStatus status = BlockStatus.Okay;
         while (data.Length > 0 && status == BlockStatus.Okay)
         {
-            long block = offset / VdiFormat.BlockSize;
-            int skip = (int)(offset % VdiFormat.BlockSize);
-            int length = skip == 0 && data.Length >= VdiFormat.BlockSize
-                ? data.Length / VdiFormat.BlockSize * VdiFormat.BlockSize
-                : Math.Min(data.Length, VdiFormat.BlockSize - skip);
-            status = length % VdiFormat.BlockSize == 0 ? await ReadBlocksAsync(block, data[..length]) : await ReadPartAsync(block, skip, data[..length]);
-            offset += length;
-            data = data[length..];
+            BlockPiece piece = BlockPiece.FirstOf(offset, data.Length);
+            Memory<byte> part = data[..piece.Length];
+            status = piece.IsWhole ? await ReadBlocksAsync(piece.Block, part) : await ReadPartAsync(piece.Block, piece.Skip, part);
+            offset += piece.Length;
+            data = data[piece.Length..];
         }
 
         return status;

@@ -20,14 +20,11 @@ internal sealed class BlockWriter(BlockReader reader, VdiLog log, Checkpointer c
         BlockStatus status = BlockStatus.Okay;
         while (data.Length > 0 && status == BlockStatus.Okay)
         {
-            long block = offset / VdiFormat.BlockSize;
-            int skip = (int)(offset % VdiFormat.BlockSize);
-            int length = skip == 0 && data.Length >= VdiFormat.BlockSize
-                ? data.Length / VdiFormat.BlockSize * VdiFormat.BlockSize
-                : Math.Min(data.Length, VdiFormat.BlockSize - skip);
-            status = length % VdiFormat.BlockSize == 0 ? await WriteBlocksAsync(block, data[..length], isClaimed: false) : await ChangeBlockAsync(block, skip, data[..length]);
-            offset += length;
-            data = data[length..];
+            BlockPiece piece = BlockPiece.FirstOf(offset, data.Length);
+            Memory<byte> part = data[..piece.Length];
+            status = piece.IsWhole ? await WriteBlocksAsync(piece.Block, part, isClaimed: false) : await ChangeBlockAsync(piece.Block, piece.Skip, part);
+            offset += piece.Length;
+            data = data[piece.Length..];
         }
 
         return status;

@@ -33,7 +33,7 @@ internal sealed class VdiParts : IAsyncDisposable
         _pin = pin;
         _files = new VdiFiles(known.Superblock.Vdi, container, vdi => others(vdi).Container, warn);
         _nodes = new NodeCache(_files.ReadCheckedAsync);
-        BlockMap map = new(_nodes, version.Root, new Overlay());
+        BlockMap map = new(_nodes, version.Root);
         Content = new VdiContent(known.Superblock.Vdi, map, new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), version);
         Segments = new SegmentPool(container);
         Log = new VdiLog(container, known.Superblock, Content, Segments);

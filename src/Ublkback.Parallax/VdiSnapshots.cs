@@ -18,7 +18,7 @@ internal static class VdiSnapshots
     public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) ReadFile(VdiFile known, IVdiContainer container)
     {
         VdiVersion head = known.Head.Content;
-        VdiContent content = new(known.Superblock.Vdi, new BlockMap(null!, head.Root, new Overlay()), new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), head);
+        VdiContent content = new(known.Superblock.Vdi, new BlockMap(null!, head.Root), new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), head);
         if (head.Vdi == known.Superblock.Vdi && head.End == 0)
         {
             new LogReader(container, head.Vdi, known.Superblock.Id).Read(head.Start, 0, (entry, place, block, sequence) =>
