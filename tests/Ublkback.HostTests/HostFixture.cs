@@ -19,6 +19,9 @@ public abstract class HostFixture
     private readonly List<IDisposable> _guests = [];
     protected static TimeSpan Soon { get; } = TimeSpan.FromSeconds(20);
 
+    /// <summary>For what takes its time so that it is in nobody's way: collecting while a guest writes.</summary>
+    private static TimeSpan InTheEnd { get; } = TimeSpan.FromMinutes(3);
+
     /// <summary>The program under test.</summary>
     protected static string Program { get; } = FindProgram();
 
@@ -124,7 +127,7 @@ public abstract class HostFixture
             Environment = { ["UBLKBACK_HOST"] = Layout.Root },
         })!;
         Task<string> errors = process.StandardError.ReadToEndAsync();
-        string output = await process.StandardOutput.ReadToEndAsync().WaitAsync(Soon);
+        string output = await process.StandardOutput.ReadToEndAsync().WaitAsync(InTheEnd);
         await process.WaitForExitAsync().WaitAsync(Soon);
         return (process.ExitCode, output, await errors);
     }
