@@ -9,7 +9,7 @@ namespace Ublkback.Parallax;
 /// It marks what is needed, and frees what is not marked. Needed are the versions that there were at its beginning; what came later needs no
 /// block that these did not, but for those in segments that were not used then, or not to their end, which it leaves alone.
 /// </remarks>
-internal sealed class Collector(FileStore store, Action<string> warn)
+internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
     private readonly BlockMarks _marks = new();
 
@@ -75,7 +75,7 @@ internal sealed class Collector(FileStore store, Action<string> warn)
     {
         using IDisposable structure = store.LockStructure();
         HashSet<uint> named = [.. store.Names.Select(store.Find)];
-        foreach (uint vdi in store.Files.Where(vdi => !named.Contains(vdi)))
+        foreach (uint vdi in store.Numbers.Where(vdi => !named.Contains(vdi)))
         {
             if (!_marks.HasAny(vdi))
             {
@@ -83,7 +83,7 @@ internal sealed class Collector(FileStore store, Action<string> warn)
                 continue;
             }
 
-            FileContainer file = store.OpenUnnamed(vdi, warn);
+            IVdiContainer file = store.OpenUnnamed(vdi, warn);
             Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), isPaced: false).Blocks;
             file.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }

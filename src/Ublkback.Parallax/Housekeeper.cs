@@ -3,7 +3,7 @@ using Ublkback.Block;
 namespace Ublkback.Parallax;
 
 /// <summary>Has what is not needed any more given back, when a VDI has written much. On the VDI's worker.</summary>
-internal sealed class Housekeeper(FileStore store, VdiImage image, Action<string> warn)
+internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string> warn)
 {
     /// <summary>Segments that are written before it looks again, at least: 1 GiB.</summary>
     public const long MinSegments = 256;

@@ -104,11 +104,23 @@ internal sealed class SegmentPool(IVdiContainer container)
         Flushes = 0;
         IEnumerator<long>? known = _hasMore ? null : _free;
         _hasMore = false;
-        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => Allocate(known, count, isFlushedOften));
+        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => TryAllocate(known, count, isFlushedOften));
         foreach (long segment in segments) _ready.Enqueue(segment);
         Status = status;
         _isAllocating = false;
         _changed.WakeAll();
+    }
+
+    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(IEnumerator<long>? known, int count, bool isFlushedOften)
+    {
+        try
+        {
+            return Allocate(known, count, isFlushedOften);
+        }
+        catch (IOException)
+        {
+            return ([], BlockStatus.IoError, null);
+        }
     }
 
     private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) Allocate(IEnumerator<long>? known, int count, bool isFlushedOften)

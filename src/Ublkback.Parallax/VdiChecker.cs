@@ -6,7 +6,7 @@ namespace Ublkback.Parallax;
 /// <param name="store">The store.</param>
 /// <param name="readsData">Whether data is read too, and not only what tells where it is.</param>
 /// <param name="onDamage">Takes a sentence about each damage.</param>
-internal sealed class VdiChecker(FileStore store, bool readsData, Action<string> onDamage)
+internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string> onDamage)
 {
     private readonly byte[] _block = new byte[VdiFormat.BlockSize];
     private long _damages;

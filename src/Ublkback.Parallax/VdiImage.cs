@@ -40,6 +40,9 @@ internal sealed class VdiImage : IMappedImage
     /// <summary>Its parts, for what is done to the disk beside requests.</summary>
     public VdiParts Parts => _parts;
 
+    /// <summary>What ends with it.</summary>
+    public IDisposable? Owned { get; set; }
+
     /// <summary>Whether it can be written.</summary>
     public bool IsWriter => !_geometry.IsReadOnly;
 
@@ -127,6 +130,7 @@ internal sealed class VdiImage : IMappedImage
         await _closing.CancelAsync().ConfigureAwait(false);
         if (_loop.Task.IsCompletedSuccessfully) await (await _loop.Task.ConfigureAwait(false)).InvokeAsync(CloseAsync).ConfigureAwait(false);
         await _parts.DisposeAsync().ConfigureAwait(false);
+        Owned?.Dispose();
         _closing.Dispose();
     }
 

@@ -13,14 +13,18 @@ namespace Ublkback.Parallax;
 /// batches before are there as well. When one cannot be written, those behind it fail too, and the log goes on after the next checkpoint,
 /// elsewhere.
 /// </remarks>
-internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, VdiContent content, SegmentPool segments) : IWork
+internal sealed class VdiLog : IWork
 {
     /// <summary>Batches that are being written at most.</summary>
     public const int MaxUnderWay = 8;
 
     private const int MinBlocks = 4; // a smaller rest of a segment is left
 
-    private readonly ImageAccess _file = new(container.Blocks);
+    private readonly VdiSuperblock _superblock;
+    private readonly VdiContent _content;
+    private readonly SegmentPool _freeSegments;
+    private readonly ImageAccess _file;
+    private readonly BatchGathering? _gathering;
     private readonly Stack<LogBatch> _free = new();
     private readonly Queue<LogBatch> _underWay = new();
     private readonly Waiters _freed = new();
@@ -28,6 +32,15 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
     private LogBatch? _open;
     private LogPosition _end;
     private int _made;
+
+    public VdiLog(IVdiContainer container, VdiSuperblock superblock, VdiContent content, SegmentPool segments)
+    {
+        _superblock = superblock;
+        _content = content;
+        _freeSegments = segments;
+        _file = new ImageAccess(container.Blocks);
+        _gathering = container.IsRemote ? new BatchGathering(this) : null;
+    }
 
     /// <summary>Who writes it, by number.</summary>
     public ulong Epoch { get; set; }
@@ -99,15 +112,15 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
 
             bool fits = VdiFormat.SegmentOf(_end.Block) == VdiFormat.SegmentOf(_end.Block + MinBlocks);
             if (fits && _end.NextSegment != 0) return (BlockStatus.Okay, Begin());
-            if (segments.TryTake(isUrgent, out long next))
+            if (_freeSegments.TryTake(isUrgent, out long next))
             {
                 // The headers of a segment say where the log goes on behind it.
                 _end = _end with { Block = fits ? _end.Block : _end.NextSegment, NextSegment = next };
                 return (BlockStatus.Okay, Begin());
             }
 
-            await segments.AllocatedAsync();
-            if (segments.Status != BlockStatus.Okay && _open is null) return (segments.Status, null);
+            await _freeSegments.AllocatedAsync();
+            if (_freeSegments.Status != BlockStatus.Okay && _open is null) return (_freeSegments.Status, null);
         }
     }
 
@@ -136,12 +149,12 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
     /// <summary>The end of a turn: what was added in it is written.</summary>
     public void Run()
     {
-        if (_open is not { EntryCount: > 0 } batch) return;
+        if (_open is not { EntryCount: > 0 } batch || _gathering?.IsDue(batch, _underWay.Count) == false) return;
         _open = null;
         _underWay.Enqueue(batch);
         LogPosition at = _end;
         BlocksSinceCheckpoint += 1 + batch.BlockCount;
-        batch.Write(_file, superblock.Id, Epoch, Durable, at);
+        batch.Write(_file, _superblock.Id, Epoch, Durable, at);
         _end = at with { Block = at.Block + 1 + batch.BlockCount, Sequence = at.Sequence + 1, Chain = batch.Crc };
         _freed.WakeAll();
     }
@@ -176,6 +189,7 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
             if (batch.Users == 0) Recycle(batch);
         }
 
+        if (_gathering is not null) Worker.Current.Schedule(this);
         OnEnded?.Invoke();
     }
 
@@ -186,8 +200,8 @@ internal sealed class VdiLog(IVdiContainer container, VdiSuperblock superblock, 
         for (int i = 0, next = 0; i < batch.EntryCount; i++)
         {
             LogEntry entry = BatchHeader.GetEntry(batch.Header, i);
-            if (entry.HasBlock) content.Apply(entry, new MapEntry(BlockAddress.Of(superblock.Vdi, block++), entry.Value), batch.BlockAt(next++), at.Sequence);
-            else content.Apply(entry, default, default, at.Sequence);
+            if (entry.HasBlock) _content.Apply(entry, new MapEntry(BlockAddress.Of(_superblock.Vdi, block++), entry.Value), batch.BlockAt(next++), at.Sequence);
+            else _content.Apply(entry, default, default, at.Sequence);
         }
 
         Applied = at with { Block = block, Sequence = at.Sequence + 1, Chain = batch.Crc };

@@ -1,9 +1,11 @@
 using Ublkback.Block;
+using Ublkback.Rados;
 
 namespace Ublkback.Parallax;
 
 /// <summary>
-/// Opens VDIs: <c>vdi:NAME</c>, or <c>vdi:NAME@SNAPSHOT</c> for reading. Options: <c>store=file:FOLDER</c>; <c>cache=</c> as for raw images.
+/// Opens VDIs: <c>vdi:NAME</c>, or <c>vdi:NAME@SNAPSHOT</c> for reading. Options: <c>store=file:FOLDER</c>, or
+/// <c>store=rados:POOL</c> with <c>conf=</c> and <c>id=</c>; <c>cache=</c> as for raw images.
 /// </summary>
 public static class VdiOpener
 {
@@ -11,7 +13,8 @@ public static class VdiOpener
     public const string Scheme = "vdi";
 
     private const string StoreOption = "store";
-    private const string FilePrefix = "file:";
+
+    private static readonly string[] _storeOptions = [StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
 
     /// <summary>Opens a VDI. Blocks, so runs on a helper thread.</summary>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
@@ -19,9 +22,21 @@ public static class VdiOpener
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
-        target.AllowOnly(StoreOption, "cache");
+        target.AllowOnly([.. _storeOptions, "cache"]);
         VdiName name = VdiName.Parse(target.Location);
-        return Open(OpenStore(target.Options.GetValueOrDefault(StoreOption)), name, target.GetChoice("cache", "none", "writeback"), opening);
+        string cache = target.GetChoice("cache", "none", "writeback");
+        IVdiStore store = OpenStore(target);
+        try
+        {
+            VdiImage image = Open(store, name, cache, opening);
+            image.Owned = store;
+            return image;
+        }
+        catch
+        {
+            store.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Makes an empty VDI, and the store if it is not there.</summary>
@@ -29,13 +44,14 @@ public static class VdiOpener
     public static void Create(BlockTarget target, long size)
     {
         ArgumentNullException.ThrowIfNull(target);
-        target.AllowOnly(StoreOption);
+        target.AllowOnly(_storeOptions);
         if (target.Hooks.Count > 0) throw new TargetException("the target of a new VDI has no hooks");
-        Create(OpenStore(target.Options.GetValueOrDefault(StoreOption), makes: true), target.Location, size);
+        using IVdiStore store = OpenStore(target, makes: true);
+        Create(store, target.Location, size);
     }
 
     /// <summary>Makes an empty VDI in a store.</summary>
-    internal static void Create(FileStore store, string name, long size)
+    internal static void Create(IVdiStore store, string name, long size)
     {
         CheckSize(size);
         using IDisposable structure = store.LockStructure();
@@ -49,18 +65,8 @@ public static class VdiOpener
             throw new TargetException($"a VDI cannot have {size} bytes: give a multiple of {BlockRequest.SectorSize}, 128T at most");
     }
 
-    /// <summary>Opens a store: <c>file:FOLDER</c>; null for the one that is used unless something else is said.</summary>
-    /// <exception cref="TargetException">There is none.</exception>
-    internal static FileStore OpenStore(string? text, bool makes = false)
-    {
-        text ??= FilePrefix + FileStore.DefaultFolder;
-        return text.StartsWith(FilePrefix, StringComparison.Ordinal)
-            ? FileStore.Open(text[FilePrefix.Length..], makes)
-            : throw new TargetException($"the store {text} is of no kind that this program knows: use {FilePrefix}FOLDER");
-    }
-
     /// <summary>Opens a VDI of a store, or a snapshot.</summary>
-    internal static VdiImage Open(FileStore store, VdiName name, string cache, ImageOpening opening)
+    internal static VdiImage Open(IVdiStore store, VdiName name, string cache, ImageOpening opening)
     {
         if (name.Snapshot is not null && !opening.IsReadOnly)
             throw new TargetException($"{name} is a snapshot, which is never written: attach it read-only (access=ro), or make a clone of it with 'ublkback vdi clone {name} NEW'");
@@ -83,7 +89,7 @@ public static class VdiOpener
                         parts.Checkpointer.BeginIfDue();
                         housekeeper.BeginIfDue();
                     };
-                    return new VdiDoor(store, vdi, image, opening.Warn);
+                    return VdiDoor.Open(store, vdi, image, opening.Warn);
                 });
             }
             else
@@ -103,7 +109,10 @@ public static class VdiOpener
         }
     }
 
-    private static VdiImage Finish(VdiParts parts, ImageOpening opening, Func<VdiImage, VdiDoor>? makeDoor)
+    private static IVdiStore OpenStore(BlockTarget target, bool makes = false) =>
+        VdiStores.Open(target.Options.GetValueOrDefault(StoreOption), target.Options, makes);
+
+    private static VdiImage Finish(VdiParts parts, ImageOpening opening, Func<VdiImage, IDisposable>? makeDoor)
     {
         ImageGeometry geometry = new(
             (ulong)parts.Content.Size / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize, opening.IsReadOnly,

@@ -105,8 +105,12 @@ internal sealed class VdiParts : IAsyncDisposable
         foreach (VdiSnapshot snapshot in known.Snapshots) Log.Resume(snapshot.Content.End);
         if (!isOwn) return;
         // Nothing may have been written there yet, so they look free.
-        Segments.MarkUsed(VdiFormat.SegmentOf(end.Block));
-        if (end.NextSegment != 0) Segments.MarkUsed(VdiFormat.SegmentOf(end.NextSegment));
+        foreach (long block in end.NextSegment == 0 ? [end.Block] : new[] { end.Block, end.NextSegment })
+        {
+            Segments.MarkUsed(VdiFormat.SegmentOf(block));
+            Container.Claim(VdiFormat.SegmentOf(block));
+        }
+
         Log.Open(end);
     }
 }

@@ -7,7 +7,7 @@ internal static class VdiSnapshots
 {
     /// <summary>All of a VDI, in the order in which they were made, and its size.</summary>
     /// <exception cref="TargetException">They cannot be read.</exception>
-    public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(FileStore store, VdiFile known, IVdiContainer container)
+    public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(IVdiStore store, VdiFile known, IVdiContainer container)
     {
         VdiReply? reply = VdiDoor.TryAskAsync(store, known.Superblock.Vdi, new VdiRequest("snapshots")).GetAwaiter().GetResult();
         if (reply?.Snapshots is not null) return ([.. reply.Snapshots.Select(entry => VdiSnapshot.Read(entry))], reply.SizeBytes);
@@ -32,7 +32,7 @@ internal static class VdiSnapshots
 
     /// <summary>The snapshot that a name means.</summary>
     /// <exception cref="TargetException">There is none of that name.</exception>
-    public static VdiSnapshot Find(FileStore store, VdiName name, VdiFile known, IVdiContainer container) =>
+    public static VdiSnapshot Find(IVdiStore store, VdiName name, VdiFile known, IVdiContainer container) =>
         Read(store, known, container).Snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
         ?? throw new TargetException($"VDI {name.Vdi} has no snapshot {name.Snapshot}: see 'ublkback vdi snapshots {name.Vdi}'");
 }

@@ -8,26 +8,26 @@ namespace Ublkback.Parallax;
 /// What changes a VDI that a process has open for writing, that process is asked to do. Otherwise it is opened here. Failures are
 /// <see cref="TargetException"/>s with a sentence for people.
 /// </remarks>
-public sealed class VdiStore
+public sealed class VdiStore : IDisposable
 {
-    private readonly FileStore _store;
+    private readonly IVdiStore _store;
     private readonly Worker _worker;
     private readonly Func<bool, ImageOpening> _opening;
 
-    private VdiStore(FileStore store, Worker worker, Func<bool, ImageOpening> opening)
+    private VdiStore(IVdiStore store, Worker worker, Func<bool, ImageOpening> opening)
     {
         _store = store;
         _worker = worker;
         _opening = opening;
     }
 
-    /// <summary>Opens a store: <c>file:FOLDER</c>, null for the usual one.</summary>
+    /// <summary>Opens a store: <c>file:FOLDER</c> or <c>rados:POOL?conf=/path&amp;id=USER</c>, null for the usual one.</summary>
     /// <param name="text">Which store.</param>
     /// <param name="makes">Whether it is made if it is not there.</param>
     /// <param name="worker">Where VDIs are used.</param>
     /// <param name="opening">How they are opened: whether for reading only.</param>
     public static VdiStore Open(string? text, bool makes, Worker worker, Func<bool, ImageOpening> opening) =>
-        new(VdiOpener.OpenStore(text, makes), worker, opening);
+        new(VdiStores.Open(text, makes: makes), worker, opening);
 
     /// <summary>The names of all VDIs, in order.</summary>
     public IReadOnlyList<string> Names => _store.Names;
@@ -38,7 +38,7 @@ public sealed class VdiStore
         uint vdi = _store.Find(name);
         (VdiFile file, IReadOnlyList<VdiSnapshot> snapshots, long size) = Read(vdi);
         return new VdiInfo(
-            name, vdi, size, DiskUsage.Of(_store.PathOf(vdi)), file.Head.Origin, TimeOf(file.Superblock.CreatedMs),
+            name, vdi, size, _store.MeasureUsage(vdi), file.Head.Origin, TimeOf(file.Superblock.CreatedMs),
             _store.IsWritten(vdi) ? _store.ReadHolder(vdi)?.ToString() : null,
             [.. snapshots.Select(snapshot => new VdiSnapshotInfo(snapshot.Name, TimeOf(snapshot.CreatedMs)))]);
     }
@@ -103,7 +103,7 @@ public sealed class VdiStore
     {
         using IDisposable structure = _store.LockStructure();
         uint vdi = _store.Find(name);
-        if (File.Exists(_store.PathOf(vdi)))
+        if (_store.Exists(vdi))
         {
             IVdiContainer container = _store.OpenOwn(name, "none", _opening(false));
             await using (container.ConfigureAwait(false)) CheckDeletable(name, vdi, container, withSnapshots);
@@ -165,6 +165,9 @@ public sealed class VdiStore
             await using (second.ConfigureAwait(false)) return await _worker.InvokeAsync(() => VdiDiff.RunAsync(first.Parts, second.Parts)).ConfigureAwait(false);
         }
     }
+
+    /// <inheritdoc/>
+    public void Dispose() => _store.Dispose();
 
     private async Task<VdiReply> AskOrDoAsync(string name, VdiRequest request)
     {

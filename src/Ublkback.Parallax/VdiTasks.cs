@@ -3,7 +3,7 @@ using Ublkback.Block;
 namespace Ublkback.Parallax;
 
 /// <summary>What commands can have done to a VDI that is open for writing. On its worker.</summary>
-internal sealed class VdiTasks(FileStore store, VdiImage image, Action<string> warn)
+internal sealed class VdiTasks(IVdiStore store, VdiImage image, Action<string> warn)
 {
     /// <summary>Does it.</summary>
     /// <exception cref="TargetException">It could not be done.</exception>

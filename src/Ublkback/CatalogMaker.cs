@@ -5,6 +5,7 @@ using Ublkback.Images.Qcow2;
 using Ublkback.Nbd;
 using Ublkback.Parallax;
 using Ublkback.Plugins;
+using Ublkback.Rados;
 
 namespace Ublkback;
 
@@ -23,6 +24,7 @@ internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
             .AddImage("memory", ScratchImageOpener.OpenMemory)
             .AddImage(VdiOpener.Scheme, VdiOpener.Open)
             .AddImage("null", ScratchImageOpener.OpenNull)
+            .AddImage(RbdOpener.Scheme, RbdOpener.Open)
             .AddNbd()
             .AddStandardHooks();
         catalog.AddImage(Qcow2Opener.Scheme, new Qcow2Opener(catalog).Open);

@@ -12,7 +12,7 @@ internal static class VdiSession
     /// <summary>The option that says which store.</summary>
     public static Option<string?> Store() => new("--store")
     {
-        Description = "The store: file:FOLDER. Default: $UBLKBACK_VDI_STORE, else file:/var/lib/ublkback/vdi.",
+        Description = "The store: file:FOLDER, or rados:POOL?conf=/path/ceph.conf&id=USER. Default: $UBLKBACK_VDI_STORE, else file:/var/lib/ublkback/vdi.",
         DefaultValueFactory = _ => Environment.GetEnvironmentVariable("UBLKBACK_VDI_STORE") is { Length: > 0 } store ? store : null,
     };
 
@@ -23,7 +23,8 @@ internal static class VdiSession
         using Worker worker = new("vdi");
         try
         {
-            return await action(VdiStore.Open(store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly))).ConfigureAwait(false);
+            using VdiStore opened = VdiStore.Open(store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
+            return await action(opened).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is TargetException or IOException or UnauthorizedAccessException)
         {
@@ -31,6 +32,7 @@ internal static class VdiSession
         }
     }
 
-    /// <summary>A VDI of a store as a target.</summary>
-    public static string TargetOf(string name, string? store) => store is null ? $"{VdiOpener.Scheme}:{name}" : $"{VdiOpener.Scheme}:{name}?store={store}";
+    /// <summary>A VDI of a store as a target. The store's own options are the target's.</summary>
+    public static string TargetOf(string name, string? store) =>
+        store is null ? $"{VdiOpener.Scheme}:{name}" : $"{VdiOpener.Scheme}:{name}?store={store.Replace('?', '&')}";
 }

@@ -14,6 +14,9 @@ internal interface IVdiContainer : IAsyncDisposable
     /// <summary>Does reads, writes and flushes.</summary>
     IBlockImage Blocks { get; }
 
+    /// <summary>Whether a write takes so long that it is worth a wait for more that can go with it.</summary>
+    bool IsRemote => false;
+
     /// <summary>Reads blocks; what lies behind the end is zeros. Blocks the thread.</summary>
     /// <exception cref="IOException">They cannot be read.</exception>
     void Read(long block, Span<byte> target);
@@ -28,6 +31,13 @@ internal interface IVdiContainer : IAsyncDisposable
     /// <param name="segment">The segment.</param>
     /// <param name="isFlushedOften">Whether there will be many flushes while it is being written, so that these should have little to do.</param>
     BlockStatus Allocate(long segment, bool isFlushedOften);
+
+    /// <summary>Makes sure that we write a segment, and not who had the VDI before. Blocks the thread.</summary>
+    /// <exception cref="IOException">Another one has taken the VDI over.</exception>
+    void Claim(long segment)
+    {
+        // Where one has the file alone there is nothing to be done.
+    }
 
     /// <summary>Gives blocks back, which nothing refers to any more; they then read as zeros. Blocks the thread.</summary>
     BlockStatus Free(long block, long count);

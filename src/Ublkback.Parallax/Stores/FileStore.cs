@@ -11,12 +11,11 @@ namespace Ublkback.Parallax;
 /// VDIs in a folder: <c>store</c> says that it is one, <c>vdi/NUMBER</c> are the VDIs' files, and <c>names/NAME</c> are symbolic links to
 /// them. A file without a name is kept as long as clones read it. Any thread; blocks it.
 /// </summary>
-internal sealed class FileStore
+internal sealed class FileStore : IVdiStore
 {
     /// <summary>Where the store is unless something else is said.</summary>
     public const string DefaultFolder = "/var/lib/ublkback/vdi";
 
-    private const ulong Magic = 0x4552_4F54_534B_4255; // "UBKSTORE"
     private const long PinBase = 1L << 61; // bytes whose locks keep snapshots from being deleted
     private const long FirstDiskId = 1L << 60; // for files that are only read, of which no process has I/O that matters
 
@@ -36,17 +35,13 @@ internal sealed class FileStore
     /// <summary>The folder.</summary>
     public string Folder { get; }
 
-    /// <summary>The store's identity.</summary>
+    public string Description => Folder;
+
     public Guid Id { get; }
 
-    /// <summary>Where those who have VDIs open can be asked.</summary>
-    public string DoorFolder => Path.Combine(Folder, "doors");
-
-    /// <summary>The names of its VDIs, in order.</summary>
     public IReadOnlyList<string> Names => [.. Directory.EnumerateFileSystemEntries(_names).Select(Path.GetFileName).Order(StringComparer.Ordinal)!];
 
-    /// <summary>The numbers of all files, those without names too.</summary>
-    public IReadOnlyList<uint> Files => [.. Directory.EnumerateFiles(_files)
+    public IReadOnlyList<uint> Numbers => [.. Directory.EnumerateFiles(_files)
         .Select(path => uint.TryParse(Path.GetFileName(path), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) ? vdi : 0)
         .Where(vdi => vdi != 0).Order()];
 
@@ -70,7 +65,7 @@ internal sealed class FileStore
 
             byte[] block = File.ReadAllBytes(path);
             Array.Resize(ref block, VdiFormat.BlockSize);
-            return new FileStore(folder, ReadStore(block, path));
+            return new FileStore(folder, StoreBlock.Read(block, path));
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
@@ -78,8 +73,6 @@ internal sealed class FileStore
         }
     }
 
-    /// <summary>The number of a VDI.</summary>
-    /// <exception cref="TargetException">There is none of that name.</exception>
     public uint Find(string name)
     {
         string? link = new FileInfo(Path.Combine(_names, VdiName.Check(name))).LinkTarget;
@@ -92,9 +85,7 @@ internal sealed class FileStore
     /// <summary>The path of a VDI's file.</summary>
     public string PathOf(uint vdi) => Path.Combine(_files, string.Create(CultureInfo.InvariantCulture, $"{vdi:x6}"));
 
-    /// <summary>Opens a VDI's file as its owner: to write it, or to read it while nobody does.</summary>
-    /// <exception cref="TargetException">It cannot be opened, or somebody has it; the message says who.</exception>
-    public FileContainer OpenOwn(string name, string cache, ImageOpening opening)
+    public IVdiContainer OpenOwn(string name, string cache, ImageOpening opening)
     {
         uint vdi = Find(name);
         try
@@ -109,8 +100,6 @@ internal sealed class FileStore
         }
     }
 
-    /// <summary>Opens any VDI's file for reading, whoever has it.</summary>
-    /// <exception cref="TargetException">It cannot be opened, or is not of this store.</exception>
     public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
     {
         FileContainer container = FileContainer.Open(
@@ -131,11 +120,9 @@ internal sealed class FileStore
         }
     }
 
-    /// <summary>Opens the file of a VDI that has no name any more.</summary>
-    public FileContainer OpenUnnamed(uint vdi, Action<string> warn) => FileContainer.Open(
+    public IVdiContainer OpenUnnamed(uint vdi, Action<string> warn) => FileContainer.Open(
         PathOf(vdi), "writeback", isLocked: true, new ImageOpening("a collector", NextDiskId(), false, false, null, warn));
 
-    /// <summary>Keeps a snapshot from being deleted, until the result is disposed.</summary>
     public IDisposable Pin(uint vdi, ulong snapshot)
     {
         FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDONLY);
@@ -144,21 +131,18 @@ internal sealed class FileStore
         throw new TargetException("the snapshot is being deleted");
     }
 
-    /// <summary>Whether somebody keeps a snapshot from being deleted.</summary>
     public bool IsPinned(uint vdi, ulong snapshot)
     {
         using FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDWR);
         return OfdLock.IsHeldByAnother(file, PinBase + (long)snapshot);
     }
 
-    /// <summary>Whether somebody has a VDI open for writing.</summary>
     public bool IsWritten(uint vdi)
     {
         using FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDONLY);
         return RawImageOpener.IsWritten(file);
     }
 
-    /// <summary>Who writes a VDI, or did last; null when nobody ever did.</summary>
     public VdiHolder? ReadHolder(uint vdi)
     {
         using SafeFileHandle file = File.OpenHandle(PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
@@ -167,24 +151,15 @@ internal sealed class FileStore
         return VdiHolder.TryRead(block);
     }
 
-    /// <summary>Lets one at a time of all processes change which VDIs and snapshots there are.</summary>
-    /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
     public IDisposable LockStructure() => LockByte(0, "another command changes the VDIs of");
 
-    /// <summary>Lets one at a time of all processes look for what is not needed any more.</summary>
-    /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
     public IDisposable LockCollection() => LockByte(1, "somebody is looking already for what is not needed any more in");
 
-    /// <summary>Makes a VDI with a content. Under <see cref="LockStructure"/>.</summary>
-    /// <param name="name">Its name.</param>
-    /// <param name="content">Makes its content, for its number.</param>
-    /// <param name="origin">What it is cloned from; empty when from nothing.</param>
-    /// <exception cref="TargetException">The name is taken, or the storage is full; nothing is left.</exception>
     public void Create(string name, Func<uint, VdiVersion> content, string origin)
     {
         string link = Path.Combine(_names, VdiName.Check(name));
         if (new FileInfo(link).LinkTarget is not null) throw new TargetException($"there is a VDI {name} already in {Folder}: choose another name");
-        uint vdi = (Files is [.., uint last] ? last : 0) + 1;
+        uint vdi = (Numbers is [.., uint last] ? last : 0) + 1;
         if (vdi > BlockAddress.MaxVdi) throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
         string path = PathOf(vdi);
@@ -208,19 +183,32 @@ internal sealed class FileStore
         }
     }
 
-    /// <summary>Takes a VDI's name away. Its file is left for the collector. Under <see cref="LockStructure"/>.</summary>
     public void Unlink(string name)
     {
         File.Delete(Path.Combine(_names, VdiName.Check(name)));
         Sync(_names);
     }
 
-    /// <summary>Removes a file to which nothing refers. Under <see cref="LockStructure"/>.</summary>
     public void Remove(uint vdi)
     {
         File.Delete(PathOf(vdi));
         Sync(_files);
     }
+
+    public bool Exists(uint vdi) => File.Exists(PathOf(vdi));
+
+    public long MeasureUsage(uint vdi) => DiskUsage.Of(PathOf(vdi));
+
+    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer) => new FileDoor(DoorFolder, vdi, answer);
+
+    public Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request) => FileDoor.TryAskAsync(DoorFolder, vdi, request);
+
+    public void Dispose()
+    {
+        // It has nothing open by itself.
+    }
+
+    private string DoorFolder => Path.Combine(Folder, "doors");
 
     private FileDescriptor LockByte(long position, string what)
     {
@@ -249,29 +237,14 @@ internal sealed class FileStore
         const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
         Directory.CreateDirectory(folder, Private);
         foreach (string part in new[] { "names", "vdi", "doors" }) Directory.CreateDirectory(Path.Combine(folder, part), Private);
-        byte[] block = new byte[VdiFormat.BlockSize];
-        FieldWriter fields = new(block);
-        fields.Write(Magic);
-        fields.Write(VdiFormat.Version);
-        fields.Write(Guid.NewGuid());
-        CheckedBlock.Seal(block);
         using (SafeFileHandle file = File.OpenHandle(path + ".new", FileMode.Create, FileAccess.Write))
         {
-            RandomAccess.Write(file, block, 0);
+            RandomAccess.Write(file, StoreBlock.Make(), 0);
             RandomAccess.FlushToDisk(file);
         }
 
         File.Move(path + ".new", path); // last, so that what is there is complete
         Sync(folder);
-    }
-
-    private static Guid ReadStore(ReadOnlySpan<byte> block, string path)
-    {
-        FieldReader fields = new(block);
-        if (fields.ReadUInt64() != Magic) throw new TargetException($"{path} does not say that this is a store of VDIs");
-        uint version = fields.ReadUInt32();
-        if (version != VdiFormat.Version) throw new TargetException($"{path} has version {version} of the format, and this program knows {VdiFormat.Version}: use a newer one");
-        return CheckedBlock.IsValid(block) ? fields.ReadGuid() : throw new TargetException($"{path} is damaged: its checksum is wrong");
     }
 
     private static void Sync(string folder)

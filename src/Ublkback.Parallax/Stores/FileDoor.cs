@@ -1,0 +1,62 @@
+using System.Globalization;
+using System.IO.Pipelines;
+using System.Net.Sockets;
+using System.Text.Json;
+using Mono.Unix.Native;
+using Ublkback.Block;
+using Ublkback.Linux;
+
+namespace Ublkback.Parallax;
+
+/// <summary>A local socket in a store's folder for each VDI that a process has open for writing. Any thread.</summary>
+internal sealed class FileDoor : IDisposable
+{
+    private readonly FileDescriptor _folder;
+    private readonly JsonLineServer<VdiRequest, VdiReply> _server;
+
+    /// <summary>Answers from now on.</summary>
+    public FileDoor(string folder, uint vdi, Func<VdiRequest, Task<VdiReply>> answer)
+    {
+        _folder = Open(folder);
+        _server = new JsonLineServer<VdiRequest, VdiReply>(PathOf(_folder, vdi), VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply, answer);
+    }
+
+    /// <summary>Asks at the door of a VDI; null when nobody answers there.</summary>
+    /// <exception cref="TargetException">The answer was not to be had.</exception>
+    public static async Task<VdiReply?> TryAskAsync(string folder, uint vdi, VdiRequest request)
+    {
+        using FileDescriptor directory = Open(folder);
+        using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(PathOf(directory, vdi))).ConfigureAwait(false);
+        }
+        catch (SocketException)
+        {
+            return null; // nobody listens
+        }
+
+        try
+        {
+            await using NetworkStream stream = new(socket);
+            await JsonLine.WriteAsync(PipeWriter.Create(stream), request, VdiJson.Default.VdiRequest).ConfigureAwait(false);
+            return await JsonLine.ReadAsync(PipeReader.Create(stream), VdiJson.Default.VdiReply).ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
+        {
+            throw new TargetException($"who has the VDI open broke off: {failure.Message}; look whether it was done, and try again", failure);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _server.Dispose();
+        _folder.Dispose();
+    }
+
+    // The path of a socket may have 108 bytes only.
+    private static FileDescriptor Open(string folder) => FileDescriptor.Open(folder, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
+
+    private static string PathOf(FileDescriptor folder, uint vdi) => string.Create(CultureInfo.InvariantCulture, $"{folder.DevicePath}/{vdi:x6}");
+}

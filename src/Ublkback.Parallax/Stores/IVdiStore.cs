@@ -1,0 +1,87 @@
+using Ublkback.Block;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// Where VDIs are kept, by number, and their names. Any number of processes use it at the same time. Any thread; blocks it. Failures are
+/// <see cref="TargetException"/>s with a sentence for people.
+/// </summary>
+internal interface IVdiStore : IDisposable
+{
+    /// <summary>What it is, for people to read.</summary>
+    string Description { get; }
+
+    /// <summary>The store's identity.</summary>
+    Guid Id { get; }
+
+    /// <summary>The names of its VDIs, in order.</summary>
+    IReadOnlyList<string> Names { get; }
+
+    /// <summary>The numbers of all VDIs, those without names too, in order.</summary>
+    IReadOnlyList<uint> Numbers { get; }
+
+    /// <summary>The number of a VDI.</summary>
+    /// <exception cref="TargetException">There is none of that name.</exception>
+    uint Find(string name);
+
+    /// <summary>Whether there is something under a number.</summary>
+    bool Exists(uint vdi);
+
+    /// <summary>Bytes that a VDI takes.</summary>
+    long MeasureUsage(uint vdi);
+
+    /// <summary>Opens a VDI as its owner: to write it, or to read it while nobody does.</summary>
+    /// <param name="name">Its name.</param>
+    /// <param name="cache">As the option <c>cache</c> of raw images.</param>
+    /// <param name="opening">Who opens it.</param>
+    /// <exception cref="ImageInUseException">Somebody has it; the message says who.</exception>
+    IVdiContainer OpenOwn(string name, string cache, ImageOpening opening);
+
+    /// <summary>Opens any VDI for reading, whoever has it.</summary>
+    /// <exception cref="TargetException">It cannot be opened, or is not of this store.</exception>
+    (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn);
+
+    /// <summary>Opens a VDI that has no name any more, to give back what is not needed.</summary>
+    IVdiContainer OpenUnnamed(uint vdi, Action<string> warn);
+
+    /// <summary>Keeps a snapshot from being deleted, until the result is disposed.</summary>
+    /// <exception cref="TargetException">It is being deleted.</exception>
+    IDisposable Pin(uint vdi, ulong snapshot);
+
+    /// <summary>Whether somebody keeps a snapshot from being deleted.</summary>
+    bool IsPinned(uint vdi, ulong snapshot);
+
+    /// <summary>Whether somebody has a VDI open for writing.</summary>
+    bool IsWritten(uint vdi);
+
+    /// <summary>Who writes a VDI, or did last; null when nobody ever did.</summary>
+    VdiHolder? ReadHolder(uint vdi);
+
+    /// <summary>Lets one at a time of all processes change which VDIs and snapshots there are.</summary>
+    /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
+    IDisposable LockStructure();
+
+    /// <summary>Lets one at a time of all processes look for what is not needed any more.</summary>
+    /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
+    IDisposable LockCollection();
+
+    /// <summary>Makes a VDI with a content. Under <see cref="LockStructure"/>.</summary>
+    /// <param name="name">Its name.</param>
+    /// <param name="content">Makes its content, for its number.</param>
+    /// <param name="origin">What it is cloned from; empty when from nothing.</param>
+    /// <exception cref="TargetException">The name is taken, or the storage is full; nothing is left.</exception>
+    void Create(string name, Func<uint, VdiVersion> content, string origin);
+
+    /// <summary>Takes a VDI's name away. What it has is left for the collector. Under <see cref="LockStructure"/>.</summary>
+    void Unlink(string name);
+
+    /// <summary>Removes a VDI to which nothing refers. Under <see cref="LockStructure"/>.</summary>
+    void Remove(uint vdi);
+
+    /// <summary>Answers from now on what other processes ask of who has a VDI open for writing, until the result is disposed.</summary>
+    IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer);
+
+    /// <summary>Asks who has a VDI open for writing; null when nobody has.</summary>
+    /// <exception cref="TargetException">It could not be done; the message says why.</exception>
+    Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request);
+}

@@ -1,0 +1,167 @@
+using System.Globalization;
+using Ublkback.Block;
+using Ublkback.Linux;
+using Ublkback.Rados;
+
+namespace Ublkback.Parallax;
+
+/// <summary>A VDI in a pool: a segment is an object, and a free one is none.</summary>
+/// <remarks>
+/// Numbers of segments are taken in ranges, which are noted as keys of the first object, and are never used again: so a new segment is found
+/// without looking, whatever one who was replaced still does.
+/// </remarks>
+internal sealed class RadosContainer : IVdiContainer
+{
+    /// <summary>Segments of a range: 1 GiB.</summary>
+    public const int RangeSegments = 256;
+
+    private const string RangePrefix = "range.";
+    private const long FirstFree = 1; // after the one that says what the VDI is
+    private const long EndOfNumbers = 1L << 30; // of segments whose blocks have an address
+
+    private readonly RadosPool _pool;
+    private readonly RadosSegments _segments;
+    private readonly RadosOwner? _owner;
+    private readonly IDisposable? _reading;
+    private long _next;
+    private long _rangeEnd;
+
+    /// <summary>Makes one.</summary>
+    /// <param name="pool">The pool.</param>
+    /// <param name="vdi">The VDI's number.</param>
+    /// <param name="owner">That we write it; null when not.</param>
+    /// <param name="reading">That we read it while nobody writes; null when not.</param>
+    /// <param name="warn">Takes what people should know.</param>
+    public RadosContainer(RadosPool pool, uint vdi, RadosOwner? owner, IDisposable? reading, Action<string> warn)
+    {
+        _pool = pool;
+        _segments = new RadosSegments(vdi);
+        _owner = owner;
+        _reading = reading;
+        Blocks = new RadosBlocks(pool, _segments, owner, warn);
+    }
+
+    public string Path => $"rados:{_pool.Name}/{_segments.First}";
+
+    public IBlockImage Blocks { get; }
+
+    public bool IsRemote => true;
+
+    /// <summary>Makes the first object of a VDI.</summary>
+    /// <exception cref="RadosException">It cannot be made.</exception>
+    public static void Make(RadosPool pool, uint vdi, ReadOnlySpan<byte> content)
+    {
+        using RadosWrite write = new RadosWrite().Create().SetAttribute(RadosOwner.EpochAttribute, RadosOwner.FormatEpoch(0)).Write(0, content);
+        pool.Change(new RadosSegments(vdi).First, write);
+    }
+
+    public void Read(long block, Span<byte> target)
+    {
+        while (target.Length > 0)
+        {
+            RadosName name = _segments.Of(VdiFormat.SegmentOf(block));
+            // What we go on from must not change any more.
+            if (_owner is not null && !_owner.Claim(name)) throw new IOException($"{Path} has been taken over by another host");
+            int blocks = (int)Math.Min(target.Length / VdiFormat.BlockSize, VdiFormat.SegmentBlocks - (block % VdiFormat.SegmentBlocks));
+            Span<byte> piece = target[..(blocks * VdiFormat.BlockSize)];
+            int done = Math.Max(0, _pool.Read(name, VdiFormat.OffsetOf(block % VdiFormat.SegmentBlocks), piece));
+            piece[done..].Clear();
+            target = target[piece.Length..];
+            block += blocks;
+        }
+    }
+
+    /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
+    public void Write(long block, ReadOnlySpan<byte> content)
+    {
+        using RadosWrite write = new RadosWrite().IfAttribute(RadosOwner.EpochAttribute, _owner!.Epoch).Write(VdiFormat.OffsetOf(block), content);
+        _pool.Change(_segments.First, write);
+    }
+
+    public void Claim(long segment)
+    {
+        if (_owner is not null && !_owner.Claim(_segments.Of(segment))) throw new IOException($"{Path} has been taken over by another host");
+    }
+
+    public IEnumerable<long> FindFreeSegments()
+    {
+        while (true)
+        {
+            if (_next == _rangeEnd && !TryTakeRange()) yield break;
+            yield return _next++;
+        }
+    }
+
+    public IEnumerable<long> FindUsedSegments()
+    {
+        IReadOnlyList<long> ranges = ReadRanges();
+        foreach (long range in ranges)
+        {
+            bool isEmpty = true;
+            for (long segment = Math.Max(FirstFree, range * RangeSegments); segment < (range + 1) * RangeSegments; segment++)
+            {
+                if (_pool.Measure(_segments.Of(segment)) < 0) continue;
+                isEmpty = false;
+                yield return segment;
+            }
+
+            // The last one says which numbers come next.
+            if (isEmpty && _owner is not null && range != ranges[^1]) Forget(range);
+        }
+    }
+
+    public BlockStatus Allocate(long segment, bool isFlushedOften)
+    {
+        RadosName name = _segments.Of(segment);
+        int result = _owner!.Make(name);
+        return result == -RadosErrors.Exists && _owner.Claim(name) ? BlockStatus.Okay : LinuxError.ToStatus(-result);
+    }
+
+    public BlockStatus Free(long block, long count)
+    {
+        BlockStatus status = BlockStatus.Okay;
+        for (long end = block + count, next; block < end && status == BlockStatus.Okay; block = next)
+        {
+            next = Math.Min(end, (VdiFormat.SegmentOf(block) + 1) * VdiFormat.SegmentBlocks);
+            bool isWhole = next - block == VdiFormat.SegmentBlocks;
+            using RadosWrite write = new();
+            if (_owner is null) write.IfExists();
+            else write.IfAttributeNotAbove(RadosOwner.EpochAttribute, _owner.Epoch);
+            if (isWhole) write.Remove();
+            else write.Zero(VdiFormat.OffsetOf(block % VdiFormat.SegmentBlocks), VdiFormat.OffsetOf(next - block));
+            int result = _pool.TryChange(_segments.Of(VdiFormat.SegmentOf(block)), write);
+            status = result == -LinuxError.NoEntry ? BlockStatus.Okay : LinuxError.ToStatus(-result);
+        }
+
+        return status;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await Blocks.DisposeAsync().ConfigureAwait(false);
+        _owner?.Dispose();
+        _reading?.Dispose();
+    }
+
+    private bool TryTakeRange()
+    {
+        long range = ReadRanges() is [.., long last] ? last + 1 : 0;
+        if ((range + 1) * RangeSegments > EndOfNumbers) return false;
+        using RadosWrite write = new RadosWrite().IfAttribute(RadosOwner.EpochAttribute, _owner!.Epoch).SetKey(KeyOf(range), "");
+        if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First)) throw new IOException($"{Path} has been taken over by another host");
+        _next = Math.Max(FirstFree, range * RangeSegments);
+        _rangeEnd = (range + 1) * RangeSegments;
+        return true;
+    }
+
+    private void Forget(long range)
+    {
+        using RadosWrite write = new RadosWrite().IfAttribute(RadosOwner.EpochAttribute, _owner!.Epoch).RemoveKey(KeyOf(range));
+        _ = _pool.TryChange(_segments.First, write); // it is only looked at in vain
+    }
+
+    private IReadOnlyList<long> ReadRanges() =>
+        [.. _pool.GetKeys(_segments.First, RangePrefix).Select(key => long.Parse(key.Key[RangePrefix.Length..], NumberStyles.HexNumber, CultureInfo.InvariantCulture))];
+
+    private static string KeyOf(long range) => string.Create(CultureInfo.InvariantCulture, $"{RangePrefix}{range:x8}");
+}

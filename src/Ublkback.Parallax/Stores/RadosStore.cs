@@ -1,0 +1,252 @@
+using System.Collections.Concurrent;
+using System.Globalization;
+using System.Text.Json;
+using Ublkback.Block;
+using Ublkback.Rados;
+
+namespace Ublkback.Parallax;
+
+/// <summary>
+/// VDIs in a pool of a Ceph cluster, for many hosts: the object <c>vdi.store</c> has their names as keys, <c>vdi.NUMBER.SEGMENT</c> are their
+/// segments. Any thread; blocks it.
+/// </summary>
+internal sealed class RadosStore : IVdiStore
+{
+    private const string NamePrefix = "name.";
+    private const string NumberPrefix = "vdi.";
+    private const string NextKey = "next";
+
+    private static readonly RadosName _object = new("vdi.store");
+    private static readonly TimeSpan _taskTime = TimeSpan.FromHours(1); // for compacting, and collecting
+
+    private readonly RadosPool _pool;
+    private readonly ConcurrentDictionary<uint, RadosOwner> _owners = new(); // the VDIs that are open here
+
+    private RadosStore(RadosPool pool, Guid id)
+    {
+        _pool = pool;
+        Id = id;
+    }
+
+    public string Description => $"rados:{_pool.Name}";
+
+    public Guid Id { get; }
+
+    public IReadOnlyList<string> Names => [.. Guarded(() => _pool.GetKeys(_object, NamePrefix)).Select(key => key.Key[NamePrefix.Length..]).Order(StringComparer.Ordinal)];
+
+    public IReadOnlyList<uint> Numbers => [.. Guarded(() => _pool.GetKeys(_object, NumberPrefix)).Select(key => ParseNumber(key.Key[NumberPrefix.Length..])).Order()];
+
+    /// <summary>Opens the store in a pool.</summary>
+    /// <param name="address">The pool.</param>
+    /// <param name="makes">Whether a new one is made if there is none.</param>
+    /// <exception cref="TargetException">There is none, or the cluster cannot be reached.</exception>
+    public static RadosStore Open(RadosAddress address, bool makes = false)
+    {
+        RadosPool pool = RadosPool.Open(address);
+        try
+        {
+            byte[] block = new byte[VdiFormat.BlockSize];
+            if (Guarded(() => pool.Read(_object, 0, block)) < 0)
+            {
+                if (!makes) throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi create --store {address}' makes one");
+                using RadosWrite write = new RadosWrite().Create().Write(0, StoreBlock.Make()).SetKey(NextKey, "1");
+                int result = pool.TryChange(_object, write);
+                if (result != -RadosErrors.Exists) RadosException.Check(result, $"no store can be made in the pool {address.Pool}");
+                pool.Read(_object, 0, block);
+            }
+
+            return new RadosStore(pool, StoreBlock.Read(block, $"object {_object} of pool {address.Pool}"));
+        }
+        catch (Exception failure)
+        {
+            pool.Dispose();
+            throw failure is RadosException ? new TargetException(failure.Message, failure) : failure;
+        }
+    }
+
+    public uint Find(string name)
+    {
+        string key = NamePrefix + VdiName.Check(name);
+        string? number = Guarded(() => _pool.GetKeys(_object, key)).FirstOrDefault(pair => pair.Key == key).Value;
+        if (number is null) throw new TargetException($"there is no VDI {name} in {Description}: see 'ublkback vdi list'");
+        return ParseNumber(number);
+    }
+
+    public bool Exists(uint vdi) => Guarded(() => _pool.Measure(new RadosSegments(vdi).First)) >= 0;
+
+    public long MeasureUsage(uint vdi) => Guarded(() =>
+    {
+        RadosSegments segments = new(vdi);
+        return OpenUnguarded(vdi, _ => { }).FindUsedSegments().Prepend(0).Sum(segment => Math.Max(0, _pool.Measure(segments.Of(segment))));
+    });
+
+    public IVdiContainer OpenOwn(string name, string cache, ImageOpening opening)
+    {
+        uint vdi = Find(name);
+        RadosName first = new RadosSegments(vdi).First;
+        if (!Exists(vdi)) throw new TargetException($"object {first} of pool {_pool.Name} is not there, which VDI {name} begins with");
+        string Describe() => ReadHolder(vdi)?.ToString() ?? "another program";
+        return Guarded(() =>
+        {
+            if (opening.IsReadOnly) return new RadosContainer(_pool, vdi, null, Read(name, first, Describe, opening), opening.Warn);
+            RadosOwner owner = RadosOwner.Take(_pool, first, name, Describe, opening);
+            try
+            {
+                RadosContainer container = new(_pool, vdi, owner, null, opening.Warn);
+                container.Write(VdiFormat.HolderBlock, VdiHolder.ForThis(opening.Owner).ToBlock());
+                _owners[vdi] = owner;
+                return container;
+            }
+            catch
+            {
+                owner.Dispose();
+                throw;
+            }
+        });
+    }
+
+    public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
+    {
+        RadosContainer container = OpenUnguarded(vdi, warn);
+        byte[] block = new byte[VdiFormat.BlockSize];
+        Guarded(() =>
+        {
+            container.Read(VdiFormat.SuperblockBlock, block);
+            return true;
+        });
+        VdiSuperblock superblock = VdiSuperblock.Read(block, container.Path);
+        return superblock.Store == Id && superblock.Vdi == vdi
+            ? (container, superblock)
+            : throw new TargetException($"{container.Path} is VDI {superblock.Vdi:x6} of store {superblock.Store}, and not of this one");
+    }
+
+    public IVdiContainer OpenUnnamed(uint vdi, Action<string> warn) => OpenUnguarded(vdi, warn);
+
+    public IDisposable Pin(uint vdi, ulong snapshot) => Guarded(() =>
+        RadosLease.TryTake(_pool, new RadosSegments(vdi).First, PinOf(snapshot), isShared: true) ?? throw new TargetException("the snapshot is being deleted"));
+
+    public bool IsPinned(uint vdi, ulong snapshot) => Guarded(() => RadosLocks.List(_pool, new RadosSegments(vdi).First, PinOf(snapshot)).Lockers.Count > 0);
+
+    public bool IsWritten(uint vdi) => Guarded(() => RadosHolder.Find(_pool, new RadosSegments(vdi).First)) is not null;
+
+    public VdiHolder? ReadHolder(uint vdi)
+    {
+        byte[] block = new byte[VdiFormat.BlockSize];
+        return Guarded(() => _pool.Read(new RadosSegments(vdi).First, VdiFormat.OffsetOf(VdiFormat.HolderBlock), block)) == block.Length ? VdiHolder.TryRead(block) : null;
+    }
+
+    public IDisposable LockStructure() => LockStore("structure", "another command changes the VDIs of");
+
+    public IDisposable LockCollection() => LockStore("collection", "somebody is looking already for what is not needed any more in");
+
+    public void Create(string name, Func<uint, VdiVersion> content, string origin) => Guarded(() =>
+    {
+        string nameKey = NamePrefix + VdiName.Check(name);
+        string next = _pool.GetKeys(_object, NextKey).FirstOrDefault(pair => pair.Key == NextKey).Value ?? "";
+        uint vdi = ParseNumber(next);
+        if (_pool.GetKeys(_object, nameKey).Any(pair => pair.Key == nameKey)) throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
+        using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}").SetKey(KeyOf(vdi), "");
+        _pool.Change(_object, number);
+        VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
+        RadosContainer.Make(_pool, vdi, VdiFile.Make(superblock, content(vdi), origin));
+        using RadosWrite named = new RadosWrite().IfKey(nameKey, "").SetKey(nameKey, FormatNumber(vdi));
+        int result = _pool.TryChange(_object, named);
+        if (result >= 0) return true;
+        Remove(vdi);
+        throw new TargetException($"VDI {name} cannot be made: {new RadosException(-result, "its name cannot be set").Message}");
+    });
+
+    public void Unlink(string name) => Guarded(() =>
+    {
+        using RadosWrite write = new RadosWrite().RemoveKey(NamePrefix + VdiName.Check(name));
+        _pool.Change(_object, write);
+        return true;
+    });
+
+    public void Remove(uint vdi) => Guarded(() =>
+    {
+        RadosContainer container = OpenUnguarded(vdi, _ => { });
+        foreach (long segment in container.FindUsedSegments().Append(0)) container.Free(segment * VdiFormat.SegmentBlocks, VdiFormat.SegmentBlocks);
+        using RadosWrite write = new RadosWrite().RemoveKey(KeyOf(vdi));
+        _pool.Change(_object, write);
+        return true;
+    });
+
+    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer)
+    {
+        RadosOwner owner = _owners[vdi];
+        owner.Answer = answer;
+        return new Ending(() =>
+        {
+            owner.Answer = null;
+            _owners.TryRemove(vdi, out _);
+        });
+    }
+
+    public async Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request)
+    {
+        RadosName first = new RadosSegments(vdi).First;
+        return await Task.Run(() => Guarded(() =>
+        {
+            if (RadosHolder.Find(_pool, first) is not { } holder || !RadosHolder.IsAlive(_pool, holder)) return null;
+            byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, VdiJson.Default.VdiRequest);
+            (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(_pool, RadosHolder.DoorOf(holder.Cookie), message, _taskTime);
+            if (silent > 0) throw new TargetException("who has the VDI open did not answer; look whether it was done, and try again");
+            return answers is [byte[] reply, ..] ? JsonSerializer.Deserialize(reply, VdiJson.Default.VdiReply) : null;
+        })).ConfigureAwait(false);
+    }
+
+    public void Dispose() => _pool.Dispose();
+
+    private RadosLease Read(string name, RadosName first, Func<string> describe, ImageOpening opening)
+    {
+        while (true)
+        {
+            if (RadosLease.TryTake(_pool, first, RadosOwner.LockName, isShared: true) is { } lease) return lease;
+            RadosHolder.Replace(_pool, first, name, describe, opening.Warn);
+        }
+    }
+
+    private RadosContainer OpenUnguarded(uint vdi, Action<string> warn) => new(_pool, vdi, null, null, warn);
+
+    private RadosLease LockStore(string name, string what)
+    {
+        TimeSpan delay = TimeSpan.FromMilliseconds(20);
+        TimeSpan patience = RadosLease.Time + RadosHolder.Patience; // of one that died
+        for (TimeSpan waited = default; waited < patience; waited += delay)
+        {
+            if (Guarded(() => RadosLease.TryTake(_pool, _object, name, isShared: false)) is { } lease) return lease;
+            Thread.Sleep(delay);
+        }
+
+        throw new ImageInUseException($"{what} {Description}, and has not ended for {patience.TotalSeconds:0} s: try again later");
+    }
+
+    private static T Guarded<T>(Func<T> action)
+    {
+        try
+        {
+            return action();
+        }
+        catch (RadosException failure)
+        {
+            throw new TargetException(failure.Message, failure);
+        }
+    }
+
+    private uint ParseNumber(string text) =>
+        uint.TryParse(text, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) && vdi is > 0 and <= BlockAddress.MaxVdi
+            ? vdi
+            : throw new TargetException($"object {_object} of pool {_pool.Name} says '{text}' where the number of a VDI should be: it is damaged");
+
+    private static string FormatNumber(uint vdi) => vdi.ToString("x6", CultureInfo.InvariantCulture);
+
+    private static string KeyOf(uint vdi) => NumberPrefix + FormatNumber(vdi);
+
+    private static string PinOf(ulong snapshot) => string.Create(CultureInfo.InvariantCulture, $"snapshot.{snapshot:x}");
+
+    private sealed class Ending(Action action) : IDisposable
+    {
+        public void Dispose() => action();
+    }
+}
