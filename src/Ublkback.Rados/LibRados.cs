@@ -35,12 +35,6 @@ internal static unsafe partial class LibRados
     [LibraryImport(Library, EntryPoint = "rados_watch_flush")]
     public static partial int FlushWatches(nint cluster);
 
-    [LibraryImport(Library, EntryPoint = "rados_wait_for_latest_osdmap")]
-    public static partial int WaitForLatestMap(nint cluster);
-
-    [LibraryImport(Library, EntryPoint = "rados_blocklist_add", StringMarshalling = StringMarshalling.Utf8)]
-    public static partial int Blocklist(nint cluster, string address, uint seconds);
-
     [LibraryImport(Library, EntryPoint = "rados_ioctx_create", StringMarshalling = StringMarshalling.Utf8)]
     public static partial int OpenPool(nint cluster, string pool, out nint context);
 

@@ -5,7 +5,12 @@ namespace Ublkback.Rados;
 /// <summary>A connection to a Ceph cluster, which all in this process share who use the cluster as the same user. Any thread.</summary>
 public sealed class RadosCluster : IDisposable
 {
-    private const string PatienceSeconds = "10";
+    private static readonly (string, string)[] _options =
+    [
+        ("client_mount_timeout", "10"), // seconds
+        ("rbd_cache", "false"), // what was answered outlives this process
+        ("rbd_skip_partial_discard", "false"), // what is discarded becomes zeros
+    ];
 
     private static readonly Lock _gate = new();
     private static readonly Dictionary<(string?, string?), RadosCluster> _known = [];
@@ -38,15 +43,6 @@ public sealed class RadosCluster : IDisposable
         }
     }
 
-    /// <summary>Shuts a client out of the cluster: nothing is taken from it any more. Blocks the thread.</summary>
-    /// <param name="address">The client's address, as a lock has it.</param>
-    /// <exception cref="RadosException">This user may not do that, or the monitors do not answer.</exception>
-    public void ShutOut(string address)
-    {
-        RadosException.Check(LibRados.Blocklist(Handle, address, 0), $"{address} cannot be put on the blocklist"); // as long as the monitors usually do
-        RadosException.Check(LibRados.WaitForLatestMap(Handle), "the map of the cluster cannot be had");
-    }
-
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -69,8 +65,7 @@ public sealed class RadosCluster : IDisposable
             try
             {
                 RadosException.Check(LibRados.ReadConfiguration(cluster, configuration), $"no configuration of Ceph can be read in {where}");
-                RadosException.Check(LibRados.Configure(cluster, "client_mount_timeout", PatienceSeconds), "client_mount_timeout cannot be set");
-                RadosException.Check(LibRados.Configure(cluster, "rbd_cache", "false"), "rbd_cache cannot be set"); // what was answered outlives us
+                foreach ((string option, string value) in _options) RadosException.Check(LibRados.Configure(cluster, option, value), $"{option} cannot be set");
                 RadosException.Check(LibRados.Connect(cluster), $"the Ceph cluster of {where} cannot be reached");
                 return cluster;
             }

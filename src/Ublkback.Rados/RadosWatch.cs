@@ -19,7 +19,7 @@ public sealed class RadosWatch : IDisposable
     private readonly Func<byte[], Task<byte[]>> _answer;
     private readonly GCHandle _self;
     private readonly Lock _gate = new();
-    private ulong _watch;
+    private ulong _watch; // 0 when there is none
     private bool _isOver;
 
     /// <summary>Begins to answer.</summary>
@@ -69,7 +69,7 @@ public sealed class RadosWatch : IDisposable
         lock (_gate)
         {
             _isOver = true;
-            _ = LibRados.Unwatch(_pool.Handle, _watch);
+            End();
         }
 
         // None is called any more after this.
@@ -79,7 +79,19 @@ public sealed class RadosWatch : IDisposable
 
     private unsafe int Begin()
     {
-        fixed (byte* at = _name.Bytes) return LibRados.Watch(_pool.Handle, at, out _watch, &OnNotified, &OnFailed, TimeoutSeconds, GCHandle.ToIntPtr(_self));
+        fixed (byte* at = _name.Bytes)
+        {
+            int result = LibRados.Watch(_pool.Handle, at, out _watch, &OnNotified, &OnFailed, TimeoutSeconds, GCHandle.ToIntPtr(_self));
+            if (result < 0) _watch = 0;
+            return result;
+        }
+    }
+
+    // librados takes the number of a watch for an address, and must not be given one twice.
+    private void End()
+    {
+        if (_watch != 0) _ = LibRados.Unwatch(_pool.Handle, _watch);
+        _watch = 0;
     }
 
     [UnmanagedCallersOnly(CallConvs = [typeof(CallConvCdecl)])]
@@ -120,7 +132,7 @@ public sealed class RadosWatch : IDisposable
             lock (_gate)
             {
                 if (_isOver) return;
-                _ = LibRados.Unwatch(_pool.Handle, _watch);
+                End();
                 int result = Begin();
                 if (result is 0 or -RadosErrors.ShutOut) return;
             }

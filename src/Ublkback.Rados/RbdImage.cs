@@ -15,6 +15,8 @@ internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeo
 
     public string Identity => name;
 
+    public bool DiscardMakesZeros => true;
+
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {

@@ -9,7 +9,6 @@ public static class RbdOpener
     /// <summary>The scheme of targets.</summary>
     public const string Scheme = "rbd";
 
-    private const int DiscardUnit = 64 << 10; // rbd_discard_granularity_bytes: smaller ones may do nothing
     private const int PhysicalSectorSize = 4096;
 
     /// <summary>Opens an image. Blocks, so runs on a helper thread.</summary>
@@ -65,7 +64,7 @@ public static class RbdOpener
         if (size < BlockRequest.SectorSize) throw new TargetException($"{text} has {size} bytes: that is no disk");
         if (!opening.IsReadOnly) Lock(image, text);
         return new ImageGeometry(
-            size / BlockRequest.SectorSize, BlockRequest.SectorSize, PhysicalSectorSize, opening.IsReadOnly, opening.IsReadOnly || !opening.AllowsDiscard ? 0 : DiscardUnit);
+            size / BlockRequest.SectorSize, BlockRequest.SectorSize, PhysicalSectorSize, opening.IsReadOnly, opening.IsReadOnly || !opening.AllowsDiscard ? 0 : PhysicalSectorSize);
     }
 
     // RBD shuts out who had the lock and does not answer any more.

@@ -207,7 +207,8 @@ public abstract class HostFixture
         return process;
     }
 
-    protected static string FindRoot()
+    /// <summary>The folder of the repository.</summary>
+    public static string FindRoot()
     {
         string? directory = AppContext.BaseDirectory;
         while (directory is not null && !File.Exists(Path.Combine(directory, "Ublkback.sln")))

@@ -4,12 +4,15 @@ using Ublkback.Emulator;
 
 namespace Ublkback.HostTests;
 
-/// <summary>Guests whose disks are VDIs.</summary>
-public sealed class VdiTests : HostFixture
+/// <summary>Guests whose disks are VDIs, in a folder and in a pool of Ceph.</summary>
+[TestFixture(true)]
+[TestFixture(false)]
+public sealed class VdiTests(bool isFile) : VdiFixture
 {
     private const int Kills = 8;
 
-    private string StoreOption => $"file:{Path.Combine(Scratch, "store")}";
+    [SetUp]
+    public async Task MakeStore() => StoreOption = isFile ? $"file:{Path.Combine(Scratch, "store")}" : $"rados:{await OneNodeCeph.MakePoolAsync()}?conf={OneNodeCeph.Configuration}";
 
     private static BlkfrontOptions Options(int queues) => new(BlkifAbi.X86_64, 2, queues, IsPersistent: true, MaxSegments: 32);
 
@@ -105,6 +108,9 @@ public sealed class VdiTests : HostFixture
             (["create", "web"], "give its size"),
             (["list", "--store", $"file:{Scratch}"], "is no store of VDIs, and is not empty"),
             (["list", "--store", "tape:0"], "is of no kind that this program knows"),
+            (["list", "--store", "rados:vdi?cnf=/a"], "unknown option cnf"),
+            (["list", "--store", "rados:vdi?conf=a"], "is not an absolute path"),
+            (["list", "--store", $"rados:vdi?conf={Scratch}/no.conf"], "no configuration of Ceph can be read"),
         })
         {
             Assert.That(await RefusedAsync(command), Does.Contain(refusal));
@@ -127,23 +133,4 @@ public sealed class VdiTests : HostFixture
             await Toolstack.DetachAsync(5, Disk(target, isWritable));
         }
     }
-
-    private string TargetOf(string name) => $"vdi:{name}?store={StoreOption}";
-
-    private async Task<string> VdiAsync(params string[] arguments)
-    {
-        (int status, string output, string errors) = await RunVdiAsync(arguments);
-        Assert.That((status, errors), Is.EqualTo((0, "")), string.Join(' ', arguments));
-        return output;
-    }
-
-    private async Task<string> RefusedAsync(params string[] arguments)
-    {
-        (int status, string output, string errors) = await RunVdiAsync(arguments);
-        Assert.That((status, output, errors.Count(letter => letter == '\n')), Is.EqualTo((1, "", 1)), errors);
-        return errors;
-    }
-
-    private Task<(int Status, string Output, string Errors)> RunVdiAsync(string[] arguments) =>
-        RunAsync(["vdi", .. arguments, .. arguments.Contains("--store") ? Array.Empty<string>() : ["--store", StoreOption]]);
 }

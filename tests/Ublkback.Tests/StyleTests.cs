@@ -9,11 +9,11 @@ public sealed partial class StyleTests
     // From the bottom to the top; a room may reference rooms before it only.
     private static readonly string[] Rooms =
     [
-        "Ublkback.Block", "Ublkback.Hooks", "Ublkback.Plugins", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Images", "Ublkback.Nbd", "Ublkback.Parallax",
+        "Ublkback.Block", "Ublkback.Hooks", "Ublkback.Plugins", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Images", "Ublkback.Nbd", "Ublkback.Rados", "Ublkback.Parallax",
         "Ublkback.Backend", "Ublkback.Emulator", "Ublkback",
     ];
 
-    private static readonly string[] UnsafeRooms = ["Ublkback.Linux", "Ublkback.Xen", "Ublkback.Blkif", "Ublkback.Emulator"];
+    private static readonly string[] UnsafeRooms = ["Ublkback.Linux", "Ublkback.Xen", "Ublkback.Blkif", "Ublkback.Rados", "Ublkback.Emulator"];
 
     [Test]
     public void References_point_downwards()

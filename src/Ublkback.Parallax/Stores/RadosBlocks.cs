@@ -22,8 +22,9 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, RadosO
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        if (owner is { IsShutOut: true }) return BlockStatus.IoError;
         // Nothing is kept back anywhere that a flush could bring to an end.
-        if (request.Operation == BlockOperation.Flush) return owner is { IsShutOut: true } ? BlockStatus.IoError : BlockStatus.Okay;
+        if (request.Operation == BlockOperation.Flush) return BlockStatus.Okay;
         long offset = (long)request.Sector * BlockRequest.SectorSize;
         for (Memory<byte> rest = request.Data; rest.Length > 0;)
         {
@@ -65,7 +66,7 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, RadosO
 
     private BlockStatus Fail(BlockOperation operation, long segment, int errno)
     {
-        if (owner is not null && errno is RadosErrors.ShutOut or RadosErrors.NotSo) owner!.SayShutOut();
+        if (owner is not null && errno is (RadosErrors.ShutOut or RadosErrors.NotSo)) owner.SayShutOut();
         else warn($"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: {LinuxError.Describe(errno)}");
         return LinuxError.ToStatus(errno);
     }

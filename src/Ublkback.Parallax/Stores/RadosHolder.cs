@@ -48,19 +48,7 @@ internal static class RadosHolder
         if (!isExclusive) throw new ImageInUseException($"VDI {vdi} is in use by {lockers.Count} who read it; those who died are forgotten after {RadosLease.Time.TotalSeconds:0} s");
         bool isDead = IsDead(lockers[0]);
         if (!isDead && IsAlive(pool, lockers[0])) throw new ImageInUseException($"VDI {vdi} is in use by {describe()}");
-        if (!isDead)
-        {
-            warn($"VDI {vdi}: who has it ({lockers[0].Client} at {lockers[0].Address}) does not answer, and is shut out");
-            try
-            {
-                pool.Cluster.ShutOut(lockers[0].Address);
-            }
-            catch (RadosException failure)
-            {
-                warn($"VDI {vdi}: {failure.Message}; what it writes is refused all the same");
-            }
-        }
-
+        if (!isDead) warn($"VDI {vdi}: {describe()}, at {lockers[0].Address}, does not answer, and is replaced");
         RadosLocks.Break(pool, first, RadosOwner.LockName, lockers[0]);
         using RadosWrite write = new RadosWrite().Remove();
         _ = pool.TryChange(DoorOf(lockers[0].Cookie), write); // it may be gone

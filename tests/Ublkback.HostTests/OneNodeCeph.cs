@@ -1,0 +1,68 @@
+using System.Diagnostics;
+using System.Globalization;
+using NUnit.Framework;
+
+namespace Ublkback.HostTests;
+
+/// <summary>A Ceph of one monitor and one OSD on this host, which is started when the first test asks for it.</summary>
+[SetUpFixture]
+public sealed class OneNodeCeph
+{
+    private const int FirstPort = 16800;
+    private const int Ports = 100; // of each that runs at the same time
+
+    private static readonly string _folder = Directory.CreateTempSubdirectory("ublkback-ceph-").FullName;
+    private static readonly Lazy<Task<string>> _started = new(StartAsync);
+    private static int _pools;
+
+    /// <summary>The path of its configuration.</summary>
+    public static string Configuration => Path.Combine(_folder, "client.conf");
+
+    /// <summary>Makes a pool; gives its name.</summary>
+    public static async Task<string> MakePoolAsync()
+    {
+        await _started.Value;
+        string pool = $"vdi{Interlocked.Increment(ref _pools)}";
+        await RunAsync("pool", _folder, pool);
+        return pool;
+    }
+
+    /// <summary>Ends the OSD as a loss of power does, and starts it again.</summary>
+    public static async Task RestartOsdAsync()
+    {
+        await RunAsync("kill-osd", _folder);
+        await RunAsync("start-osd", _folder);
+    }
+
+    /// <summary>Runs a program of Ceph, which must not fail; gives what it says.</summary>
+    public static Task<string> RunToolAsync(string program, params string[] arguments) => RunAsync(program, ["-c", Configuration, .. arguments]);
+
+    [OneTimeTearDown]
+    public async Task StopAsync()
+    {
+        if (_started.IsValueCreated) await RunAsync("stop", _folder);
+        Directory.Delete(_folder, recursive: true);
+    }
+
+    private static Task<string> StartAsync()
+    {
+        int port = FirstPort + (Environment.ProcessId % 400 * Ports);
+        return RunAsync("start", _folder, port.ToString(CultureInfo.InvariantCulture));
+    }
+
+    private static Task<string> RunAsync(string command, params string[] arguments) => command is "rbd" or "ceph" or "rados"
+        ? RunProgramAsync(command, arguments)
+        : RunProgramAsync(Path.Combine(HostFixture.FindRoot(), "tests", "ceph", "one-node"), [command, .. arguments]);
+
+    private static async Task<string> RunProgramAsync(string program, string[] arguments)
+    {
+        TimeSpan limit = TimeSpan.FromMinutes(2);
+        string log = Path.Combine(_folder, "tools.log");
+        // What goes on in the background keeps its outputs, so these are a file.
+        using Process process = Process.Start("sh", ["-c", "log=$1; shift; exec \"$@\" >>\"$log\" 2>&1", "sh", log, program, .. arguments]);
+        await process.WaitForExitAsync().WaitAsync(limit);
+        string said = await File.ReadAllTextAsync(log);
+        Assert.That(process.ExitCode, Is.Zero, $"{program} {string.Join(' ', arguments)}: {said}");
+        return said;
+    }
+}
