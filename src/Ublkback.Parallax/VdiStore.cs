@@ -87,6 +87,9 @@ public sealed class VdiStore : IDisposable
         return AskOrDoAsync(name, new VdiRequest("resize", SizeBytes: size));
     }
 
+    /// <summary>Takes a VDI away from who has it open and does not answer.</summary>
+    public void BreakLock(string name) => _store.BreakLock(name, _opening(false).Warn);
+
     /// <summary>Deletes a snapshot.</summary>
     public Task DeleteSnapshotAsync(string vdi, string snapshot)
     {

@@ -51,9 +51,11 @@ public sealed class RadosTests : VdiFixture
             await Task.Delay(100);
             uint[] before = [.. acknowledged];
 
-            // Another host: it asks, gets no answer, and takes over.
-            (int result, _, string said) = await RunAsync("vdi", "snapshot", "web", "taken", "--store", StoreOption);
+            // Another host asks, and gets no answer. It takes over when it is told to.
+            Assert.That(await RefusedAsync("snapshot", "web", "taken"), Does.Contain("which does not answer: try again, or if it is dead, 'ublkback vdi lock web --break'"));
+            (int result, _, string said) = await RunAsync("vdi", "lock", "web", "--break", "--store", StoreOption);
             Assert.That((result, said.Contains("does not answer, and is replaced", StringComparison.Ordinal)), Is.EqualTo((0, true)), said);
+            await VdiAsync("snapshot", "web", "taken");
             Volatile.Write(ref isReplaced, true);
             await SignalAsync(Daemon, "CONT");
             long deadline = Stopwatch.GetTimestamp() + (long)(Soon.TotalSeconds * Stopwatch.Frequency);

@@ -78,6 +78,7 @@ public sealed class VdiTests(bool isFile) : VdiFixture
             (["snapshot", "web", "one"], "there is a snapshot one already"),
             (["rollback", "web@one"], "VDI web is in use by"),
             (["delete", "web"], "VDI web is in use by"),
+            (["lock", "web", "--break"], "VDI web is in use by"),
             (["delete", "web@two"], "has no snapshot two"),
             (["resize", "web", "4M", "--shrink"], "is in use by"),
             (["export", "web", Path.Combine(Scratch, "web.img")], "VDI web is in use by"),

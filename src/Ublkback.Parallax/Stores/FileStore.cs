@@ -100,6 +100,13 @@ internal sealed class FileStore : IVdiStore
         }
     }
 
+    // The kernel takes the locks of the dead.
+    public void BreakLock(string name, Action<string> warn)
+    {
+        uint vdi = Find(name);
+        if (IsWritten(vdi)) throw new ImageInUseException($"VDI {name} is in use by {ReadHolder(vdi)?.ToString() ?? "another program"}, which is alive: detach the disk, or end that process");
+    }
+
     public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
     {
         FileContainer container = FileContainer.Open(

@@ -37,6 +37,10 @@ internal interface IVdiStore : IDisposable
     /// <exception cref="ImageInUseException">Somebody has it; the message says who.</exception>
     IVdiContainer OpenOwn(string name, string cache, ImageOpening opening);
 
+    /// <summary>Takes the lock of a VDI away from who has it open and does not answer, so that nothing is taken from it any more.</summary>
+    /// <exception cref="ImageInUseException">It is alive.</exception>
+    void BreakLock(string name, Action<string> warn);
+
     /// <summary>Opens any VDI for reading, whoever has it.</summary>
     /// <exception cref="TargetException">It cannot be opened, or is not of this store.</exception>
     (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn);

@@ -37,18 +37,22 @@ internal static class RadosHolder
     /// <summary>Takes the lock away from a holder that is dead, or does not answer.</summary>
     /// <param name="pool">The pool.</param>
     /// <param name="first">The VDI's first object.</param>
-    /// <param name="vdi">The VDI's name.</param>
-    /// <param name="describe">Says who has it.</param>
-    /// <param name="warn">Takes what people should know.</param>
-    /// <exception cref="ImageInUseException">It is alive, or there are those who read.</exception>
-    public static void Replace(RadosPool pool, RadosName first, string vdi, Func<string> describe, Action<string> warn)
+    /// <param name="claim">Who wants it.</param>
+    /// <exception cref="ImageInUseException">It is alive, or silent and may not be replaced, or there are those who read.</exception>
+    public static void Replace(RadosPool pool, RadosName first, RadosClaim claim)
     {
         (IReadOnlyList<RadosLocker> lockers, bool isExclusive) = RadosLocks.List(pool, first, RadosOwner.LockName);
         if (lockers.Count == 0) return;
-        if (!isExclusive) throw new ImageInUseException($"VDI {vdi} is in use by {lockers.Count} who read it; those who died are forgotten after {RadosLease.Time.TotalSeconds:0} s");
-        bool isDead = IsDead(lockers[0]);
-        if (!isDead && IsAlive(pool, lockers[0])) throw new ImageInUseException($"VDI {vdi} is in use by {describe()}");
-        if (!isDead) warn($"VDI {vdi}: {describe()}, at {lockers[0].Address}, does not answer, and is replaced");
+        if (!isExclusive) throw new ImageInUseException($"VDI {claim.Vdi} is in use by {lockers.Count} who read it; those who died are forgotten after {RadosLease.Time.TotalSeconds:0} s");
+        if (!IsDead(lockers[0]))
+        {
+            string who = $"{claim.Describe()}, at {lockers[0].Address}";
+            if (IsAlive(pool, lockers[0])) throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}");
+            if (!claim.ReplacesSilent)
+                throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}, which does not answer: try again, or if it is dead, 'ublkback vdi lock {claim.Vdi} --break'");
+            claim.Warn($"VDI {claim.Vdi}: {who}, does not answer, and is replaced");
+        }
+
         RadosLocks.Break(pool, first, RadosOwner.LockName, lockers[0]);
         using RadosWrite write = new RadosWrite().Remove();
         _ = pool.TryChange(DoorOf(lockers[0].Cookie), write); // it may be gone

@@ -33,11 +33,11 @@ internal sealed class RadosOwner : IDisposable
     private readonly byte[] _epoch;
     private int _isShutOut;
 
-    private RadosOwner(RadosPool pool, RadosName first, ImageOpening opening, string name, Func<string> describe)
+    private RadosOwner(RadosPool pool, RadosName first, RadosClaim claim)
     {
         _pool = pool;
         _first = first;
-        _warn = opening.Warn;
+        _warn = claim.Warn;
         _lock = new RadosLockName(first, LockName, RadosHolder.MakeCookie());
         _door = RadosHolder.DoorOf(_lock.Cookie);
         // Before the lock, so that who finds it held finds us answering.
@@ -45,7 +45,7 @@ internal sealed class RadosOwner : IDisposable
         _watch = new RadosWatch(pool, _door, AnswerAsync);
         try
         {
-            while (!RadosLocks.TryTake(pool, _lock, isShared: false, lease: null)) RadosHolder.Replace(pool, first, name, describe, opening.Warn);
+            while (!RadosLocks.TryTake(pool, _lock, isShared: false, lease: null)) RadosHolder.Replace(pool, first, claim);
             _epoch = RaiseEpoch();
         }
         catch
@@ -70,7 +70,7 @@ internal sealed class RadosOwner : IDisposable
     /// <summary>Takes a VDI over, once nobody has it.</summary>
     /// <exception cref="ImageInUseException">Somebody has it.</exception>
     /// <exception cref="RadosException">The cluster refuses something.</exception>
-    public static RadosOwner Take(RadosPool pool, RadosName first, string name, Func<string> describe, ImageOpening opening) => new(pool, first, opening, name, describe);
+    public static RadosOwner Take(RadosPool pool, RadosName first, RadosClaim claim) => new(pool, first, claim);
 
     /// <summary>An epoch as text.</summary>
     public static byte[] FormatEpoch(ulong epoch) => Encoding.ASCII.GetBytes(epoch.ToString("x16", CultureInfo.InvariantCulture));

@@ -85,11 +85,12 @@ internal sealed class RadosStore : IVdiStore
         uint vdi = Find(name);
         RadosName first = new RadosSegments(vdi).First;
         if (!Exists(vdi)) throw new TargetException($"object {first} of pool {_pool.Name} is not there, which VDI {name} begins with");
-        string Describe() => ReadHolder(vdi)?.ToString() ?? "another program";
+        // A guest that is to run here has been given up elsewhere; a command has no such right.
+        RadosClaim claim = Claim(name, vdi, replacesSilent: opening.Domid is not null, opening.Warn);
         return Guarded(() =>
         {
-            if (opening.IsReadOnly) return new RadosContainer(_pool, vdi, null, Read(name, first, Describe, opening), opening.Warn);
-            RadosOwner owner = RadosOwner.Take(_pool, first, name, Describe, opening);
+            if (opening.IsReadOnly) return new RadosContainer(_pool, vdi, null, Read(first, claim), opening.Warn);
+            RadosOwner owner = RadosOwner.Take(_pool, first, claim);
             try
             {
                 RadosContainer container = new(_pool, vdi, owner, null, opening.Warn);
@@ -104,6 +105,13 @@ internal sealed class RadosStore : IVdiStore
             }
         });
     }
+
+    public void BreakLock(string name, Action<string> warn) => Guarded(() =>
+    {
+        uint vdi = Find(name);
+        RadosOwner.Take(_pool, new RadosSegments(vdi).First, Claim(name, vdi, replacesSilent: true, warn)).Dispose();
+        return true;
+    });
 
     public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
     {
@@ -198,12 +206,15 @@ internal sealed class RadosStore : IVdiStore
 
     public void Dispose() => _pool.Dispose();
 
-    private RadosLease Read(string name, RadosName first, Func<string> describe, ImageOpening opening)
+    private RadosClaim Claim(string name, uint vdi, bool replacesSilent, Action<string> warn) =>
+        new(name, replacesSilent, () => ReadHolder(vdi)?.ToString() ?? "another program", warn);
+
+    private RadosLease Read(RadosName first, RadosClaim claim)
     {
         while (true)
         {
             if (RadosLease.TryTake(_pool, first, RadosOwner.LockName, isShared: true) is { } lease) return lease;
-            RadosHolder.Replace(_pool, first, name, describe, opening.Warn);
+            RadosHolder.Replace(_pool, first, claim);
         }
     }
 

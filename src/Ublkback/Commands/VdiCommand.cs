@@ -33,6 +33,6 @@ internal static class VdiCommand
         VdiCareCommands.MakeCollect(),
         VdiCareCommands.MakeCompact(),
         VdiCareCommands.MakeCheck(),
-        VdiShowCommands.MakeLock(),
+        VdiLockCommand.Make(),
     };
 }

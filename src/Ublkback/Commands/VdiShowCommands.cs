@@ -68,16 +68,6 @@ internal static class VdiShowCommands
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{snapshot.Created:yyyy-MM-dd HH:mm:ss.fff} UTC  {info.Name}@{snapshot.Name}"));
     });
 
-    public static Command MakeLock() => MakeFor("lock", """
-        Show who has a VDI open for writing.
-
-        The lock is the kernel's: it ends with the process that holds it, so there is none to break. To get it, end that process or detach the disk.
-        """, (info, asJson) =>
-    {
-        if (asJson) Console.WriteLine(JsonSerializer.Serialize(info, VdiReportJson.Default.VdiInfo));
-        else Console.WriteLine(info.Holder is null ? $"{info.Name} is not in use" : $"{info.Name} is in use by {info.Holder}");
-    });
-
     public static Command MakeDiff()
     {
         Argument<string> one = new("one") { Description = "NAME, which no guest may be using, or NAME@SNAPSHOT." };
