@@ -12,7 +12,7 @@ internal sealed class BatchGathering(IWork log)
 {
     private const int LargeBlocks = 64; // 256 KiB are written beside others
 
-    private static readonly long _time = Stopwatch.Frequency / 5000; // 200 µs
+    private static readonly long WaitTicks = Stopwatch.Frequency / 5000; // 200 µs
 
     private int _last;
     private long _end;
@@ -34,8 +34,8 @@ internal sealed class BatchGathering(IWork log)
     private bool IsOver()
     {
         if (_end != 0) return Stopwatch.GetTimestamp() >= _end;
-        _end = Stopwatch.GetTimestamp() + _time;
-        Worker.Current.ScheduleAfter(log, _time);
+        _end = Stopwatch.GetTimestamp() + WaitTicks;
+        Worker.Current.ScheduleAfter(log, WaitTicks);
         return false;
     }
 }

@@ -14,7 +14,7 @@ public static class VdiOpener
 
     private const string StoreOption = "store";
 
-    private static readonly string[] _storeOptions = [StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
+    private static readonly string[] StoreOptions = [StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
 
     /// <summary>Opens a VDI. Blocks, so runs on a helper thread.</summary>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
@@ -22,7 +22,7 @@ public static class VdiOpener
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
-        target.AllowOnly([.. _storeOptions, "cache"]);
+        target.AllowOnly([.. StoreOptions, "cache"]);
         VdiName name = VdiName.Parse(target.Location);
         string cache = target.GetChoice("cache", "none", "writeback");
         IVdiStore store = OpenStore(target);
@@ -44,7 +44,7 @@ public static class VdiOpener
     public static void Create(BlockTarget target, long size)
     {
         ArgumentNullException.ThrowIfNull(target);
-        target.AllowOnly(_storeOptions);
+        target.AllowOnly(StoreOptions);
         if (target.Hooks.Count > 0) throw new TargetException("the target of a new VDI has no hooks");
         using IVdiStore store = OpenStore(target, makes: true);
         Create(store, target.Location, size);

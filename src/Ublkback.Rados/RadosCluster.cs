@@ -5,15 +5,15 @@ namespace Ublkback.Rados;
 /// <summary>A connection to a Ceph cluster, which all in this process share who use the cluster as the same user. Any thread.</summary>
 public sealed class RadosCluster : IDisposable
 {
-    private static readonly (string, string)[] _options =
+    private static readonly (string, string)[] Options =
     [
         ("client_mount_timeout", "10"), // seconds
         ("rbd_cache", "false"), // what was answered outlives this process
         ("rbd_skip_partial_discard", "false"), // what is discarded becomes zeros
     ];
 
-    private static readonly Lock _gate = new();
-    private static readonly Dictionary<(string?, string?), RadosCluster> _known = [];
+    private static readonly Lock Gate = new();
+    private static readonly Dictionary<(string?, string?), RadosCluster> Known = [];
 
     private readonly (string? Configuration, string? Id) _key;
     private int _users = 1;
@@ -31,25 +31,25 @@ public sealed class RadosCluster : IDisposable
     /// <exception cref="TargetException">It cannot be reached; the message says why.</exception>
     public static RadosCluster Share(string? configuration, string? id)
     {
-        lock (_gate)
+        lock (Gate)
         {
-            if (_known.TryGetValue((configuration, id), out RadosCluster? known))
+            if (Known.TryGetValue((configuration, id), out RadosCluster? known))
             {
                 known._users++;
                 return known;
             }
 
-            return _known[(configuration, id)] = new RadosCluster((configuration, id), Connect(configuration, id));
+            return Known[(configuration, id)] = new RadosCluster((configuration, id), Connect(configuration, id));
         }
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        lock (_gate)
+        lock (Gate)
         {
             if (--_users > 0) return;
-            _known.Remove(_key);
+            Known.Remove(_key);
         }
 
         _ = LibRados.FlushWatches(Handle);
@@ -65,7 +65,7 @@ public sealed class RadosCluster : IDisposable
             try
             {
                 RadosException.Check(LibRados.ReadConfiguration(cluster, configuration), $"no configuration of Ceph can be read in {where}");
-                foreach ((string option, string value) in _options) RadosException.Check(LibRados.Configure(cluster, option, value), $"{option} cannot be set");
+                foreach ((string option, string value) in Options) RadosException.Check(LibRados.Configure(cluster, option, value), $"{option} cannot be set");
                 RadosException.Check(LibRados.Connect(cluster), $"the Ceph cluster of {where} cannot be reached");
                 return cluster;
             }

@@ -12,7 +12,7 @@ public sealed class RadosWatch : IDisposable
 {
     private const uint TimeoutSeconds = 30; // after which the OSD gives up a client that is not connected
 
-    private static readonly TimeSpan _retry = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
 
     private readonly RadosPool _pool;
     private readonly RadosName _name;
@@ -137,7 +137,7 @@ public sealed class RadosWatch : IDisposable
                 if (result is 0 or -RadosErrors.ShutOut) return;
             }
 
-            await Task.Delay(_retry).ConfigureAwait(false);
+            await Task.Delay(RetryDelay).ConfigureAwait(false);
         }
     }
 }

@@ -11,27 +11,27 @@ public sealed class OneNodeCeph
     private const int FirstPort = 16800;
     private const int Ports = 100; // of each that runs at the same time
 
-    private static readonly string _folder = Directory.CreateTempSubdirectory("ublkback-ceph-").FullName;
-    private static readonly Lazy<Task<string>> _started = new(StartAsync);
+    private static readonly string Folder = Directory.CreateTempSubdirectory("ublkback-ceph-").FullName;
+    private static readonly Lazy<Task<string>> Started = new(StartAsync);
     private static int _pools;
 
     /// <summary>The path of its configuration.</summary>
-    public static string Configuration => Path.Combine(_folder, "client.conf");
+    public static string Configuration => Path.Combine(Folder, "client.conf");
 
     /// <summary>Makes a pool; gives its name.</summary>
     public static async Task<string> MakePoolAsync()
     {
-        await _started.Value;
+        await Started.Value;
         string pool = $"vdi{Interlocked.Increment(ref _pools)}";
-        await RunAsync("pool", _folder, pool);
+        await RunAsync("pool", Folder, pool);
         return pool;
     }
 
     /// <summary>Ends the OSD as a loss of power does, and starts it again.</summary>
     public static async Task RestartOsdAsync()
     {
-        await RunAsync("kill-osd", _folder);
-        await RunAsync("start-osd", _folder);
+        await RunAsync("kill-osd", Folder);
+        await RunAsync("start-osd", Folder);
     }
 
     /// <summary>Runs a program of Ceph, which must not fail; gives what it says.</summary>
@@ -40,14 +40,14 @@ public sealed class OneNodeCeph
     [OneTimeTearDown]
     public async Task StopAsync()
     {
-        if (_started.IsValueCreated) await RunAsync("stop", _folder);
-        Directory.Delete(_folder, recursive: true);
+        if (Started.IsValueCreated) await RunAsync("stop", Folder);
+        Directory.Delete(Folder, recursive: true);
     }
 
     private static Task<string> StartAsync()
     {
         int port = FirstPort + (Environment.ProcessId % 400 * Ports);
-        return RunAsync("start", _folder, port.ToString(CultureInfo.InvariantCulture));
+        return RunAsync("start", Folder, port.ToString(CultureInfo.InvariantCulture));
     }
 
     private static Task<string> RunAsync(string command, params string[] arguments) => command is "rbd" or "ceph" or "rados"
@@ -57,7 +57,7 @@ public sealed class OneNodeCeph
     private static async Task<string> RunProgramAsync(string program, string[] arguments)
     {
         TimeSpan limit = TimeSpan.FromMinutes(2);
-        string log = Path.Combine(_folder, "tools.log");
+        string log = Path.Combine(Folder, "tools.log");
         // What goes on in the background keeps its outputs, so these are a file.
         using Process process = Process.Start("sh", ["-c", "log=$1; shift; exec \"$@\" >>\"$log\" 2>&1", "sh", log, program, .. arguments]);
         await process.WaitForExitAsync().WaitAsync(limit);

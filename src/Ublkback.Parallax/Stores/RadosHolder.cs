@@ -10,14 +10,14 @@ internal static class RadosHolder
     /// <summary>How long a holder may be silent before it is replaced.</summary>
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
 
-    private static readonly string _boot = File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim();
+    private static readonly string Boot = File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim();
 
     /// <summary>A question that a holder answers by itself, and its answer.</summary>
     public static byte[] Ping { get; } = [1];
 
     /// <summary>A cookie for a lock, that tells on this host whether its holder is dead, and where the holder can be asked.</summary>
     public static string MakeCookie() =>
-        string.Create(CultureInfo.InvariantCulture, $"{_boot}/{Environment.ProcessId}/{StartOf(Environment.ProcessId)}/{Guid.NewGuid():n}");
+        string.Create(CultureInfo.InvariantCulture, $"{Boot}/{Environment.ProcessId}/{StartOf(Environment.ProcessId)}/{Guid.NewGuid():n}");
 
     /// <summary>
     /// The object that the holder of a cookie watches. Each has one of its own, so that nobody waits for the answers of those who were before.
@@ -62,7 +62,7 @@ internal static class RadosHolder
     private static bool IsDead(RadosLocker holder)
     {
         string[] parts = holder.Cookie.Split('/');
-        return parts.Length == 4 && parts[0] == _boot && int.TryParse(parts[1], CultureInfo.InvariantCulture, out int process) && StartOf(process) != parts[2];
+        return parts.Length == 4 && parts[0] == Boot && int.TryParse(parts[1], CultureInfo.InvariantCulture, out int process) && StartOf(process) != parts[2];
     }
 
     // Field 22 of /proc/PID/stat: numbers of processes come again, with another start.

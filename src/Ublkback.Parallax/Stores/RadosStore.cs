@@ -16,8 +16,8 @@ internal sealed class RadosStore : IVdiStore
     private const string NumberPrefix = "vdi.";
     private const string NextKey = "next";
 
-    private static readonly RadosName _object = new("vdi.store");
-    private static readonly TimeSpan _taskTime = TimeSpan.FromHours(1); // for compacting, and collecting
+    private static readonly RadosName StoreObject = new("vdi.store");
+    private static readonly TimeSpan TaskTime = TimeSpan.FromHours(1); // for compacting, and collecting
 
     private readonly RadosPool _pool;
     private readonly ConcurrentDictionary<uint, RadosOwner> _owners = new(); // the VDIs that are open here
@@ -32,9 +32,9 @@ internal sealed class RadosStore : IVdiStore
 
     public Guid Id { get; }
 
-    public IReadOnlyList<string> Names => [.. Guarded(() => _pool.GetKeys(_object, NamePrefix)).Select(key => key.Key[NamePrefix.Length..]).Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Names => [.. Guarded(() => _pool.GetKeys(StoreObject, NamePrefix)).Select(key => key.Key[NamePrefix.Length..]).Order(StringComparer.Ordinal)];
 
-    public IReadOnlyList<uint> Numbers => [.. Guarded(() => _pool.GetKeys(_object, NumberPrefix)).Select(key => ParseNumber(key.Key[NumberPrefix.Length..])).Order()];
+    public IReadOnlyList<uint> Numbers => [.. Guarded(() => _pool.GetKeys(StoreObject, NumberPrefix)).Select(key => ParseNumber(key.Key[NumberPrefix.Length..])).Order()];
 
     /// <summary>Opens the store in a pool.</summary>
     /// <param name="address">The pool.</param>
@@ -46,16 +46,16 @@ internal sealed class RadosStore : IVdiStore
         try
         {
             byte[] block = new byte[VdiFormat.BlockSize];
-            if (Guarded(() => pool.Read(_object, 0, block)) < 0)
+            if (Guarded(() => pool.Read(StoreObject, 0, block)) < 0)
             {
                 if (!makes) throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi create --store {address}' makes one");
                 using RadosWrite write = new RadosWrite().Create().Write(0, StoreBlock.Make()).SetKey(NextKey, "1");
-                int result = pool.TryChange(_object, write);
+                int result = pool.TryChange(StoreObject, write);
                 if (result != -RadosErrors.Exists) RadosException.Check(result, $"no store can be made in the pool {address.Pool}");
-                pool.Read(_object, 0, block);
+                pool.Read(StoreObject, 0, block);
             }
 
-            return new RadosStore(pool, StoreBlock.Read(block, $"object {_object} of pool {address.Pool}"));
+            return new RadosStore(pool, StoreBlock.Read(block, $"object {StoreObject} of pool {address.Pool}"));
         }
         catch (Exception failure)
         {
@@ -67,7 +67,7 @@ internal sealed class RadosStore : IVdiStore
     public uint Find(string name)
     {
         string key = NamePrefix + VdiName.Check(name);
-        string? number = Guarded(() => _pool.GetKeys(_object, key)).FirstOrDefault(pair => pair.Key == key).Value;
+        string? number = Guarded(() => _pool.GetKeys(StoreObject, key)).FirstOrDefault(pair => pair.Key == key).Value;
         if (number is null) throw new TargetException($"there is no VDI {name} in {Description}: see 'ublkback vdi list'");
         return ParseNumber(number);
     }
@@ -150,15 +150,15 @@ internal sealed class RadosStore : IVdiStore
     public void Create(string name, Func<uint, VdiVersion> content, string origin) => Guarded(() =>
     {
         string nameKey = NamePrefix + VdiName.Check(name);
-        string next = _pool.GetKeys(_object, NextKey).FirstOrDefault(pair => pair.Key == NextKey).Value ?? "";
+        string next = _pool.GetKeys(StoreObject, NextKey).FirstOrDefault(pair => pair.Key == NextKey).Value ?? "";
         uint vdi = ParseNumber(next);
-        if (_pool.GetKeys(_object, nameKey).Any(pair => pair.Key == nameKey)) throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
+        if (_pool.GetKeys(StoreObject, nameKey).Any(pair => pair.Key == nameKey)) throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
         using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}").SetKey(KeyOf(vdi), "");
-        _pool.Change(_object, number);
+        _pool.Change(StoreObject, number);
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
         RadosContainer.Make(_pool, vdi, VdiFile.Make(superblock, content(vdi), origin));
         using RadosWrite named = new RadosWrite().IfKey(nameKey, "").SetKey(nameKey, FormatNumber(vdi));
-        int result = _pool.TryChange(_object, named);
+        int result = _pool.TryChange(StoreObject, named);
         if (result >= 0) return true;
         Remove(vdi);
         throw new TargetException($"VDI {name} cannot be made: {new RadosException(-result, "its name cannot be set").Message}");
@@ -167,7 +167,7 @@ internal sealed class RadosStore : IVdiStore
     public void Unlink(string name) => Guarded(() =>
     {
         using RadosWrite write = new RadosWrite().RemoveKey(NamePrefix + VdiName.Check(name));
-        _pool.Change(_object, write);
+        _pool.Change(StoreObject, write);
         return true;
     });
 
@@ -176,7 +176,7 @@ internal sealed class RadosStore : IVdiStore
         RadosContainer container = OpenUnguarded(vdi, _ => { });
         foreach (long segment in container.FindUsedSegments().Append(0)) container.Free(segment * VdiFormat.SegmentBlocks, VdiFormat.SegmentBlocks);
         using RadosWrite write = new RadosWrite().RemoveKey(KeyOf(vdi));
-        _pool.Change(_object, write);
+        _pool.Change(StoreObject, write);
         return true;
     });
 
@@ -198,7 +198,7 @@ internal sealed class RadosStore : IVdiStore
         {
             if (RadosHolder.Find(_pool, first) is not { } holder || !RadosHolder.IsAlive(_pool, holder)) return null;
             byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, VdiJson.Default.VdiRequest);
-            (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(_pool, RadosHolder.DoorOf(holder.Cookie), message, _taskTime);
+            (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(_pool, RadosHolder.DoorOf(holder.Cookie), message, TaskTime);
             if (silent > 0) throw new TargetException("who has the VDI open did not answer; look whether it was done, and try again");
             return answers is [byte[] reply, ..] ? JsonSerializer.Deserialize(reply, VdiJson.Default.VdiReply) : null;
         })).ConfigureAwait(false);
@@ -226,7 +226,7 @@ internal sealed class RadosStore : IVdiStore
         TimeSpan patience = RadosLease.Time + RadosHolder.Patience; // of one that died
         for (TimeSpan waited = default; waited < patience; waited += delay)
         {
-            if (Guarded(() => RadosLease.TryTake(_pool, _object, name, isShared: false)) is { } lease) return lease;
+            if (Guarded(() => RadosLease.TryTake(_pool, StoreObject, name, isShared: false)) is { } lease) return lease;
             Thread.Sleep(delay);
         }
 
@@ -248,7 +248,7 @@ internal sealed class RadosStore : IVdiStore
     private uint ParseNumber(string text) =>
         uint.TryParse(text, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) && vdi is > 0 and <= BlockAddress.MaxVdi
             ? vdi
-            : throw new TargetException($"object {_object} of pool {_pool.Name} says '{text}' where the number of a VDI should be: it is damaged");
+            : throw new TargetException($"object {StoreObject} of pool {_pool.Name} says '{text}' where the number of a VDI should be: it is damaged");
 
     private static string FormatNumber(uint vdi) => vdi.ToString("x6", CultureInfo.InvariantCulture);
 
