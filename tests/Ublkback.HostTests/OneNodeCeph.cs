@@ -8,7 +8,7 @@ namespace Ublkback.HostTests;
 [SetUpFixture]
 public sealed class OneNodeCeph
 {
-    private const int FirstPort = 16800;
+    private const int FirstPort = 16800; // and up to 31800: below those that Linux gives to clients
     private const int Ports = 100; // of each that runs at the same time
 
     private static readonly string Folder = Directory.CreateTempSubdirectory("ublkback-ceph-").FullName;
@@ -46,7 +46,7 @@ public sealed class OneNodeCeph
 
     private static Task<string> StartAsync()
     {
-        int port = FirstPort + (Environment.ProcessId % 400 * Ports);
+        int port = FirstPort + (Environment.ProcessId % 150 * Ports);
         return RunAsync("start", Folder, port.ToString(CultureInfo.InvariantCulture));
     }
 
