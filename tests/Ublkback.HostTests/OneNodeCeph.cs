@@ -35,7 +35,7 @@ public sealed class OneNodeCeph
     }
 
     /// <summary>Runs a program of Ceph, which must not fail; gives what it says.</summary>
-    public static Task<string> RunToolAsync(string program, params string[] arguments) => RunAsync(program, ["-c", Configuration, .. arguments]);
+    public static Task<string> RunToolAsync(string program, params string[] arguments) => RunProgramAsync(program, ["-c", Configuration, .. arguments]);
 
     [OneTimeTearDown]
     public async Task StopAsync()
@@ -50,9 +50,8 @@ public sealed class OneNodeCeph
         return RunAsync("start", Folder, port.ToString(CultureInfo.InvariantCulture));
     }
 
-    private static Task<string> RunAsync(string command, params string[] arguments) => command is "rbd" or "ceph" or "rados"
-        ? RunProgramAsync(command, arguments)
-        : RunProgramAsync(Path.Combine(HostFixture.FindRoot(), "tests", "ceph", "one-node"), [command, .. arguments]);
+    private static Task<string> RunAsync(string command, params string[] arguments) =>
+        RunProgramAsync(Path.Combine(HostFixture.FindRoot(), "tests", "ceph", "one-node"), [command, .. arguments]);
 
     private static async Task<string> RunProgramAsync(string program, string[] arguments)
     {

@@ -60,8 +60,7 @@ internal sealed class RadosContainer : IVdiContainer
         while (target.Length > 0)
         {
             RadosName name = _segments.Of(VdiFormat.SegmentOf(block));
-            // What we go on from must not change any more.
-            if (_owner is not null && !_owner.Claim(name)) throw new IOException($"{Path} has been taken over by another host");
+            Claim(VdiFormat.SegmentOf(block)); // what we go on from must not change any more
             int blocks = (int)Math.Min(target.Length / VdiFormat.BlockSize, VdiFormat.SegmentBlocks - (block % VdiFormat.SegmentBlocks));
             Span<byte> piece = target[..(blocks * VdiFormat.BlockSize)];
             int done = Math.Max(0, _pool.Read(name, VdiFormat.OffsetOf(block % VdiFormat.SegmentBlocks), piece));

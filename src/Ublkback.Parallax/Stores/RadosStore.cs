@@ -67,7 +67,7 @@ internal sealed class RadosStore : IVdiStore
     public uint Find(string name)
     {
         string key = NamePrefix + VdiName.Check(name);
-        string? number = Guarded(() => _pool.GetKeys(StoreObject, key)).FirstOrDefault(pair => pair.Key == key).Value;
+        string? number = Guarded(() => GetKey(key));
         if (number is null) throw new TargetException($"there is no VDI {name} in {Description}: see 'ublkback vdi list'");
         return ParseNumber(number);
     }
@@ -150,9 +150,9 @@ internal sealed class RadosStore : IVdiStore
     public void Create(string name, Func<uint, VdiVersion> content, string origin) => Guarded(() =>
     {
         string nameKey = NamePrefix + VdiName.Check(name);
-        string next = _pool.GetKeys(StoreObject, NextKey).FirstOrDefault(pair => pair.Key == NextKey).Value ?? "";
+        string next = GetKey(NextKey) ?? "";
         uint vdi = ParseNumber(next);
-        if (_pool.GetKeys(StoreObject, nameKey).Any(pair => pair.Key == nameKey)) throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
+        if (GetKey(nameKey) is not null) throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
         using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}").SetKey(KeyOf(vdi), "");
         _pool.Change(StoreObject, number);
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
@@ -205,6 +205,9 @@ internal sealed class RadosStore : IVdiStore
     }
 
     public void Dispose() => _pool.Dispose();
+
+    // The value of one key; null when it is not there.
+    private string? GetKey(string key) => _pool.GetKeys(StoreObject, key).FirstOrDefault(pair => pair.Key == key).Value;
 
     private RadosClaim Claim(string name, uint vdi, bool replacesSilent, Action<string> warn) =>
         new(name, replacesSilent, () => ReadHolder(vdi)?.ToString() ?? "another program", warn);
