@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace Ublkback.Block;
 
 /// <summary>
@@ -9,6 +11,8 @@ public sealed class RequestEpochs
     private readonly int[] _underWay = new int[2];
     private readonly Waiters _ended = new();
     private readonly LoopGate _turns = new();
+    private readonly LoopGate _alone = new();
+    private readonly Waiters _goesOn = new();
     private int _current;
 
     /// <summary>A request begins; the result is for <see cref="End"/>.</summary>
@@ -16,6 +20,26 @@ public sealed class RequestEpochs
     {
         _underWay[_current]++;
         return _current;
+    }
+
+    /// <summary>A request begins, once nothing is done for which there must be none; the result is for <see cref="End"/>.</summary>
+    public ValueTask<int> BeginAsync() => _alone.IsBusy ? WaitAndBeginAsync() : new ValueTask<int>(Begin());
+
+    /// <summary>Does something while no request is under way. Those that come wait, if they begin by <see cref="BeginAsync"/>.</summary>
+    public async Task<T> RunAloneAsync<T>(Func<Task<T>> action)
+    {
+        ArgumentNullException.ThrowIfNull(action);
+        await _alone.EnterAsync();
+        try
+        {
+            await DrainAsync();
+            return await action();
+        }
+        finally
+        {
+            _alone.Leave();
+            _goesOn.WakeAll();
+        }
     }
 
     /// <summary>A request has ended.</summary>
@@ -32,5 +56,12 @@ public sealed class RequestEpochs
         _current = 1 - old;
         while (_underWay[old] > 0) await _ended.WaitAsync();
         _turns.Leave();
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<int> WaitAndBeginAsync()
+    {
+        while (_alone.IsBusy) await _goesOn.WaitAsync();
+        return Begin();
     }
 }

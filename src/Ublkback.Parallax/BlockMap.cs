@@ -73,6 +73,13 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
         Forget();
     }
 
+    /// <summary>Is as another from now on, which is not used any more. Nothing is set aside.</summary>
+    public void Become(BlockMap other)
+    {
+        Root = other.Root;
+        _changes = other._changes;
+    }
+
     private void Forget()
     {
         _spare = _frozen!;

@@ -70,13 +70,27 @@ internal sealed class Checkpointer(
         }
     }
 
-    /// <summary>Gives the disk the content of a snapshot of its own; after that it is closed.</summary>
-    public async Task<BlockStatus> RollBackAsync(VdiVersion content)
+    /// <summary>Gives the disk another content, which it has had before. No request is under way.</summary>
+    public async Task<BlockStatus> RollBackAsync(VdiContent then)
     {
-        BlockStatus status = await RunAsync();
-        log.Close();
-        VdiHead next = Head with { Generation = Head.Generation + 1, Content = content };
-        return status == BlockStatus.Okay ? await WriteHeadAsync(next) : status;
+        await _gate.EnterAsync();
+        try
+        {
+            BlockStatus status = await CheckpointAsync();
+            if (status != BlockStatus.Okay) return status;
+            // From here on a write makes a checkpoint first, so that it counts whether or not the next head came into the file.
+            log.Close();
+            VdiHead next = Head with { Generation = Head.Generation + 1, Content = then.Checkpoint };
+            status = await WriteHeadAsync(next);
+            if (status != BlockStatus.Okay) return status;
+            Head = next;
+            content.Become(then);
+            return BlockStatus.Okay;
+        }
+        finally
+        {
+            _gate.Leave();
+        }
     }
 
     // One that is under way is as good.

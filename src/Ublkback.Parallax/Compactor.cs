@@ -11,16 +11,17 @@ internal sealed class Compactor(VdiParts parts, CancellationToken cancellation)
     private const int FewRuns = 2; // a stretch may lie on both sides of the header of a batch
     private const int MaxStretch = 256; // blocks that are written again at once: 1 MiB
 
+    private long Blocks => VdiFormat.BlocksFor(parts.Content.Size);
+
     /// <summary>Does it for the whole disk; gives how many blocks were written.</summary>
     public async Task<(BlockStatus Status, long Written)> RunAsync()
     {
         long written = 0;
-        long blocks = VdiFormat.BlocksFor(parts.Content.Size);
-        for (long block = 0; block < blocks;)
+        for (long block = 0; block < Blocks;)
         {
             cancellation.ThrowIfCancellationRequested();
-            int epoch = parts.Epochs.Begin();
-            (BlockStatus status, int length, int runs) = await FindStretchAsync(block, (int)Math.Min(MaxStretch, blocks - block));
+            int epoch = await parts.Epochs.BeginAsync();
+            (BlockStatus status, int length, int runs) = await FindStretchAsync(block, (int)Math.Min(MaxStretch, Blocks - block));
             if (status == BlockStatus.Okay && runs > FewRuns)
             {
                 status = await parts.Writer.RewriteAsync(block, length);

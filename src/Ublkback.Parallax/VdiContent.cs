@@ -21,6 +21,14 @@ internal sealed class VdiContent(uint vdi, BlockMap map, SnapshotTable snapshots
     /// <summary>What the head in the file says: where the nodes are, and where the log goes on after them.</summary>
     public VdiVersion Checkpoint { get; set; } = checkpoint;
 
+    /// <summary>Has the data and the size of another from now on, which is not used any more.</summary>
+    public void Become(VdiContent other)
+    {
+        map.Become(other.Map);
+        Size = other.Size;
+        Checkpoint = other.Checkpoint;
+    }
+
     /// <summary>Does what an entry of its own log tells.</summary>
     public void Apply(LogEntry entry, MapEntry place, ReadOnlySpan<byte> block, ulong sequence)
     {

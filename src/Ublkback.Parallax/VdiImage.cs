@@ -60,7 +60,7 @@ internal sealed class VdiImage : IMappedImage
         long block = (long)sector / SectorsPerBlock;
         int skip = (int)((long)sector % SectorsPerBlock);
         int wanted = (int)Math.Min(MaxBlocks, (sectorCount + skip + SectorsPerBlock - 1) / SectorsPerBlock);
-        int epoch = _parts.Epochs.Begin();
+        int epoch = await _parts.Epochs.BeginAsync();
         (BlockStatus status, MapEntry first, int count) = await _parts.Reader.FindRunAsync(block, wanted, null);
         _parts.Epochs.End(epoch);
         if (status != BlockStatus.Okay) return new SectorRange(status, 0, 0, false, false, null);
@@ -76,6 +76,18 @@ internal sealed class VdiImage : IMappedImage
         if (status != BlockStatus.Okay) throw new TargetException($"the VDI could not be resized: {status}; what failed is said in the log");
         Volatile.Write(ref _nextSize, byteCount);
     }
+
+    /// <summary>Gives the disk another content, which it has had before, between two requests; gives the name of a snapshot of what it had until then.</summary>
+    /// <exception cref="TargetException">It could not be done.</exception>
+    public Task<string> RollBackAsync(VdiContent then) => _parts.Epochs.RunAloneAsync(async () =>
+    {
+        string kept = $"before-rollback-{_parts.Content.Snapshots.NextId}";
+        BlockStatus status = await _parts.Control.SnapshotAsync(kept);
+        if (status == BlockStatus.Okay) status = await _parts.Checkpointer.RollBackAsync(then);
+        if (status != BlockStatus.Okay) throw new TargetException($"the VDI could not be rolled back: {status}; what failed is said in the log");
+        Volatile.Write(ref _nextSize, then.Size);
+        return kept;
+    });
 
     public bool Remeasure()
     {
@@ -143,7 +155,7 @@ internal sealed class VdiImage : IMappedImage
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> TransferAsync(BlockRequest request)
     {
-        int epoch = _parts.Epochs.Begin();
+        int epoch = await _parts.Epochs.BeginAsync();
         long offset = (long)request.Sector * BlockRequest.SectorSize;
         BlockStatus status = request.Operation switch
         {

@@ -86,20 +86,33 @@ internal sealed class VdiParts : IAsyncDisposable
         _pin?.Dispose();
     }
 
+    /// <summary>Reads what the disk was at another time. Blocks the thread; may be any.</summary>
+    /// <exception cref="InvalidDataException">The log is damaged.</exception>
+    public VdiContent ReadContent(VdiVersion version, OpenVdiFile others)
+    {
+        VdiContent content = new(Superblock.Vdi, new BlockMap(_nodes, version.Root), new SnapshotTable([], 0), version);
+        ReadLog(version, (entry, place, _, _) => content.ApplyData(entry, place), others);
+        return content;
+    }
+
+    // The part of a log that belongs to a version: where it ends, and who wrote last there.
+    private (LogPosition End, ulong Epoch) ReadLog(VdiVersion version, LogVisitor visit, OpenVdiFile others)
+    {
+        if (version.End != 0 && version.End <= version.Start.Sequence) return (version.Start, 0);
+        (IVdiContainer container, VdiSuperblock superblock) = version.Vdi == Superblock.Vdi ? (Container, Superblock) : others(version.Vdi);
+        LogReader reader = new(container, version.Vdi, superblock.Id);
+        LogPosition end = reader.Read(version.Start, version.End, visit);
+        if (container != Container) container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        return (end, reader.Epoch);
+    }
+
     private void ReadLog(VdiFile known, VdiVersion version, bool isHead, OpenVdiFile others)
     {
         bool isOwn = isHead && version.Vdi == known.Superblock.Vdi && version.End == 0;
         LogVisitor apply = isOwn ? Content.Apply : (entry, place, _, _) => Content.ApplyData(entry, place);
         ulong epoch = known.Head.Epoch;
-        LogPosition end = version.Start;
-        if (version.End == 0 || version.End > version.Start.Sequence)
-        {
-            (IVdiContainer container, VdiSuperblock superblock) = version.Vdi == known.Superblock.Vdi ? (Container, known.Superblock) : others(version.Vdi);
-            LogReader reader = new(container, version.Vdi, superblock.Id);
-            end = reader.Read(version.Start, version.End, apply);
-            if (isOwn) epoch = Math.Max(epoch, reader.Epoch);
-            if (container != Container) container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
+        (LogPosition end, ulong last) = ReadLog(version, apply, others);
+        if (isOwn) epoch = Math.Max(epoch, last);
 
         Log.Epoch = epoch + 1;
         foreach (VdiSnapshot snapshot in known.Snapshots) Log.Resume(snapshot.Content.End);

@@ -60,24 +60,21 @@ public sealed class VdiStore : IDisposable
         _store.Create(name, _ => snapshot.Content, from.ToString());
     }
 
-    /// <summary>Gives a VDI that nobody has open the content of a snapshot of it. What it holds now is kept in another; gives its name.</summary>
-    public async Task<string> RollBackAsync(string text)
+    /// <summary>Gives a VDI the content of a snapshot of it. What it holds now is kept in another; gives its name.</summary>
+    /// <param name="text">The snapshot.</param>
+    /// <param name="whileUsed">Whether somebody may have the VDI open, who then reads something else than was written.</param>
+    public async Task<string> RollBackAsync(string text, bool whileUsed)
     {
         VdiName name = VdiName.Parse(text);
         if (name.Snapshot is null) throw new TargetException($"{text} is no snapshot: say which, as in {text}@NAME");
         using IDisposable structure = _store.LockStructure();
-        VdiImage image = OpenToWrite(name.Vdi);
-        await using (image.ConfigureAwait(false))
-        {
-            VdiSnapshot target = FindIn(image.Parts.Content.Snapshots.All, name);
-            string kept = $"before-rollback-{image.Parts.Content.Snapshots.NextId}";
-            BlockStatus status = await image.InvokeAsync(async () =>
-            {
-                BlockStatus done = await image.Parts.Control.SnapshotAsync(kept);
-                return done == BlockStatus.Okay ? await image.Parts.Checkpointer.RollBackAsync(target.Content) : done;
-            }).ConfigureAwait(false);
-            return status == BlockStatus.Okay ? kept : throw new TargetException($"{name.Vdi} could not be rolled back: {status}");
-        }
+        uint vdi = _store.Find(name.Vdi);
+        (_, IReadOnlyList<VdiSnapshot> snapshots, long size) = Read(vdi);
+        bool isUsed = _store.IsWritten(vdi);
+        if (isUsed && !whileUsed)
+            throw new ImageInUseException($"VDI {name.Vdi} is in use by {_store.ReadHolder(vdi)?.ToString() ?? "another program"}: detach it, or, when its guest has unmounted it, say --live");
+        VdiRequest request = new("rollback", FindIn(snapshots, name).Name, isUsed ? size : 0);
+        return (await AskOrDoAsync(name.Vdi, request).ConfigureAwait(false)).Snapshot!;
     }
 
     /// <summary>Gives a VDI another size: larger, or smaller when nobody has it open.</summary>

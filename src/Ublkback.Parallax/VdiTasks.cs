@@ -23,9 +23,10 @@ internal sealed class VdiTasks(IVdiStore store, VdiImage image, Action<string> w
                     return entry;
                 })], SizeBytes: parts.Content.Size);
             case "delete":
-                VdiSnapshot found = parts.Content.Snapshots.Find(request.Snapshot ?? "") ?? throw new TargetException($"there is no snapshot {request.Snapshot}");
-                Check(await parts.Control.DeleteAsync(found.Id), "the snapshot could not be deleted");
+                Check(await parts.Control.DeleteAsync(Find(request).Id), "the snapshot could not be deleted");
                 return new VdiReply(null);
+            case "rollback":
+                return new VdiReply(null, SizeBytes: parts.Content.Size, Snapshot: await RollBackAsync(Find(request), request.SizeBytes));
             case "resize":
                 await image.ResizeAsync(request.SizeBytes);
                 return new VdiReply(null, SizeBytes: parts.Content.Size);
@@ -37,6 +38,24 @@ internal sealed class VdiTasks(IVdiStore store, VdiImage image, Action<string> w
                 return new VdiReply(null, Blocks: written);
             default:
                 throw new TargetException($"this version does not know '{request.Command}'");
+        }
+    }
+
+    private VdiSnapshot Find(VdiRequest request) =>
+        image.Parts.Content.Snapshots.Find(request.Snapshot ?? "") ?? throw new TargetException($"there is no snapshot {request.Snapshot}");
+
+    private async Task<string> RollBackAsync(VdiSnapshot target, long leastSize)
+    {
+        try
+        {
+            VdiContent then = await Task.Run(() => image.Parts.ReadContent(target.Content, vdi => store.OpenOther(vdi, warn)));
+            if (then.Size < leastSize)
+                throw new TargetException($"the snapshot {target.Name} has {then.Size} bytes and the disk {leastSize}, which cannot become smaller while it is used: detach it first");
+            return await image.RollBackAsync(then);
+        }
+        catch (Exception failure) when (failure is InvalidDataException or IOException)
+        {
+            throw new TargetException($"the snapshot {target.Name} cannot be read: {failure.Message}; see 'ublkback vdi fsck'", failure);
         }
     }
 

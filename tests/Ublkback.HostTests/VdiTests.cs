@@ -66,17 +66,21 @@ public sealed class VdiTests(bool isFile) : VdiFixture
         await VdiAsync("export", "old", $"qcow2:{Path.Combine(Scratch, "old.qcow2")}");
         Assert.That((await File.ReadAllBytesAsync(Path.Combine(Scratch, "one.img"))).AsSpan(4096, 4096).SequenceEqual(first));
         Assert.That(await RunOtherAsync("qemu-img", "compare", Path.Combine(Scratch, "one.img"), Path.Combine(Scratch, "old.qcow2")), Does.Contain("identical"));
+        byte[] read = new byte[4096];
+        string kept = (await VdiAsync("rollback", "web@one", "--live")).Split(' ')[^1].TrimEnd();
+        Assert.That((await disk.ReadAsync(8, read), read.AsSpan().SequenceEqual(first)), Is.EqualTo((BlkifStatus.Okay, true)));
+        await VdiAsync("rollback", kept, "--live");
         await VdiAsync("resize", "web", "+8M");
         Assert.That(await VdiAsync("info", "web"), Does.Contain("16.0 MiB"));
         await VdiAsync("compact", "web");
         await VdiAsync("gc");
-        byte[] read = new byte[4096];
         Assert.That((await disk.ReadAsync(8, read), read.AsSpan().SequenceEqual(second)), Is.EqualTo((BlkifStatus.Okay, true)));
 
         foreach ((string[] command, string refusal) in new (string[], string)[]
         {
             (["snapshot", "web", "one"], "there is a snapshot one already"),
-            (["rollback", "web@one"], "VDI web is in use by"),
+            (["rollback", "web@one"], "when its guest has unmounted it, say --live"),
+            (["rollback", "web@one", "--live"], "cannot become smaller while it is used"),
             (["delete", "web"], "VDI web is in use by"),
             (["lock", "web", "--break"], "VDI web is in use by"),
             (["delete", "web@two"], "has no snapshot two"),

@@ -27,13 +27,15 @@ internal static class VdiChangeCommands
 
     public static Command MakeRollback()
     {
-        Argument<string> snapshot = new("snapshot") { Description = "The snapshot: NAME@SNAPSHOT. No guest may be using NAME." };
+        Argument<string> snapshot = new("snapshot") { Description = "The snapshot: NAME@SNAPSHOT." };
+        Option<bool> live = new("--live") { Description = "Even while a guest uses the VDI, which must not have it mounted: it would mix what it remembers with what is there." };
         Option<string?> store = VdiSession.Store();
-        Command command = new("rollback", "Give a VDI the content of one of its snapshots. What it holds now is kept in another.") { snapshot, store };
+        Command command = new("rollback", "Give a VDI the content of one of its snapshots. What it holds now is kept in another.") { snapshot, live, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), async vdis =>
         {
             string text = arguments.GetRequiredValue(snapshot);
-            string kept = await vdis.RollBackAsync(text).ConfigureAwait(false);
+            string kept = await vdis.RollBackAsync(text, arguments.GetValue(live)).ConfigureAwait(false);
+            if (arguments.GetValue(live)) await TellGuestAsync().ConfigureAwait(false);
             Console.WriteLine($"rolled back; what was there is {text[..text.IndexOf('@', StringComparison.Ordinal)]}@{kept}");
             return 0;
         }));

@@ -98,7 +98,7 @@ public sealed class VdiCollectorTests : VdiFixture
         await disk.WorkAsync(shadow, random, 50);
         await disk.Image.DisposeAsync();
         VdiStore store = VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
-        string before = await store.RollBackAsync("web@s").WaitAsync(Soon);
+        string before = await store.RollBackAsync("web@s", whileUsed: false).WaitAsync(Soon);
         await store.CollectAsync().WaitAsync(Soon);
         Dictionary<string, byte[]> expected = new() { ["web"] = kept, ["web@s"] = kept, [$"web@{before}"] = shadow };
         for (int time = 0; time < 2; time++)
