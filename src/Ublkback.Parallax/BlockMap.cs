@@ -66,6 +66,9 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
         Forget();
     }
 
+    /// <summary>The nodes in the file are others from now on, which say the same as far as that can be known.</summary>
+    public void Mend(MapEntry node) => Root = Root with { Node = node };
+
     /// <summary>What was set aside could not be written.</summary>
     public void Thaw()
     {
@@ -91,7 +94,7 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     {
         missing = default;
         entry = Root.Covers(block) ? Root.Node : default;
-        for (int at = Root.Depth; at > level && !entry.Address.IsNone; at--)
+        for (int at = Root.Depth; at > level && entry.Address.IsPlace; at--)
         {
             if (!nodes.TryGet(entry, out ReadOnlySpan<byte> node))
             {

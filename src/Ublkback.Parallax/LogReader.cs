@@ -27,13 +27,17 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
     /// <summary>The largest number of an owner that was found.</summary>
     public ulong Epoch { get; private set; }
 
+    /// <summary>Behind the last batch that was read.</summary>
+    public LogPosition Reached { get; private set; }
+
     /// <summary>Goes from a position to a batch, or as far as it can; gives where that is.</summary>
     /// <exception cref="InvalidDataException">A batch is missing before the end, or one that is known to have been durable.</exception>
     public LogPosition Read(LogPosition start, ulong end, LogVisitor visit, BatchVisitor? visitBatch = null)
     {
-        LogPosition at = start;
+        LogPosition at = Reached = start;
         while (end == 0 || at.Sequence < end)
         {
+            Reached = at;
             LogPosition elsewhere = at with { Block = at.NextSegment };
             if (TryRead(at, visit, visitBatch) is LogPosition here) at = here;
             else if (at.NextSegment != 0 && TryRead(elsewhere, visit, visitBatch) is LogPosition there) at = there;

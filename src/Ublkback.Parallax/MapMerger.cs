@@ -75,6 +75,7 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
             (BlockStatus status, MapEntry entry) = await map.FindNodeAsync(block, level);
             if (status != BlockStatus.Okay) return status;
             if (entry.Address.IsNone) return Clear();
+            if (entry.Address.IsLost) return Fill(entry);
             if (nodes.TryGet(entry, out ReadOnlySpan<byte> node))
             {
                 node.CopyTo(_node);
@@ -84,6 +85,12 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
             status = await nodes.LoadAsync(entry);
             if (status != BlockStatus.Okay) return status;
         }
+    }
+
+    private BlockStatus Fill(MapEntry entry)
+    {
+        for (int i = 0; i < MapRoot.Fanout; i++) entry.Write(_node, i);
+        return BlockStatus.Okay;
     }
 
     private BlockStatus Clear()

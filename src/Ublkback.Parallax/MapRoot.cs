@@ -5,15 +5,16 @@ namespace Ublkback.Parallax;
 /// <param name="Depth">Levels of nodes, from 1 on. Leaves are level 1.</param>
 internal readonly record struct MapRoot(MapEntry Node, int Depth)
 {
+    /// <summary>Entries of a node, as a power of two.</summary>
+    public const int FanoutBits = 8;
+
     /// <summary>Entries of a node.</summary>
     public const int Fanout = 1 << FanoutBits;
 
     /// <summary>Levels that the largest VDI needs.</summary>
     public const int MaxDepth = 5;
 
-    private const int FanoutBits = 8;
-
-    /// <summary>The empty map for a number of blocks.</summary>
+        /// <summary>The empty map for a number of blocks.</summary>
     public static MapRoot EmptyFor(long blockCount) => new(default, DepthFor(blockCount));
 
     /// <summary>Levels that a number of blocks needs.</summary>

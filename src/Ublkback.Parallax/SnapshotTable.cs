@@ -35,6 +35,14 @@ internal sealed class SnapshotTable(IEnumerable<VdiSnapshot> snapshots, ulong ne
         }
     }
 
+    /// <summary>The nodes of a snapshot are others from now on, which say the same as far as that can be known.</summary>
+    public void Mend(ulong id, MapEntry node)
+    {
+        int at = _snapshots.FindIndex(snapshot => snapshot.Id == id);
+        VdiVersion content = _snapshots[at].Content;
+        _snapshots[at] = _snapshots[at] with { Content = content with { Root = content.Root with { Node = node } } };
+    }
+
     /// <summary>Reads a table.</summary>
     public static IEnumerable<VdiSnapshot> Read(ReadOnlyMemory<byte> table, int count)
     {

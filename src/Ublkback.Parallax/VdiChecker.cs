@@ -9,6 +9,7 @@ namespace Ublkback.Parallax;
 internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string> onDamage)
 {
     private readonly byte[] _block = new byte[VdiFormat.BlockSize];
+    private readonly List<string> _damaged = [];
     private long _damages;
     private long _data;
     private string _where = "";
@@ -22,6 +23,7 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         foreach (string name in names)
         {
             _where = $"VDI {name}";
+            long before = _damages;
             try
             {
                 Check(name, walker);
@@ -30,9 +32,11 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
             {
                 Report(failure.Message);
             }
+
+            if (_damages > before) _damaged.Add(name);
         }
 
-        return new VdiCheck(walker.Nodes, _data, _damages);
+        return new VdiCheck(walker.Nodes, _data, _damages, _damaged);
     }
 
     private VersionWalker MakeWalker(BlockMarks marks)
@@ -54,29 +58,29 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         (IVdiContainer container, _) = store.OpenOther(store.Find(name), _ => { });
         try
         {
-            byte[] heads = new byte[2 * VdiFormat.BlockSize];
-            container.Read(VdiFormat.FirstHeadBlock, heads);
             VdiFile file = VdiFile.Read(container);
-            for (int i = 0; i < 2; i++)
-            {
-                // A new VDI has one head only.
-                ReadOnlySpan<byte> head = heads.AsSpan(i * VdiFormat.BlockSize, VdiFormat.BlockSize);
-                if (head.ContainsAnyExcept((byte)0) && VdiHead.TryRead(head) is null) Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
-            }
-
+            // A new VDI has one head only.
+            if (file.Head.Generation > 1 && VdiFile.ReadHeads(container).Heads.Count < 2) Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
             (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
             // Who writes it is about to write the end of its log.
-            walker.Walk(store.IsWritten(file.Superblock.Vdi) ? file.Head.Content.WithoutOpenLog : file.Head.Content);
+            Walk(walker, store.IsWritten(file.Superblock.Vdi) ? file.Head.Content.WithoutOpenLog : file.Head.Content);
             foreach (VdiSnapshot snapshot in snapshots)
             {
                 _where = $"VDI {name}@{snapshot.Name}";
-                walker.Walk(snapshot.Content);
+                Walk(walker, snapshot.Content);
             }
         }
         finally
         {
             container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
+    }
+
+    private void Walk(VersionWalker walker, VdiVersion version)
+    {
+        long before = walker.Lost;
+        walker.Walk(version);
+        if (walker.Lost > before) Report($"{walker.Lost - before} blocks of 4 KiB were given up, and are I/O errors until they are written");
     }
 
     private void Report(string what)

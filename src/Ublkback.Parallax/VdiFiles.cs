@@ -45,6 +45,12 @@ internal sealed class VdiFiles(uint own, IVdiContainer container, Func<uint, IVd
 
     private async ValueTask<BlockStatus> OpenAndReadAsync(BlockAddress first, Memory<byte> blocks)
     {
+        if (first.IsLost)
+        {
+            warn($"{container.Path}: a block is read that was damaged, and given up by 'ublkback vdi fsck --repair'");
+            return BlockStatus.IoError;
+        }
+
         await _opening.EnterAsync();
         try
         {

@@ -36,14 +36,6 @@ internal sealed record VdiHead(
         CheckedBlock.Seal(block);
     }
 
-    /// <summary>The newer one of two blocks; null when neither is a head.</summary>
-    public static VdiHead? Choose(ReadOnlySpan<byte> first, ReadOnlySpan<byte> second)
-    {
-        VdiHead? one = TryRead(first);
-        VdiHead? other = TryRead(second);
-        return one is null || other?.Generation > one.Generation ? other : one;
-    }
-
     /// <summary>Reads a head; null when it is none.</summary>
     public static VdiHead? TryRead(ReadOnlySpan<byte> block)
     {

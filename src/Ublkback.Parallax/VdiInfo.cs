@@ -22,7 +22,8 @@ public sealed record VdiSnapshotInfo(string Name, DateTimeOffset Created);
 /// <param name="Nodes">Nodes of maps that were read.</param>
 /// <param name="DataBlocks">Blocks of data that are needed.</param>
 /// <param name="Damages">How many damages were found.</param>
-public sealed record VdiCheck(long Nodes, long DataBlocks, long Damages);
+/// <param name="Damaged">In which VDIs.</param>
+public sealed record VdiCheck(long Nodes, long DataBlocks, long Damages, IReadOnlyList<string> Damaged);
 
 /// <summary>A range of a disk.</summary>
 /// <param name="Offset">First byte.</param>

@@ -115,6 +115,7 @@ internal sealed class VdiParts : IAsyncDisposable
         if (isOwn) epoch = Math.Max(epoch, last);
 
         Log.Epoch = epoch + 1;
+        Log.Resume(version.End);
         foreach (VdiSnapshot snapshot in known.Snapshots) Log.Resume(snapshot.Content.End);
         if (!isOwn) return;
         // Nothing may have been written there yet, so they look free.

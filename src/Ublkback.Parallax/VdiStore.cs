@@ -155,6 +155,9 @@ public sealed class VdiStore : IDisposable
     public VdiCheck Check(string? name, bool readsData, Action<string> onDamage) =>
         new VdiChecker(_store, readsData, onDamage).Run(name is null ? Names : [name]);
 
+    /// <summary>Repairs a VDI that nobody has open, as far as that can be done: see <see cref="VdiRepairer"/>. Says what is given up for that.</summary>
+    public Task RepairAsync(string name, Action<string> onRepair) => new VdiRepairer(_store, _worker, _opening(false), onRepair).RunAsync(name);
+
     /// <summary>The ranges in which two disks may differ; <c>NAME</c> or <c>NAME@SNAPSHOT</c> each. Nobody may write them.</summary>
     public async Task<IReadOnlyList<VdiRange>> DiffAsync(string one, string other)
     {

@@ -25,6 +25,9 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     /// <summary>Nodes that were read.</summary>
     public long Nodes { get; private set; }
 
+    /// <summary>Blocks of disks that were given up.</summary>
+    public long Lost { get; private set; }
+
     /// <summary>Walks through a version.</summary>
     /// <exception cref="InvalidDataException">Something is damaged.</exception>
     public void Walk(VdiVersion version)
@@ -68,7 +71,8 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
 
     private void WalkNode(MapEntry at, int level)
     {
-        if (at.Address.IsNone || !marks.TryMark(at.Address)) return;
+        if (at.Address.IsLost) Lost += 1L << (level * MapRoot.FanoutBits);
+        if (!at.Address.IsPlace || !marks.TryMark(at.Address)) return;
         Cancellation.ThrowIfCancellationRequested();
         byte[] node = new byte[VdiFormat.BlockSize];
         if (!Try(() => Read(at.Address, at.Crc, node))) return;
@@ -77,7 +81,8 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
         {
             MapEntry entry = MapEntry.Read(node, i);
             if (level > 1) WalkNode(entry, level - 1);
-            else if (!entry.Address.IsNone && marks.TryMark(entry.Address)) _ = Try(() => VisitData?.Invoke(entry.Address, entry.Crc));
+            else if (entry.Address.IsLost) Lost++;
+            else if (entry.Address.IsPlace && marks.TryMark(entry.Address)) _ = Try(() => VisitData?.Invoke(entry.Address, entry.Crc));
         }
     }
 

@@ -32,6 +32,31 @@ public sealed class VdiCollectorTests : VdiFixture
     }
 
     [Test]
+    public async Task What_is_written_between_the_marking_and_the_freeing_is_spared([Values(1, 2, 3)] int seed)
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        Random random = new(seed);
+        await disk.WorkAsync(shadow, random, 100);
+        OpenVdi vdi = await OnAsync(() => OpenVdi.BeginAsync((VdiImage)disk.Image));
+        BlockMarks marks = new();
+        vdi.Mark(marks);
+        using (VersionWalker walker = new(number => Store.OpenOther(number, Warnings.Add), marks))
+            foreach (VdiVersion version in vdi.Needed) walker.Walk(version);
+        await disk.WorkAsync(shadow, random, 100);
+        await CheckpointAsync(disk);
+        await disk.WorkAsync(shadow, random, 100);
+        await OnAsync(() => vdi.FreeAsync(marks));
+        vdi.End();
+        await HoldsAsync(disk, shadow, "afterwards");
+        await AbandonAsync(disk);
+        disk = Open("web");
+        await HoldsAsync(disk, shadow, "opened again, as after a death");
+        await disk.Image.DisposeAsync();
+    }
+
+    [Test]
     public async Task Guests_snapshots_and_clones_lose_nothing_while_it_collects([Values(1, 2, 3)] int seed)
     {
         Create("web", DiskSize);
