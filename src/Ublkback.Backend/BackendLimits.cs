@@ -13,7 +13,8 @@ public static class BackendLimits
     [
         ("requests in flight of a queue", $"{BlkifConstants.SlotCount(BlkifConstants.MaxRingPageOrder)}, as many as its ring has slots"),
         ("queues of a disk", $"{BackendServices.MaxQueues}, and not more than workers"),
-        ("guest data held by a worker", $"{Worker.BufferBytes / Mebibyte} MiB, of which a ring an eighth of what it leaves to others"),
+        ("requests that the rings of a domain hold", $"{RequestBudget.MaxRequests}, then further disks are refused"),
+        ("guest data held by a worker", $"{Worker.BufferBytes / Mebibyte} MiB, of which a ring an eighth of what it leaves to others, and a domain as much as it leaves"),
         ("descriptions of requests held by a worker", $"{Worker.DescriptionBytes / Mebibyte} MiB, likewise"),
         ("a guest's pages kept mapped by a queue", $"{PersistentGrants.MaxPagesPerRing}, by a domain half of what the others leave of {GrantBudget.MaxPages}; the rest is copied"),
         ("the kernel's threads for an image that blocks", $"{PuntedFileIo.MaxUnderWay} of each worker"),

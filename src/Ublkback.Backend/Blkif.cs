@@ -10,12 +10,13 @@ namespace Ublkback.Backend;
 /// <param name="Domid">The frontend's domain.</param>
 /// <param name="Image">The image; the caller has taken a reference for the blkif.</param>
 /// <param name="Journal">What keeps what is in hand.</param>
+/// <param name="Requests">Room for the requests of its rings.</param>
 /// <param name="Queues">The queues, at least one.</param>
 /// <param name="Log">Where mishaps go.</param>
 /// <param name="HoldsFailed">Whether requests that the storage fails wait until it is mended.</param>
 /// <param name="OnActive">Called on a worker now and then while the guest uses the disk.</param>
 internal sealed record BlkifParts(
-    ushort Domid, SharedImage Image, VbdJournal Journal, IReadOnlyList<QueueParts> Queues, VbdLog Log,
+    ushort Domid, SharedImage Image, VbdJournal Journal, IDisposable Requests, IReadOnlyList<QueueParts> Queues, VbdLog Log,
     bool HoldsFailed, Action OnActive);
 
 /// <summary>What serves one queue.</summary>
@@ -226,6 +227,7 @@ internal sealed class Blkif : ReferenceCounted
         }
 
         _parts.Journal.Dispose();
+        _parts.Requests.Dispose();
         _released.SetResult();
     }
 }

@@ -1,4 +1,5 @@
 using Ublkback.Blkif;
+using Ublkback.Block;
 using Ublkback.Linux;
 using Ublkback.Xen;
 
@@ -21,21 +22,25 @@ internal sealed class BlkifConnector(
     /// <paramref name="mustGoOn"/> there must be one.
     /// </summary>
     /// <exception cref="LinuxException">A ring cannot be mapped, or an event channel not be bound.</exception>
+    /// <exception cref="TargetException">The guest's rings would hold too many requests.</exception>
     /// <exception cref="JournalException">The rings cannot be served on with the journal there is.</exception>
     public async Task<Blkif> ConnectAsync(
         SharedImage image, FrontendParameters frontend, bool mustGoOn, bool holdsFailed, Action onActive)
     {
         ReleaseFromKernel();
-        VbdJournal journal = OpenJournal(image, frontend, mustGoOn, out bool isFresh);
+        IDisposable requests = services.Requests.Take(address.Domid, frontend.Queues.Count * BlkifConstants.SlotCount(frontend.RingPageOrder));
+        VbdJournal? journal = null;
         List<QueueParts> queues = [];
         try
         {
+            journal = OpenJournal(image, frontend, mustGoOn, out bool isFresh);
             for (int i = 0; i < frontend.Queues.Count; i++)
                 queues.Add(await ConnectQueueAsync(i, image, frontend, journal.Ring(i), isFresh).ConfigureAwait(false));
         }
         catch
         {
-            journal.Dispose();
+            requests.Dispose();
+            journal?.Dispose();
             foreach (QueueParts queue in queues)
             {
                 queue.Channel.Dispose();
@@ -46,7 +51,7 @@ internal sealed class BlkifConnector(
         }
 
         image.AddReference();
-        return new Blkif(new BlkifParts(address.Domid, image, journal, queues, log, holdsFailed, onActive), services.CopyBatches);
+        return new Blkif(new BlkifParts(address.Domid, image, journal, requests, queues, log, holdsFailed, onActive), services.CopyBatches);
     }
 
     /// <summary>Takes the device from the kernel's xen-blkback, should that have it.</summary>

@@ -12,8 +12,8 @@ internal sealed class WaitingRequests(
 {
     private readonly RequestOrder _order = new(slotCount);
     private readonly Queue<RingRequest> _waiting = new();
-    private readonly BufferShare _buffers = new(worker.Buffers, server);
-    private readonly BufferShare _descriptions = new(worker.Descriptions, server);
+    private readonly BufferShare _buffers = new(worker.Buffers, server, blkif.Domid);
+    private readonly BufferShare _descriptions = new(worker.Descriptions, server, blkif.Domid);
     private Action? _onMapped;
     private int _startedBytes; // in this turn
 

@@ -3,9 +3,12 @@ namespace Ublkback.Linux;
 /// <summary>
 /// One user's part of a worker's buffers. It may hold an eighth of what is left for others, so that users whose storage has
 /// stalled leave some to the rest: ten hold two thirds, and twenty nine tenths (the dynamic thresholds of network switches,
-/// Choudhury and Hahne 1998). Who holds nothing may have any one buffer. On the worker.
+/// Choudhury and Hahne 1998). Who holds nothing may have any one buffer. All of an owner may hold as much as they leave. On the worker.
 /// </summary>
-public sealed class BufferShare(SharedBuffers buffers, IWork user)
+/// <param name="buffers">The worker's buffers.</param>
+/// <param name="user">Who has a turn when there are some.</param>
+/// <param name="owner">Whose it is: the number of a domain.</param>
+public sealed class BufferShare(SharedBuffers buffers, IWork user, int owner)
 {
     private const int LeftForOthers = 8;
 
@@ -19,7 +22,8 @@ public sealed class BufferShare(SharedBuffers buffers, IWork user)
     {
         buffer = default;
         if (_held > 0 && (_held + length) * LeftForOthers > buffers.FreeBytes) return false;
-        if (!buffers.TryRent(user, length, out buffer)) return false;
+        if (!buffers.Owners.MayTake(owner, user, length, buffers.FreeBytes) || !buffers.TryRent(user, length, out buffer)) return false;
+        buffers.Owners.Take(owner, length);
         _held += length;
         return true;
     }
@@ -29,8 +33,13 @@ public sealed class BufferShare(SharedBuffers buffers, IWork user)
     {
         _held -= buffer.Length;
         buffers.Return(buffer);
+        buffers.Owners.Return(owner, buffer.Length);
     }
 
     /// <summary>Does not want any buffer any more.</summary>
-    public void Withdraw() => buffers.Withdraw(user);
+    public void Withdraw()
+    {
+        buffers.Withdraw(user);
+        buffers.Owners.Withdraw(owner, user);
+    }
 }

@@ -9,6 +9,9 @@ public sealed class SharedBuffers(Worker worker, long length) : IDisposable
     private readonly BufferPool _pool = new(length);
     private readonly Queue<IWork> _waiting = new();
 
+    /// <summary>What each owner of users has.</summary>
+    public BufferOwners Owners { get; } = new(worker);
+
     /// <summary>Bytes not rented.</summary>
     public long FreeBytes => _pool.FreeBytes;
 

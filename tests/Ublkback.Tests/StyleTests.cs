@@ -59,7 +59,7 @@ public sealed partial class StyleTests
             "Ublkback.Backend/GrantCopyBatch.cs", "Ublkback.Backend/PersistentGrants.cs", "Ublkback.Backend/RequestOrder.cs",
             "Ublkback.Backend/PollWindow.cs", "Ublkback.Backend/QuietRing.cs", "Ublkback.Backend/HoldOff.cs", "Ublkback.Backend/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
             "Ublkback.Linux/SharedBuffers.cs", "Ublkback.Linux/MemoryFileIo.cs",
-            "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/BufferShare.cs",
+            "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/BufferShare.cs", "Ublkback.Linux/BufferOwners.cs",
             "Ublkback.Images/Qcow2/ClusterReader.cs", "Ublkback.Images/Qcow2/ClusterWriter.cs", "Ublkback.Images/Qcow2/ClusterMap.cs",
             "Ublkback.Images/Qcow2/Extent.cs", "Ublkback.Images/Qcow2/MetadataCache.cs", "Ublkback.Images/Qcow2/ContainerFile.cs",
             "Ublkback.Block/ImageAccess.cs", "Ublkback.Block/Waiters.cs", "Ublkback.Parallax/BlockReader.cs", "Ublkback.Parallax/BlockWriter.cs", "Ublkback.Parallax/BlockMap.cs",

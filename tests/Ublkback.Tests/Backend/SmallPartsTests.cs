@@ -2,6 +2,7 @@ using System.Diagnostics;
 using NUnit.Framework;
 using Ublkback.Backend;
 using Ublkback.Blkif;
+using Ublkback.Block;
 using Ublkback.XenStore;
 
 namespace Ublkback.Tests.Backend;
@@ -157,6 +158,21 @@ public sealed class SmallPartsTests
         public Task<string[]> GetPermissionsAsync(string path) => throw new NotSupportedException();
 
         public Task SetPermissionsAsync(string path, params string[] permissions) => throw new NotSupportedException();
+    }
+
+    [Test]
+    public void The_rings_of_a_domain_hold_so_many_requests_and_no_more()
+    {
+        RequestBudget budget = new();
+        IDisposable half = budget.Take(1, RequestBudget.MaxRequests / 2);
+        IDisposable rest = budget.Take(1, RequestBudget.MaxRequests / 2);
+        Assert.That(Assert.Throws<TargetException>(() => budget.Take(1, 1))!.Message, Does.Contain("are the most for a guest"));
+        budget.Take(2, RequestBudget.MaxRequests).Dispose();
+        half.Dispose();
+        half.Dispose();
+        Assert.Throws<TargetException>(() => budget.Take(1, (RequestBudget.MaxRequests / 2) + 1));
+        rest.Dispose();
+        budget.Take(1, RequestBudget.MaxRequests).Dispose();
     }
 
     [Test]

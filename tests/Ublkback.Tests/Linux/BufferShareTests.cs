@@ -13,10 +13,10 @@ public sealed class BufferShareTests
     {
         using Worker worker = new("test");
         using SharedBuffers buffers = new(worker, (long)Total * Unit);
-        for (int i = 0; i < stalled; i++) RentAll(new BufferShare(buffers, new IdleWork()));
+        for (int i = 0; i < stalled; i++) RentAll(new BufferShare(buffers, new IdleWork(), i));
 
         Assert.That(buffers.FreeBytes, Is.GreaterThanOrEqualTo((long)(Total * Math.Pow(8.0 / 9, stalled)) * Unit));
-        Assert.That(new BufferShare(buffers, new IdleWork()).TryRent(Unit, out _), Is.True);
+        Assert.That(new BufferShare(buffers, new IdleWork(), 1000).TryRent(Unit, out _), Is.True);
     }
 
     [Test]
@@ -24,7 +24,7 @@ public sealed class BufferShareTests
     {
         using Worker worker = new("test");
         using SharedBuffers buffers = new(worker, (long)Total * Unit);
-        BufferShare share = new(buffers, new IdleWork());
+        BufferShare share = new(buffers, new IdleWork(), 1000);
         List<Memory<byte>> held = RentAll(share);
         Assert.That(held, Has.Count.EqualTo(Total / 9));
         foreach (Memory<byte> buffer in held) share.Return(buffer);
@@ -37,16 +37,50 @@ public sealed class BufferShareTests
     {
         using Worker worker = new("test");
         using SharedBuffers buffers = new(worker, Unit);
-        BufferShare holder = new(buffers, new IdleWork());
+        BufferShare holder = new(buffers, new IdleWork(), 1);
         Assert.That(holder.TryRent(Unit, out Memory<byte> all), Is.True);
-        BufferShare first = new(buffers, new IdleWork());
-        BufferShare second = new(buffers, new IdleWork());
+        BufferShare first = new(buffers, new IdleWork(), 2);
+        BufferShare second = new(buffers, new IdleWork(), 3);
         Assert.That(first.TryRent(Unit, out _) || second.TryRent(Unit, out _), Is.False);
 
         first.Withdraw();
         holder.Return(all);
 
         Assert.That(second.TryRent(Unit, out _), Is.True);
+    }
+
+    [Test]
+    public void All_users_of_one_owner_leave_as_much_as_they_hold()
+    {
+        using Worker worker = new("test");
+        using SharedBuffers buffers = new(worker, (long)Total * Unit);
+        List<BufferShare> shares = [.. Enumerable.Range(0, 30).Select(_ => new BufferShare(buffers, new IdleWork(), 1))];
+        List<Memory<byte>>[] held = [.. shares.Select(RentAll)];
+        Assert.That(held.Sum(own => own.Count), Is.EqualTo(Total / 2));
+        List<Memory<byte>> others = RentAll(new BufferShare(buffers, new IdleWork(), 2));
+        Assert.That(others, Has.Count.EqualTo((Total / 2 / 9) + 1));
+    }
+
+    [Test]
+    public async Task Who_was_refused_has_a_turn_when_its_owner_gives_back()
+    {
+        using Worker worker = new("test");
+        await worker.InvokeAsync(() =>
+        {
+            SharedBuffers buffers = worker.Buffers;
+            int half = (int)(Worker.BufferBytes / 2);
+            BufferShare first = new(buffers, new IdleWork(), 1);
+            IdleWork waiter = new();
+            BufferShare second = new(buffers, waiter, 1);
+            Assert.That(first.TryRent(half, out Memory<byte> all), Is.True);
+            Assert.That(second.TryRent(Unit, out _), Is.False);
+            Assert.That(waiter.IsScheduled, Is.False);
+            first.Return(all);
+            Assert.That(waiter.IsScheduled, Is.True);
+            Assert.That(second.TryRent(Unit, out Memory<byte> mine), Is.True);
+            second.Return(mine);
+            return Task.FromResult(true);
+        });
     }
 
     private static List<Memory<byte>> RentAll(BufferShare share)
