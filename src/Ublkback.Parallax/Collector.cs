@@ -62,8 +62,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         try
         {
             using VersionWalker walker = new(vdi => store.OpenOther(vdi, warn), _marks) { Cancellation = cancellation };
-            // The longest logs first: they hold what the others need of them.
-            foreach (VdiVersion version in needed.OrderByDescending(version => version.End == 0 ? ulong.MaxValue : version.End)) walker.Walk(version);
+            walker.Walk(needed);
         }
         catch (InvalidDataException failure)
         {

@@ -63,12 +63,16 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
             if (file.Head.Generation > 1 && VdiFile.ReadHeads(container).Heads.Count < 2) Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
             (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
             // Who writes it is about to write the end of its log.
-            Walk(walker, store.IsWritten(file.Superblock.Vdi) ? file.Head.Content.WithoutOpenLog : file.Head.Content);
+            VdiVersion disk = store.IsWritten(file.Superblock.Vdi) ? file.Head.Content.WithoutOpenLog : file.Head.Content;
+            WalkNodes(walker, disk);
             foreach (VdiSnapshot snapshot in snapshots)
             {
                 _where = $"VDI {name}@{snapshot.Name}";
-                Walk(walker, snapshot.Content);
+                WalkNodes(walker, snapshot.Content);
             }
+
+            _where = $"VDI {name}";
+            walker.WalkLogs([disk, .. snapshots.Select(snapshot => snapshot.Content)]);
         }
         finally
         {
@@ -76,10 +80,10 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         }
     }
 
-    private void Walk(VersionWalker walker, VdiVersion version)
+    private void WalkNodes(VersionWalker walker, VdiVersion version)
     {
         long before = walker.Lost;
-        walker.Walk(version);
+        walker.WalkNodes(version);
         if (walker.Lost > before) Report($"{walker.Lost - before} blocks of 4 KiB were given up, and are I/O errors until they are written");
     }
 

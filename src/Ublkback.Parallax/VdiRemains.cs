@@ -48,7 +48,7 @@ internal sealed record VdiRemains(VdiFile Known, VdiVersion Content, LogPosition
 
         long damages = faults.Count;
         using VersionWalker walker = new(vdi => store.OpenOther(vdi, _ => { }), new BlockMarks()) { VisitDamage = _ => damages++ };
-        foreach (VdiVersion each in known.Snapshots.Select(snapshot => snapshot.Content).Prepend(version)) walker.Walk(each);
+        walker.Walk([version, .. known.Snapshots.Select(snapshot => snapshot.Content)]);
         return new VdiRemains(known, version, end, damages, faults);
     }
 }

@@ -11,7 +11,6 @@ namespace Ublkback.Parallax;
 internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDisposable
 {
     private readonly Dictionary<uint, (IVdiContainer Container, VdiSuperblock Superblock)> _files = [];
-    private readonly Dictionary<(uint Vdi, long Block, ulong Sequence), ulong> _logs = [];
 
     /// <summary>Takes blocks of data that are seen for the first time; null when their content does not matter.</summary>
     public Action<BlockAddress, uint>? VisitData { get; init; }
@@ -28,22 +27,29 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     /// <summary>Blocks of disks that were given up.</summary>
     public long Lost { get; private set; }
 
-    /// <summary>Walks through a version.</summary>
+    /// <summary>Walks through versions: their nodes, and then their logs.</summary>
     /// <exception cref="InvalidDataException">Something is damaged.</exception>
-    public void Walk(VdiVersion version)
+    public void Walk(IReadOnlyCollection<VdiVersion> versions)
     {
-        WalkNode(version.Root.Node, version.Root.Depth);
-        (uint, long, ulong) log = (version.Vdi, version.Start.Block, version.Start.Sequence);
-        if (version.End != 0 && (version.End <= version.Start.Sequence || _logs.TryGetValue(log, out ulong end) && end >= version.End)) return;
-        _logs[log] = version.End == 0 ? ulong.MaxValue : version.End;
-        Try(() =>
+        foreach (VdiVersion version in versions) WalkNodes(version);
+        WalkLogs(versions);
+    }
+
+    /// <summary>Walks through the nodes of a version.</summary>
+    /// <exception cref="InvalidDataException">Something is damaged.</exception>
+    public void WalkNodes(VdiVersion version) => WalkNode(version.Root.Node, version.Root.Depth);
+
+    /// <summary>Walks through the parts of logs that belong to versions. What was written over before any of them ends is not needed.</summary>
+    /// <exception cref="InvalidDataException">Something is damaged.</exception>
+    public void WalkLogs(IEnumerable<VdiVersion> versions)
+    {
+        foreach (IGrouping<(uint, LogPosition), ulong> log in versions
+            .Where(version => version.End == 0 || version.End > version.Start.Sequence)
+            .GroupBy(version => (version.Vdi, version.Start), version => version.End))
         {
-            (IVdiContainer container, VdiSuperblock superblock) = FileOf(version.Vdi);
-            new LogReader(container, version.Vdi, superblock.Id).Read(version.Start, version.End, (_, _, _, _) => { }, (block, count) =>
-            {
-                for (int i = 0; i <= count; i++) marks.TryMark(BlockAddress.Of(version.Vdi, block + i));
-            });
-        });
+            Cancellation.ThrowIfCancellationRequested();
+            Try(() => WalkLog(log.Key.Item1, log.Key.Item2, [.. log.Distinct().Order()]));
+        }
     }
 
     /// <summary>Reads a block, and compares its checksum.</summary>
@@ -69,6 +75,30 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
         foreach ((IVdiContainer container, _) in _files.Values) container.DisposeAsync().AsTask().GetAwaiter().GetResult();
     }
 
+    private void WalkLog(uint vdi, LogPosition start, ulong[] ends)
+    {
+        (IVdiContainer container, VdiSuperblock superblock) = FileOf(vdi);
+        LogReader reader = new(container, vdi, superblock.Id);
+        if (ends[0] == 0)
+        {
+            // Where the log ends is told by all that is in it.
+            reader.Read(start, 0, (_, _, _, _) => { }, (block, count) =>
+            {
+                for (int i = 0; i <= count; i++) marks.TryMark(BlockAddress.Of(vdi, block + i));
+            });
+            return;
+        }
+
+        LogNeeds needs = new(ends, VisitBlock);
+        reader.Read(start, ends[^1], needs.Visit, (block, _) => marks.TryMark(BlockAddress.Of(vdi, block)));
+        needs.End();
+    }
+
+    private void VisitBlock(MapEntry at)
+    {
+        if (at.Address.IsPlace && marks.TryMark(at.Address)) Try(() => VisitData?.Invoke(at.Address, at.Crc));
+    }
+
     private void WalkNode(MapEntry at, int level)
     {
         if (at.Address.IsLost) Lost += 1L << (level * MapRoot.FanoutBits);
@@ -82,7 +112,7 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
             MapEntry entry = MapEntry.Read(node, i);
             if (level > 1) WalkNode(entry, level - 1);
             else if (entry.Address.IsLost) Lost++;
-            else if (entry.Address.IsPlace && marks.TryMark(entry.Address)) _ = Try(() => VisitData?.Invoke(entry.Address, entry.Crc));
+            else VisitBlock(entry);
         }
     }
 

@@ -32,6 +32,48 @@ public sealed class VdiCollectorTests : VdiFixture
     }
 
     [Test]
+    public async Task What_only_deleted_snapshots_needed_is_given_back_though_others_share_their_log()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        Random random = new(3);
+        byte[][] contents = new byte[4][];
+        for (int i = 0; i < contents.Length; i++)
+        {
+            contents[i] = i == 0 ? new byte[DiskSize] : [.. contents[i - 1]];
+            random.NextBytes(contents[i].AsSpan(0, DiskSize * 7 / 8));
+            await disk.WriteAsync(0, contents[i]);
+            if (i == 2)
+            {
+                await disk.DiscardAsync(MiB, 2 * MiB);
+                contents[i].AsSpan(MiB, 2 * MiB).Clear();
+            }
+
+            await SnapshotAsync(disk, $"s{i}");
+        }
+
+        VdiStore store = VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+        await CollectAsync(disk);
+        foreach (int deleted in new[] { 0, 1 })
+        {
+            await store.DeleteSnapshotAsync("web", $"s{deleted}").WaitAsync(Soon);
+            Assert.That(await CollectAsync(disk), Is.GreaterThan(6 * MiB / 4096), $"what s{deleted} alone needed");
+        }
+
+        await disk.Image.DisposeAsync();
+        Assert.That(store.Check(null, true, Warnings.Add).Damages, Is.Zero);
+        for (int i = 2; i < contents.Length; i++)
+        {
+            ImageDriver snapshot = Open($"web@s{i}", isReadOnly: true);
+            await using (snapshot.Image) await HoldsAsync(snapshot, contents[i], $"s{i}");
+        }
+
+        disk = Open("web");
+        await HoldsAsync(disk, contents[3], "the disk");
+        await disk.Image.DisposeAsync();
+    }
+
+    [Test]
     public async Task What_is_written_between_the_marking_and_the_freeing_is_spared([Values(1, 2, 3)] int seed)
     {
         Create("web", DiskSize);
@@ -43,7 +85,7 @@ public sealed class VdiCollectorTests : VdiFixture
         BlockMarks marks = new();
         vdi.Mark(marks);
         using (VersionWalker walker = new(number => Store.OpenOther(number, Warnings.Add), marks))
-            foreach (VdiVersion version in vdi.Needed) walker.Walk(version);
+            walker.Walk(vdi.Needed);
         await disk.WorkAsync(shadow, random, 100);
         await CheckpointAsync(disk);
         await disk.WorkAsync(shadow, random, 100);

@@ -92,7 +92,7 @@ public sealed class VdiPowerLossTests : VdiFixture
         OpenVdi vdi = await OnAsync(() => OpenVdi.BeginAsync(image));
         BlockMarks marks = new();
         using VersionWalker walker = new(_ => (new RecordingContainer(file), image.Parts.Superblock), marks);
-        foreach (VdiVersion version in vdi.Needed) walker.Walk(version);
+        foreach (VdiVersion version in vdi.Needed) walker.Walk([version]);
         vdi.Mark(marks);
         await OnAsync(() => vdi.FreeAsync(marks));
         vdi.End();
