@@ -14,7 +14,7 @@ internal readonly record struct MapRoot(MapEntry Node, int Depth)
     /// <summary>Levels that the largest VDI needs.</summary>
     public const int MaxDepth = 5;
 
-        /// <summary>The empty map for a number of blocks.</summary>
+    /// <summary>The empty map for a number of blocks.</summary>
     public static MapRoot EmptyFor(long blockCount) => new(default, DepthFor(blockCount));
 
     /// <summary>Levels that a number of blocks needs.</summary>
