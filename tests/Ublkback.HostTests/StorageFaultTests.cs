@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.Json;
 using NUnit.Framework;
 using Ublkback.Blkif;
@@ -13,17 +12,14 @@ public sealed class StorageFaultTests : HostFixture
 
     private static readonly string BackendPath = $"/local/domain/0/backend/vbd/1/{Xvda}";
 
-    private Process? _exporter;
+    private StorageDaemon? _exporter;
 
     [TearDown]
     public async Task StopExporter()
     {
         if (_exporter is null) return;
-        await SignalAsync(_exporter, "CONT");
-        _exporter.Kill();
-        await _exporter.WaitForExitAsync();
-        _exporter.Dispose();
-        await RunOtherAsync("umount", "-l", Path.Combine(Scratch, "export.img"));
+        await SignalAsync(_exporter.Process, "CONT");
+        await _exporter.DisposeAsync();
     }
 
     [Test]
@@ -177,7 +173,7 @@ public sealed class StorageFaultTests : HostFixture
         await Toolstack.AttachAsync(1, Disk(MakeImage("b.img", VerifyingLoad.DiskSize), deviceId: 51728));
         await using Blkfront neighbour = await ConnectAsync(guest, 51728, new BlkfrontOptions(BlkifAbi.X86_64, Queues: 2));
         VerifyingLoad load = new(neighbour);
-        await SignalAsync(_exporter!, "STOP");
+        await SignalAsync(_exporter!.Process, "STOP");
         Task<BlkifStatus>[] stuck = [.. Enumerable.Range(0, 100).Select(_ => disk.WriteAsync(0, new byte[1 << 20]))];
 
         await load.ProgressAsync(2000, Soon);
@@ -187,7 +183,7 @@ public sealed class StorageFaultTests : HostFixture
         await load.ProgressAsync(2000, Soon);
         Assert.That(stuck.All(task => !task.IsCompletedSuccessfully), Is.True, "nobody knows how they end");
 
-        await SignalAsync(_exporter!, "CONT");
+        await SignalAsync(_exporter!.Process, "CONT");
         await load.StopAsync(Soon);
         // Its lock is free again when the last I/O has ended.
         await Toolstack.AttachAsync(1, Disk(stalled, deviceId: 51744));
@@ -198,13 +194,13 @@ public sealed class StorageFaultTests : HostFixture
     {
         string stalled = await ExportAsync("inject-error.0.iotype=read,inject-error.0.sector=1");
         EmulatedGuest guest = await MakeGuestAsync(1);
-        await SignalAsync(_exporter!, "STOP");
+        await SignalAsync(_exporter!.Process, "STOP");
         Task attaching = Toolstack.AttachAsync(1, Disk(stalled));
         while (CountConversations() == 0) await Task.Delay(10); // the script has not asked yet
         await KillAsync();
         Assert.That(attaching.IsCompleted, Is.False);
 
-        await SignalAsync(_exporter!, "CONT");
+        await SignalAsync(_exporter!.Process, "CONT");
         Daemon = StartDaemon();
         await attaching.WaitAsync(Soon);
         await using Blkfront disk = await ConnectAsync(guest);
@@ -237,26 +233,14 @@ public sealed class StorageFaultTests : HostFixture
         return JsonDocument.Parse(json).RootElement[0];
     }
 
-    // A file system in user space with one file on it, whose errors QEMU makes.
+    // A file whose errors QEMU makes.
     private async Task<string> ExportAsync(string errors)
     {
-        string mountPoint = Path.Combine(Scratch, "export.img");
-        await File.WriteAllBytesAsync(mountPoint, []);
-        _exporter = Process.Start("qemu-storage-daemon",
-        [
-            "--blockdev", $"driver=file,node-name=file,filename={MakeImage("storage.raw")}",
-            "--blockdev", $"driver=blkdebug,node-name=errors,image=file,inject-error.0.event=none,inject-error.0.errno=5,{errors}",
-            "--export", $"type=fuse,id=fuse,node-name=errors,mountpoint={mountPoint},writable=on",
-            "--pidfile", Path.Combine(Scratch, "exporter.pid"),
-        ]);
-        // The file with its number appears when all exports are there.
-        using FileSystemWatcher watcher = new(Scratch, "exporter.pid");
-        TaskCompletionSource ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        watcher.Created += (_, _) => ready.TrySetResult();
-        watcher.EnableRaisingEvents = true;
-        if (File.Exists(Path.Combine(Scratch, "exporter.pid"))) ready.TrySetResult();
-        await ready.Task.WaitAsync(Soon);
-        return mountPoint;
+        _exporter = await StorageDaemon.StartAsync(
+            Scratch, Soon,
+            $"driver=file,node-name=file,filename={MakeImage("storage.raw")}",
+            $"driver=blkdebug,node-name=top,image=file,inject-error.0.event=none,inject-error.0.errno=5,{errors}");
+        return _exporter.Path;
     }
 
     private async Task<string> MountSmallAsync(string size)
