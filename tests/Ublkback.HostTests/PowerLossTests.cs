@@ -58,6 +58,7 @@ public sealed class PowerLossTests : VdiFixture
         Random random = new(seed);
         long[] counts = new long[Blocks];
         List<Promise> promises = [];
+        List<(long Begin, long End)> collections = [];
         await VdiAsync("create", "web", $"{Blocks * 4096}");
         (_, Blkfront disk) = await ConnectAsync(TargetOf("web"));
         await using (disk)
@@ -74,17 +75,22 @@ public sealed class PowerLossTests : VdiFixture
                 if (snapshot is not null) await VdiAsync("snapshot", "web", snapshot);
                 else Assert.That(await disk.FlushAsync(), Is.EqualTo(BlkifStatus.Okay));
                 promises.Add(new Promise(new FileInfo(Log).Length, snapshot, [.. counts]));
-                if (round % 10 == 5) await VdiAsync("gc");
+                if (round % 10 != 5) continue;
+                long begin = new FileInfo(Log).Length;
+                await VdiAsync("gc");
+                collections.Add((begin, new FileInfo(Log).Length));
             }
 
             await KillAsync();
         }
 
         using WriteLog log = new(Log, Before);
-        IReadOnlyList<long> flushes = log.FindFlushes();
-        // After each of some promises, and at flushes between them.
-        long[] moments = [.. random.GetItems(promises.Select(promise => promise.Position).ToArray(), Losses / 2)
-            .Concat(random.GetItems(flushes.Where(flush => flush >= promises[0].Position).ToArray(), Losses / 2)).Order()];
+        IReadOnlyList<(long Begin, long End)> flushes = log.FindFlushes();
+        // After some promises, at flushes between them, and when a checkpoint has written its head and not yet flushed it.
+        long[] moments = [.. random.GetItems(promises.Select(promise => promise.Position).ToArray(), Losses / 4)
+            .Concat(random.GetItems(flushes.Where(flush => flush.End >= promises[0].Position).Select(flush => flush.End).ToArray(), Losses / 4))
+            .Concat(random.GetItems(flushes.Where(flush => collections.Exists(gc => flush.Begin >= gc.Begin && flush.End <= gc.End)).Select(flush => flush.Begin).ToArray(), Losses / 2))
+            .Order()];
         foreach (long moment in moments)
         {
             log.ReplayTo(moment);

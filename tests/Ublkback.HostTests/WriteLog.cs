@@ -22,14 +22,14 @@ internal sealed class WriteLog : IDisposable
         _image = new FileStream(image, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
     }
 
-    /// <summary>Where its flushes end, in order.</summary>
-    public IReadOnlyList<long> FindFlushes()
+    /// <summary>Where its flushes begin and end, in order.</summary>
+    public IReadOnlyList<(long Begin, long End)> FindFlushes()
     {
-        List<long> flushes = [];
+        List<(long, long)> flushes = [];
         for (long at = SectorSize; at < _log.Length;)
         {
             (_, _, long flags, long next) = ReadEntry(at);
-            if ((flags & FlushFlag) != 0) flushes.Add(next);
+            if ((flags & FlushFlag) != 0) flushes.Add((at, next));
             at = next;
         }
 
