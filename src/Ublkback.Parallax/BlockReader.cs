@@ -12,11 +12,16 @@ internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buff
     private const int MaxTogether = 16; // reads of one request
 
     private readonly Stack<Scratch> _scratches = new();
+    private readonly RequestEpochs _lookups = new();
+
+    /// <summary>Waits until nobody reads any more from where blocks were until now, so that others may be put there.</summary>
+    public ValueTask DrainAsync() => _lookups.DrainAsync();
 
     /// <summary>Reads whole sectors.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> ReadAsync(long offset, Memory<byte> data)
     {
+        int epoch = _lookups.Begin();
         BlockStatus status = BlockStatus.Okay;
         while (data.Length > 0 && status == BlockStatus.Okay)
         {
@@ -27,12 +32,22 @@ internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buff
             data = data[piece.Length..];
         }
 
+        _lookups.End(epoch);
         return status;
     }
 
     /// <summary>Finds how blocks are kept: from the first on, as many as follow each other in one file, or are zeros.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public async ValueTask<(BlockStatus Status, MapEntry First, int Count)> FindRunAsync(long block, int maxCount, uint[]? crcs)
+    public async ValueTask<(BlockStatus Status, MapEntry First, int Count)> FindRunAsync(long block, int maxCount)
+    {
+        int epoch = _lookups.Begin();
+        (BlockStatus, MapEntry, int) run = await FindRunAsync(block, maxCount, null);
+        _lookups.End(epoch);
+        return run;
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<(BlockStatus Status, MapEntry First, int Count)> FindRunAsync(long block, int maxCount, uint[]? crcs)
     {
         MapEntry first = default;
         int count = 0;

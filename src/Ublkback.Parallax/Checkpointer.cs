@@ -118,13 +118,8 @@ internal sealed class Checkpointer(
         LogPosition start = log.Applied;
         if (reopens)
         {
-            long first;
-            while (!segments.TryTake(isUrgent: true, out first))
-            {
-                await segments.AllocatedAsync();
-                if (segments.Status != BlockStatus.Okay) return segments.Status;
-            }
-
+            (BlockStatus taken, long first) = await segments.TakeAsync(isUrgent: true);
+            if (taken != BlockStatus.Okay) return taken;
             start = new LogPosition(first, 0, log.Applied.Sequence + 1, (uint)RandomNumberGenerator.GetInt32(int.MaxValue));
         }
 

@@ -42,7 +42,7 @@ internal sealed class Compactor(VdiParts parts, CancellationToken cancellation)
         int length = 0;
         for (int runs = 0; ; runs++)
         {
-            (BlockStatus status, MapEntry first, int count) = await parts.Reader.FindRunAsync(block + length, maxLength - length, null);
+            (BlockStatus status, MapEntry first, int count) = await parts.Reader.FindRunAsync(block + length, maxLength - length);
             if (status != BlockStatus.Okay || (first.Address.IsNone && runs == 0)) return (status, count, 0);
             if (first.Address.IsNone) return (status, length, runs);
             length += count;

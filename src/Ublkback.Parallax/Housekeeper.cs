@@ -2,7 +2,7 @@ using Ublkback.Block;
 
 namespace Ublkback.Parallax;
 
-/// <summary>Has what is not needed any more given back, when a VDI has written much. On the VDI's worker.</summary>
+/// <summary>Has what is not needed any more given back, when a VDI has written much, or the storage is full. On the VDI's worker.</summary>
 internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string> warn)
 {
     /// <summary>Segments that are written before it looks again, at least: 1 GiB.</summary>
@@ -14,13 +14,14 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     /// <summary>Begins, if much was written since the last time.</summary>
     public void BeginIfDue()
     {
-        if (_isRunning || image.Parts.Segments.Taken < _due) return;
-        _isRunning = true;
-        _ = RunAsync();
+        if (image.Parts.Segments.Taken >= _due) _ = CollectAsync();
     }
 
-    private async Task RunAsync()
+    /// <summary>Does it now, unless it is under way; tells whether it was worth it.</summary>
+    public async Task<bool> CollectAsync()
     {
+        if (_isRunning) return false;
+        _isRunning = true;
         Collector collector = new(store, warn);
         try
         {
@@ -40,12 +41,13 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         }
         catch (OperationCanceledException)
         {
-            return; // the image is closed
+            return false; // the image is closed
         }
 
         // The more there is to look at, the less often.
         long needed = collector.CountNeeded(image.Parts.Superblock.Vdi) / VdiFormat.SegmentBlocks;
         _due = image.Parts.Segments.Taken + Math.Max(MinSegments, needed / 2);
         _isRunning = false;
+        return collector.Freed >= VdiFormat.SegmentBlocks;
     }
 }

@@ -53,13 +53,8 @@ internal sealed class NodeWriter(IVdiContainer container, uint vdi, SegmentPool 
 
     private async ValueTask<BlockStatus> MoveAsync()
     {
-        long first;
-        while (!segments.TryTake(isUrgent: true, out first))
-        {
-            await segments.AllocatedAsync();
-            if (segments.Status != BlockStatus.Okay) return segments.Status;
-        }
-
+        (BlockStatus status, long first) = await segments.TakeAsync(isUrgent: true);
+        if (status != BlockStatus.Okay) return status;
         _next = first;
         _end = first + VdiFormat.SegmentBlocks;
         return BlockStatus.Okay;

@@ -47,7 +47,7 @@ internal sealed class OpenVdi
     public async Task<long> FreeAsync(BlockMarks marks)
     {
         VdiParts parts = Image.Parts;
-        await parts.Epochs.DrainAsync(); // requests that looked up where blocks are, before these were given up
+        await parts.Reader.DrainAsync();
         uint vdi = parts.Superblock.Vdi;
         _spared.UnionWith(parts.Segments.GetSpared());
         _candidates.RemoveAll(_spared.Contains);

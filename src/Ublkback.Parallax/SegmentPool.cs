@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ublkback.Block;
 
 namespace Ublkback.Parallax;
@@ -13,13 +14,17 @@ internal sealed class SegmentPool(IVdiContainer container)
     private const int Wanted = Reserve + 2;
     private const int ManyFlushes = 8; // while a segment is filled
 
+    private static readonly TimeSpan VainPause = TimeSpan.FromSeconds(10);
+
     private readonly Queue<long> _ready = new();
     private readonly HashSet<long> _known = []; // ours since we opened the file, though nothing may be written there yet; also the gate
     private readonly HashSet<long> _unused = []; // of these, those that nobody has taken
     private HashSet<long>? _spared;
     private readonly Waiters _changed = new();
     private IEnumerator<long>? _free;
+    private long _fullAt; // when nothing could be given back
     private bool _isAllocating;
+    private bool _isCollecting; // as a part of allocating
     private bool _hasMore;
 
     /// <summary>Why there are no more; <see cref="BlockStatus.Okay"/> when there are.</summary>
@@ -27,6 +32,9 @@ internal sealed class SegmentPool(IVdiContainer container)
 
     /// <summary>Flushes of the guest; they say what kind of segments is wanted.</summary>
     public int Flushes { get; set; }
+
+    /// <summary>Has what is not needed given back, since the storage is full; tells whether anything was.</summary>
+    public Func<Task<bool>>? OnFull { get; set; }
 
     /// <summary>How many segments were taken.</summary>
     public long Taken { get; private set; }
@@ -50,10 +58,25 @@ internal sealed class SegmentPool(IVdiContainer container)
         return isThere;
     }
 
-    /// <summary>Waits until it is known whether there are more: see <see cref="Status"/>.</summary>
-    public async ValueTask AllocatedAsync()
+    /// <summary>Waits for a segment: its first block. Without one the status says why.</summary>
+    /// <param name="isUrgent">Whether one that is kept back may be taken.</param>
+    public async ValueTask<(BlockStatus Status, long FirstBlock)> TakeAsync(bool isUrgent)
     {
-        while (_isAllocating) await _changed.WaitAsync();
+        long first;
+        while (!TryTake(isUrgent, out first))
+        {
+            await AllocatedAsync(isUrgent);
+            if (Status != BlockStatus.Okay) return (Status, 0);
+        }
+
+        return (BlockStatus.Okay, first);
+    }
+
+    /// <summary>Waits until it is known whether there are more: see <see cref="Status"/>.</summary>
+    /// <param name="isUrgent">Whether that is for what has to go on so that anything can be given back.</param>
+    public async ValueTask AllocatedAsync(bool isUrgent)
+    {
+        while (_isAllocating && !(isUrgent && _isCollecting)) await _changed.WaitAsync();
     }
 
     /// <summary>Segments are not to be given out, even if they look free, until <see cref="AddFree"/> says so.</summary>
@@ -90,7 +113,7 @@ internal sealed class SegmentPool(IVdiContainer container)
     /// <summary>Gives those back that nobody took.</summary>
     public async Task EndAsync()
     {
-        await AllocatedAsync();
+        await AllocatedAsync(isUrgent: false);
         List<long> unused = [.. _ready];
         _ready.Clear();
         await Task.Run(() => unused.ForEach(segment => container.Free(segment * VdiFormat.SegmentBlocks, VdiFormat.SegmentBlocks)));
@@ -99,6 +122,24 @@ internal sealed class SegmentPool(IVdiContainer container)
     private async Task AllocateAsync()
     {
         _isAllocating = true;
+        await AllocateOnceAsync();
+        if (Status == BlockStatus.NoSpace && OnFull is not null && Stopwatch.GetElapsedTime(_fullAt) >= VainPause && await CollectAsync()) await AllocateOnceAsync();
+        _isAllocating = false;
+        _changed.WakeAll();
+    }
+
+    private async Task<bool> CollectAsync()
+    {
+        _isCollecting = true;
+        _changed.WakeAll();
+        bool hasFreed = await OnFull!();
+        if (!hasFreed) _fullAt = Stopwatch.GetTimestamp();
+        _isCollecting = false;
+        return hasFreed;
+    }
+
+    private async Task AllocateOnceAsync()
+    {
         int count = Wanted - _ready.Count;
         bool isFlushedOften = Flushes >= ManyFlushes * count;
         Flushes = 0;
@@ -107,8 +148,6 @@ internal sealed class SegmentPool(IVdiContainer container)
         (List<long> segments, BlockStatus status, _free) = await Task.Run(() => TryAllocate(known, count, isFlushedOften));
         foreach (long segment in segments) _ready.Enqueue(segment);
         Status = status;
-        _isAllocating = false;
-        _changed.WakeAll();
     }
 
     private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(IEnumerator<long>? known, int count, bool isFlushedOften)

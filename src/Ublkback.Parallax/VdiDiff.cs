@@ -15,8 +15,8 @@ internal static class VdiDiff
         for (long block = 0; block < common;)
         {
             int wanted = (int)Math.Min(MaxRun, common - block);
-            (BlockStatus status, MapEntry first, int count) = await one.Reader.FindRunAsync(block, wanted, null);
-            (BlockStatus otherStatus, MapEntry second, int otherCount) = await other.Reader.FindRunAsync(block, wanted, null);
+            (BlockStatus status, MapEntry first, int count) = await one.Reader.FindRunAsync(block, wanted);
+            (BlockStatus otherStatus, MapEntry second, int otherCount) = await other.Reader.FindRunAsync(block, wanted);
             if (status != BlockStatus.Okay || otherStatus != BlockStatus.Okay) throw new TargetException($"the map cannot be read at byte {VdiFormat.OffsetOf(block)}: see 'ublkback vdi fsck'");
             int length = Math.Min(count, otherCount);
             if (first.Address != second.Address || first.Address.IsLost) Add(ranges, VdiFormat.OffsetOf(block), VdiFormat.OffsetOf(length));

@@ -61,7 +61,7 @@ internal sealed class VdiImage : IMappedImage
         int skip = (int)((long)sector % SectorsPerBlock);
         int wanted = (int)Math.Min(MaxBlocks, (sectorCount + skip + SectorsPerBlock - 1) / SectorsPerBlock);
         int epoch = await _parts.Epochs.BeginAsync();
-        (BlockStatus status, MapEntry first, int count) = await _parts.Reader.FindRunAsync(block, wanted, null);
+        (BlockStatus status, MapEntry first, int count) = await _parts.Reader.FindRunAsync(block, wanted);
         _parts.Epochs.End(epoch);
         if (status != BlockStatus.Okay) return new SectorRange(status, 0, 0, false, false, null);
         long known = Math.Min(sectorCount, ((long)count * SectorsPerBlock) - skip);

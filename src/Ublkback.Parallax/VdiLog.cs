@@ -119,7 +119,7 @@ internal sealed class VdiLog : IWork
                 return (BlockStatus.Okay, Begin());
             }
 
-            await _freeSegments.AllocatedAsync();
+            await _freeSegments.AllocatedAsync(isUrgent);
             if (_freeSegments.Status != BlockStatus.Okay && _open is null) return (_freeSegments.Status, null);
         }
     }

@@ -60,10 +60,44 @@ public sealed class StorageFaultTests : HostFixture
     }
 
     [Test]
+    public async Task A_full_store_of_vdis_is_collected_before_a_guest_notices()
+    {
+        const int DiskSize = 8 << 20;
+        string directory = await MountSmallAsync("60M");
+        try
+        {
+            string store = $"file:{directory}/vdi";
+            await RunVdiAsync("create", "web", $"{DiskSize}", "--store", store);
+            (_, Blkfront disk) = await ConnectAsync($"vdi:web?store={store}");
+            await using (disk)
+            {
+                byte[] data = new byte[DiskSize], read = new byte[DiskSize];
+                for (int i = 0; i < 20; i++)
+                {
+                    Random.Shared.NextBytes(data);
+                    BlkifStatus[] statuses = await Task.WhenAll(
+                        Enumerable.Range(0, 8).Select(part => disk.WriteAsync((ulong)(part << 11), data.AsMemory(part << 20, 1 << 20)))).WaitAsync(Soon);
+                    Assert.That(statuses, Is.All.EqualTo(BlkifStatus.Okay), $"round {i}");
+                }
+
+                Assert.That(await disk.ReadAsync(0, read), Is.EqualTo(BlkifStatus.Okay));
+                Assert.That(read.AsSpan().SequenceEqual(data));
+                await disk.CloseAsync(Soon);
+            }
+
+            await RunVdiAsync("fsck", "--store", store);
+        }
+        finally
+        {
+            await RunOtherAsync("umount", "-l", directory);
+        }
+    }
+
+    [Test]
     public async Task A_full_store_of_vdis_holds_writes_until_something_is_deleted_and_given_back()
     {
         const int DiskSize = 8 << 20;
-        string directory = await MountSmallAsync("44M");
+        string directory = await MountSmallAsync("52M");
         try
         {
             string store = $"file:{directory}/vdi";
@@ -75,7 +109,7 @@ public sealed class StorageFaultTests : HostFixture
                 for (int i = 0; i < 3; i++)
                 {
                     Random.Shared.NextBytes(data);
-                    Assert.That(await disk.WriteAsync(0, data), Is.EqualTo(BlkifStatus.Okay));
+                    Assert.That(await disk.WriteAsync(0, data).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
                     await RunVdiAsync("snapshot", "web", $"s{i}", "--store", store);
                 }
 
