@@ -87,6 +87,18 @@ image() { rm -f "/images/$1"; truncate -s "${2:-64M}" "/images/$1"; }
 verify="fio --eta=never --name=verify --ioengine=libaio --direct=1 --rw=randrw --bs=4k --iodepth=32 --verify=crc32c --do_verify=1 --verify_fatal=1 --output=/guest/fio.out"
 verified() { guest "$1" "while pgrep -x fio >/dev/null; do sleep 0.2; done; grep -q 'err= 0' /guest/fio.out && ! dmesg | grep -i 'I/O error'"; }
 
+# sum_of GUEST DEVICE: checksum of the whole disk as the guest reads it past its cache.
+sum_of() { guest "$1" "dd if=/dev/$2 bs=1M iflag=direct status=none | sha256sum" | cut -d' ' -f1; }
+
+# same_sum DEVICE FILE [GUEST]: the guest reads what the file holds.
+same_sum() {
+    local seen own
+    seen=$(sum_of "${3:-g1}" "$1")
+    own=$(sha256sum "$2" | cut -d' ' -f1)
+    echo "guest $seen, dom0 $own"
+    [ -n "$seen" ] && [ "$seen" = "$own" ]
+}
+
 # left_behind DEVICE-ID FILE: fails if a disk that is gone left a node in the store, or the daemon still holds its file
 # or a lock on it, or has more pages mapped or event channels bound than its connected disks account for.
 left_behind() {
