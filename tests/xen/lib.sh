@@ -20,6 +20,9 @@ disk_with_serial() {
 }
 tools=$(disk_with_serial tools)
 
+# fails COMMAND...: it does, and otherwise the scenario does. ("! COMMAND" would go on in either case.)
+fails() { if "$@"; then echo "this did not fail: $*"; return 1; fi; }
+
 say() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
 
 . "$(dirname "${BASH_SOURCE[0]}")/await.sh"
