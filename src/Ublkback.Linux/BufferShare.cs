@@ -21,8 +21,13 @@ public sealed class BufferShare(SharedBuffers buffers, IWork user, int owner)
     public bool TryRent(int length, out Memory<byte> buffer)
     {
         buffer = default;
-        if (_held > 0 && (_held + length) * LeftForOthers > buffers.FreeBytes) return false;
-        if (!buffers.Owners.MayTake(owner, user, length, buffers.FreeBytes) || !buffers.TryRent(user, length, out buffer)) return false;
+        if ((_held > 0 && (_held + length) * LeftForOthers > buffers.FreeBytes) || !buffers.Owners.MayTake(owner, user, length, buffers.FreeBytes))
+        {
+            buffers.Withdraw(user); // it may have been the first of those who wait, and must not be in their way
+            return false;
+        }
+
+        if (!buffers.TryRent(user, length, out buffer)) return false;
         buffers.Owners.Take(owner, length);
         _held += length;
         return true;

@@ -45,6 +45,7 @@ public sealed class SharedBuffers(Worker worker, long length) : IDisposable
     /// <summary>Takes who waits out of the queue.</summary>
     public void Withdraw(IWork work)
     {
+        if (!_waiting.Contains(work)) return;
         for (int left = _waiting.Count; left > 0; left--)
         {
             IWork next = _waiting.Dequeue();

@@ -35,7 +35,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             // Another VDI's turn: later.
         }
-        catch (TargetException failure)
+        catch (Exception failure) when (failure is TargetException or IOException or InvalidDataException)
         {
             warn(failure.Message);
         }

@@ -132,10 +132,16 @@ internal sealed class SegmentPool(IVdiContainer container)
     {
         _isCollecting = true;
         _changed.WakeAll();
-        bool hasFreed = await OnFull!();
-        if (!hasFreed) _fullAt = Stopwatch.GetTimestamp();
-        _isCollecting = false;
-        return hasFreed;
+        try
+        {
+            bool hasFreed = await OnFull!();
+            if (!hasFreed) _fullAt = Stopwatch.GetTimestamp();
+            return hasFreed;
+        }
+        finally
+        {
+            _isCollecting = false;
+        }
     }
 
     private async Task AllocateOnceAsync()

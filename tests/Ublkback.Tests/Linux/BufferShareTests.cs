@@ -62,6 +62,21 @@ public sealed class BufferShareTests
     }
 
     [Test]
+    public void Who_may_not_have_more_when_it_is_the_first_of_those_who_wait_is_in_nobodys_way()
+    {
+        using Worker worker = new("test");
+        using SharedBuffers buffers = new(worker, 32L * Unit);
+        BufferShare[] shares = [.. new[] { 1, 2, 3, 4, 2, 5 }.Select(owner => new BufferShare(buffers, new IdleWork(), owner))];
+        Assert.That(shares[0].TryRent(16 * Unit, out Memory<byte> half) && shares[1].TryRent(4 * Unit, out _), Is.True);
+        int[] wanted = [16, 8, 4];
+        for (int i = 0; i < 3; i++) Assert.That(shares[2 + i].TryRent(wanted[i] * Unit, out _), Is.False, $"{i} waits");
+        shares[0].Return(half);
+        Assert.That(shares[2].TryRent(16 * Unit, out _) && shares[3].TryRent(8 * Unit, out _), Is.True, "those who waited first");
+        Assert.That(shares[4].TryRent(4 * Unit, out _), Is.False, "its owner would hold more than it leaves");
+        Assert.That(shares[5].TryRent(2 * Unit, out _), Is.True, "who comes later");
+    }
+
+    [Test]
     public async Task Who_was_refused_has_a_turn_when_its_owner_gives_back()
     {
         using Worker worker = new("test");
