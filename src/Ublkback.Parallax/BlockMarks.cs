@@ -19,6 +19,24 @@ internal sealed class BlockMarks
         return true;
     }
 
+    /// <summary>Marks the first of some blocks that follow each other in a segment, and those that are not marked where these are few.</summary>
+    public void MarkShortRuns(BlockAddress first, int count, int minRun)
+    {
+        TryMark(first);
+        ulong[] words = _segments[(first.Vdi, VdiFormat.SegmentOf(first.Block))];
+        int at = (int)(first.Block % VdiFormat.SegmentBlocks), last = at + count;
+        for (int end; at < last; at = end)
+        {
+            bool isMarked = IsMarked(words, at);
+            for (end = at + 1; end < last && IsMarked(words, end) == isMarked; end++)
+            {
+            }
+
+            if (isMarked || end - at >= minRun) continue;
+            for (int i = at; i < end; i++) words[i / WordBits] |= 1UL << (i % WordBits);
+        }
+    }
+
     /// <summary>Whether any block of a file is marked.</summary>
     public bool HasAny(uint vdi) => _segments.Keys.Any(key => key.Vdi == vdi);
 

@@ -10,6 +10,8 @@ namespace Ublkback.Parallax;
 /// <param name="marks">Gets a mark for each block.</param>
 internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDisposable
 {
+    private const int MinRun = 64; // blocks of a batch that nobody needs, from which on it is worth it to give them back
+
     private readonly Dictionary<uint, (IVdiContainer Container, VdiSuperblock Superblock)> _files = [];
 
     /// <summary>Takes blocks of data that are seen for the first time; null when their content does not matter.</summary>
@@ -90,8 +92,10 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
         }
 
         LogNeeds needs = new(ends, VisitBlock);
-        reader.Read(start, ends[^1], needs.Visit, (block, _) => marks.TryMark(BlockAddress.Of(vdi, block)));
+        List<(long Block, int Count)> batches = [];
+        reader.Read(start, ends[^1], needs.Visit, (block, count) => batches.Add((block, count)));
         needs.End();
+        foreach ((long block, int count) in batches) marks.MarkShortRuns(BlockAddress.Of(vdi, block), 1 + count, MinRun);
     }
 
     private void VisitBlock(MapEntry at)
