@@ -14,17 +14,19 @@ public sealed class OneNodeCeph
     private static readonly string Folder = Directory.CreateTempSubdirectory("ublkback-ceph-").FullName;
     private static readonly Lazy<Task<string>> Started = new(StartAsync);
     private static int _pools;
+    private static string? _pool; // of the test before
 
     /// <summary>The path of its configuration.</summary>
     public static string Configuration => Path.Combine(Folder, "client.conf");
 
-    /// <summary>Makes a pool; gives its name.</summary>
+    /// <summary>Makes a pool for a test, and deletes that of the test before; gives its name.</summary>
     public static async Task<string> MakePoolAsync()
     {
         await Started.Value;
-        string pool = $"vdi{Interlocked.Increment(ref _pools)}";
-        await RunAsync("pool", Folder, pool);
-        return pool;
+        if (_pool is not null) await RunToolAsync("ceph", "osd", "pool", "rm", _pool, _pool, "--yes-i-really-really-mean-it");
+        _pool = $"vdi{++_pools}";
+        await RunAsync("pool", Folder, _pool);
+        return _pool;
     }
 
     /// <summary>Ends the OSD as a loss of power does, and starts it again.</summary>
