@@ -28,6 +28,8 @@ public abstract class BackendFixture
 
     protected CountingHypervisor Hypervisor { get; private set; } = null!;
 
+    protected RequestBudget Requests { get; } = new();
+
     protected XenStoreClient Store { get; private set; } = null!;
 
     protected VbdDirectory Vbds { get; private set; } = null!;
@@ -46,7 +48,7 @@ public abstract class BackendFixture
             .AddImage("manual", (target, _) => ManualImages[target.Location] = new ManualImage());
         Vbds = new VbdDirectory(new BackendServices(
             Store, "/local/domain/0", Hypervisor, _workers, catalog, new KernelBlkback(_host.Layout.Sysfs),
-            new GrantBudget(), new RequestBudget(), new JournalDirectory(_host.Layout.RunDirectory), Path.Combine(_host.Layout.RunDirectory, "qemu"), NullLogger.Instance));
+            new GrantBudget(), Requests, new JournalDirectory(_host.Layout.RunDirectory), Path.Combine(_host.Layout.RunDirectory, "qemu"), NullLogger.Instance));
         _serving = Vbds.RunAsync(_stopping.Token);
         await Vbds.Ready;
         await Store.IntroduceAsync(1);
