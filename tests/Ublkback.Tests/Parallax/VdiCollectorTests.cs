@@ -81,6 +81,8 @@ public sealed class VdiCollectorTests : VdiFixture
         byte[] shadow = new byte[DiskSize];
         Random random = new(seed);
         await disk.WorkAsync(shadow, random, 100);
+        await CheckpointAsync(disk); // so that there is a segment of nodes already, which is not full
+        await disk.WorkAsync(shadow, random, 100);
         OpenVdi vdi = await OnAsync(() => OpenVdi.BeginAsync((VdiImage)disk.Image));
         BlockMarks marks = new();
         vdi.Mark(marks);
