@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net.Sockets;
+using System.Text.Json;
 using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.Emulator;
@@ -140,6 +141,22 @@ public abstract class HostFixture
         string output = await process.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
         await process.WaitForExitAsync();
         return $"{process.ExitCode}:{output}{await errors}";
+    }
+
+    /// <summary>What a command says of the only disk.</summary>
+    protected async Task<JsonElement> VbdAsync(string command)
+    {
+        (_, string json, _) = await RunAsync(command, "--json", "--host", Layout.Root);
+        return JsonDocument.Parse(json).RootElement[0];
+    }
+
+    /// <summary>A small file system in memory, for the caller to unmount; gives its folder.</summary>
+    protected async Task<string> MountSmallAsync(string size)
+    {
+        string directory = Path.Combine(Scratch, "full");
+        Directory.CreateDirectory(directory);
+        Assert.That(await RunOtherAsync("mount", "-t", "tmpfs", "-o", $"size={size}", "full", directory), Does.StartWith("0:"), "needs root");
+        return directory;
     }
 
     protected string MakeImage(string name, long length = 8 << 20)

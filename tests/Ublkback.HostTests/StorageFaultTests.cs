@@ -1,4 +1,3 @@
-using System.Text.Json;
 using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.Emulator;
@@ -56,84 +55,6 @@ public sealed class StorageFaultTests : HostFixture
             Daemon = StartDaemon();
             Assert.That(await disk.WriteAsync(0, new byte[4096]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
             Assert.That(await disk.FlushAsync().WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error), "the kernel tells of a loss once");
-        }
-    }
-
-    [Test]
-    public async Task A_full_store_of_vdis_is_collected_before_a_guest_notices()
-    {
-        const int DiskSize = 8 << 20;
-        string directory = await MountSmallAsync("60M");
-        try
-        {
-            string store = $"file:{directory}/vdi";
-            await RunVdiAsync("create", "web", $"{DiskSize}", "--store", store);
-            (_, Blkfront disk) = await ConnectAsync($"vdi:web?store={store}");
-            await using (disk)
-            {
-                byte[] data = new byte[DiskSize], read = new byte[DiskSize];
-                for (int i = 0; i < 20; i++)
-                {
-                    Random.Shared.NextBytes(data);
-                    BlkifStatus[] statuses = await Task.WhenAll(
-                        Enumerable.Range(0, 8).Select(part => disk.WriteAsync((ulong)(part << 11), data.AsMemory(part << 20, 1 << 20)))).WaitAsync(Soon);
-                    Assert.That(statuses, Is.All.EqualTo(BlkifStatus.Okay), $"round {i}");
-                }
-
-                Assert.That(await disk.ReadAsync(0, read), Is.EqualTo(BlkifStatus.Okay));
-                Assert.That(read.AsSpan().SequenceEqual(data));
-                await disk.CloseAsync(Soon);
-            }
-
-            await RunVdiAsync("fsck", "--store", store);
-        }
-        finally
-        {
-            await RunOtherAsync("umount", "-l", directory);
-        }
-    }
-
-    [Test]
-    public async Task A_full_store_of_vdis_holds_writes_until_something_is_deleted_and_given_back()
-    {
-        const int DiskSize = 8 << 20;
-        string directory = await MountSmallAsync("52M");
-        try
-        {
-            string store = $"file:{directory}/vdi";
-            await RunVdiAsync("create", "web", $"{DiskSize}", "--store", store);
-            (_, Blkfront disk) = await ConnectAsync($"vdi:web?store={store}&on-error=hold");
-            await using (disk)
-            {
-                byte[] data = new byte[DiskSize];
-                for (int i = 0; i < 3; i++)
-                {
-                    Random.Shared.NextBytes(data);
-                    Assert.That(await disk.WriteAsync(0, data).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
-                    await RunVdiAsync("snapshot", "web", $"s{i}", "--store", store);
-                }
-
-                Random.Shared.NextBytes(data);
-                Task<BlkifStatus>[] writes = [.. Enumerable.Range(0, 8).Select(part => disk.WriteAsync((ulong)(part << 11), data.AsMemory(part << 20, 1 << 20)))];
-                await AwaitLogAsync("the storage is full");
-                Assert.That((await VbdAsync("list")).GetProperty("trouble").GetString(), Is.EqualTo("held: NoSpace"));
-                Assert.That(await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
-                await RunVdiAsync("delete", "web@s0", "--store", store);
-                await RunVdiAsync("delete", "web@s1", "--store", store);
-                await RunVdiAsync("gc", "--store", store);
-                Assert.That((await RunAsync("resume", "1", "xvda", "--host", Layout.Root)).Status, Is.Zero);
-                Assert.That(await Task.WhenAll(writes).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay));
-                byte[] read = new byte[DiskSize];
-                Assert.That(await disk.ReadAsync(0, read), Is.EqualTo(BlkifStatus.Okay));
-                Assert.That(read.AsSpan().SequenceEqual(data));
-                await disk.CloseAsync(Soon);
-            }
-
-            await RunVdiAsync("fsck", "--store", store);
-        }
-        finally
-        {
-            await RunOtherAsync("umount", "-l", directory);
         }
     }
 
@@ -261,12 +182,6 @@ public sealed class StorageFaultTests : HostFixture
         }
     }
 
-    private async Task<JsonElement> VbdAsync(string command)
-    {
-        (_, string json, _) = await RunAsync(command, "--json", "--host", Layout.Root);
-        return JsonDocument.Parse(json).RootElement[0];
-    }
-
     // A file whose errors QEMU makes.
     private async Task<string> ExportAsync(string errors)
     {
@@ -275,19 +190,5 @@ public sealed class StorageFaultTests : HostFixture
             $"driver=file,node-name=file,filename={MakeImage("storage.raw")}",
             $"driver=blkdebug,node-name=top,image=file,inject-error.0.event=none,inject-error.0.errno=5,{errors}");
         return _exporter.Path;
-    }
-
-    private async Task<string> MountSmallAsync(string size)
-    {
-        string directory = Path.Combine(Scratch, "full");
-        Directory.CreateDirectory(directory);
-        Assert.That(await RunOtherAsync("mount", "-t", "tmpfs", "-o", $"size={size}", "full", directory), Does.StartWith("0:"), "needs root");
-        return directory;
-    }
-
-    private async Task RunVdiAsync(params string[] arguments)
-    {
-        (int status, _, string errors) = await RunAsync(["vdi", .. arguments]);
-        Assert.That((status, errors), Is.EqualTo((0, "")), string.Join(' ', arguments));
     }
 }

@@ -73,7 +73,7 @@ public sealed class VdiFaultTests : VdiFixture
         new Random(3).NextBytes(shadow);
         await disk.WriteAsync(0, shadow);
         await disk.Image.DisposeAsync();
-        VdiStore store = VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+        VdiStore store = Vdis;
         Assert.That(store.Check(null, true, Warnings.Add).Damages, Is.Zero);
         string path = Store.PathOf(Store.Find("web"));
         byte[] file = File.ReadAllBytes(path);

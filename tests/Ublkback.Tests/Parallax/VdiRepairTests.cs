@@ -15,8 +15,6 @@ public sealed class VdiRepairTests : VdiFixture
 
     private string Path => Store.PathOf(Store.Find("web"));
 
-    private VdiStore Vdis => VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
-
     [SetUp]
     public void Forget() => _said.Clear();
 
