@@ -6,7 +6,7 @@ namespace Ublkback.Parallax;
 /// <summary>
 /// Segments that can be written at once: a few are allocated before they are wanted, on a helper thread. On the VDI's worker.
 /// </summary>
-internal sealed class SegmentPool(IVdiContainer container)
+internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 {
     /// <summary>Segments that are kept back for what must go on when the storage is full: giving snapshots up, and the map.</summary>
     public const int Reserve = 2;
@@ -116,7 +116,7 @@ internal sealed class SegmentPool(IVdiContainer container)
         await AllocatedAsync(isUrgent: false);
         List<long> unused = [.. _ready];
         _ready.Clear();
-        await Task.Run(() => unused.ForEach(segment => container.Free(segment * VdiFormat.SegmentBlocks, VdiFormat.SegmentBlocks)));
+        await Task.Run(() => unused.ForEach(segment => container.Free([BlockRun.OfSegment(segment)])));
     }
 
     private async Task AllocateAsync()
@@ -162,8 +162,9 @@ internal sealed class SegmentPool(IVdiContainer container)
         {
             return Allocate(known, count, isFlushedOften);
         }
-        catch (IOException)
+        catch (IOException failure)
         {
+            if (Status != BlockStatus.IoError) warn($"nothing can be written: {failure.Message}"); // else it was said
             return ([], BlockStatus.IoError, null);
         }
     }

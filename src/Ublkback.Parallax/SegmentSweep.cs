@@ -23,12 +23,12 @@ internal static class SegmentSweep
         long freed = 0;
         TimeSpan busy = TimeSpan.Zero;
         List<long> segments = [];
-        foreach ((long first, long count) in FindRuns(vdi, marks, candidates))
+        foreach (List<BlockRun> runs in Gather(FindRuns(vdi, marks, candidates), container.IsRemote))
         {
             long began = Stopwatch.GetTimestamp();
-            if (container.Free(first, count) != BlockStatus.Okay) continue;
-            freed += count;
-            for (long segment = VdiFormat.SegmentOf(first + VdiFormat.SegmentBlocks - 1); (segment + 1) * VdiFormat.SegmentBlocks <= first + count; segment++) segments.Add(segment);
+            if (container.Free(runs) != BlockStatus.Okay) continue;
+            freed += runs.Sum(run => run.Count);
+            segments.AddRange(runs.SelectMany(run => run.BySegment()).Where(run => run.Count == VdiFormat.SegmentBlocks).Select(run => VdiFormat.SegmentOf(run.First)));
             if (isPaced) busy += Stopwatch.GetElapsedTime(began);
             if (busy < Pause) continue;
             Thread.Sleep(busy * PauseFactor);
@@ -38,10 +38,28 @@ internal static class SegmentSweep
         return (freed, segments);
     }
 
-    // Runs go on from one segment into the next: each is freed at once, for which the I/O of others has to wait.
-    private static IEnumerable<(long First, long Count)> FindRuns(uint vdi, BlockMarks marks, IEnumerable<long> candidates)
+    // Far away it is the number of changes that takes the time; here each change has the I/O of others wait.
+    private static IEnumerable<List<BlockRun>> Gather(IEnumerable<BlockRun> runs, bool bySegment)
     {
-        (long first, long count) = (0, 0);
+        List<BlockRun> gathered = [];
+        foreach (BlockRun run in runs)
+        {
+            if (gathered.Count > 0 && !(bySegment && VdiFormat.SegmentOf(gathered[0].First) == VdiFormat.SegmentOf(run.End - 1)))
+            {
+                yield return gathered;
+                gathered = [];
+            }
+
+            gathered.Add(run);
+        }
+
+        if (gathered.Count > 0) yield return gathered;
+    }
+
+    // Runs go on from one segment into the next, so that there are fewer.
+    private static IEnumerable<BlockRun> FindRuns(uint vdi, BlockMarks marks, IEnumerable<long> candidates)
+    {
+        BlockRun last = default;
         foreach (long segment in candidates)
         {
             List<(int First, int Count)> unmarked = [.. marks.FindUnmarked(vdi, segment)];
@@ -50,18 +68,18 @@ internal static class SegmentSweep
             {
                 // Many small holes cost more than they give.
                 if (isMostlyNeeded && length < SmallRun) continue;
-                long next = (segment * VdiFormat.SegmentBlocks) + at;
-                if (next == first + count && count + length <= LargeRun)
+                BlockRun next = new((segment * VdiFormat.SegmentBlocks) + at, length);
+                if (next.First == last.End && last.Count + length <= LargeRun)
                 {
-                    count += length;
+                    last = last with { Count = last.Count + length };
                     continue;
                 }
 
-                if (count > 0) yield return (first, count);
-                (first, count) = (next, length);
+                if (last.Count > 0) yield return last;
+                last = next;
             }
         }
 
-        if (count > 0) yield return (first, count);
+        if (last.Count > 0) yield return last;
     }
 }

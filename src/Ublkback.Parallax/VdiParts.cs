@@ -35,7 +35,7 @@ internal sealed class VdiParts : IAsyncDisposable
         _nodes = new NodeCache(_files.ReadCheckedAsync);
         BlockMap map = new(_nodes, version.Root);
         Content = new VdiContent(known.Superblock.Vdi, map, new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), version);
-        Segments = new SegmentPool(container);
+        Segments = new SegmentPool(container, warn);
         Log = new VdiLog(container, known.Superblock, Content, Segments);
         ReadLog(known, version, snapshot is null, others);
         NodeWriter = new NodeWriter(container, known.Superblock.Vdi, Segments);

@@ -74,6 +74,9 @@ internal static unsafe partial class LibRados
     [LibraryImport(Library, EntryPoint = "rados_write_op_write")]
     public static partial void Write(nint write, byte* buffer, nuint length, ulong offset);
 
+    [LibraryImport(Library, EntryPoint = "rados_write_op_truncate")]
+    public static partial void Truncate(nint write, ulong length);
+
     [LibraryImport(Library, EntryPoint = "rados_write_op_zero")]
     public static partial void Zero(nint write, ulong offset, ulong length);
 

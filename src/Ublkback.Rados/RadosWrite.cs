@@ -56,6 +56,13 @@ public readonly unsafe ref struct RadosWrite : IDisposable
         return this;
     }
 
+    /// <summary>Sets the object's length; what is new reads as zeros and takes no space but of the pool's quota.</summary>
+    public RadosWrite SetLength(long length)
+    {
+        LibRados.Truncate(Handle, (ulong)length);
+        return this;
+    }
+
     /// <summary>Makes bytes zeros, and gives back what held them.</summary>
     public RadosWrite Zero(long offset, long length)
     {

@@ -36,6 +36,13 @@ public sealed class OneNodeCeph
         await RunAsync("start-osd", Folder);
     }
 
+    /// <summary>Has the OSD take itself for full, or no longer.</summary>
+    public static async Task SetFullAsync(bool isFull)
+    {
+        foreach (string ratio in new[] { "nearfull", "backfillfull", "full" })
+            await RunToolAsync("ceph", "osd", $"set-{ratio}-ratio", isFull ? "0.0001" : "0.95");
+    }
+
     /// <summary>Runs a program of Ceph, which must not fail; gives what it says.</summary>
     public static Task<string> RunToolAsync(string program, params string[] arguments) => RunProgramAsync(program, ["-c", Configuration, .. arguments]);
 

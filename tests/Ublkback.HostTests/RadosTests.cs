@@ -110,6 +110,41 @@ public sealed class RadosTests : VdiFixture
     }
 
     [Test]
+    public async Task A_pool_that_is_full_refuses_writes_and_nothing_else()
+    {
+        const int Size = 8 << 20;
+        await VdiAsync("create", "web", $"{Size}");
+        (_, Blkfront disk) = await ConnectAsync(TargetOf("web"));
+        await using (disk)
+        {
+            byte[] data = new byte[Size], read = new byte[Size];
+            Random.Shared.NextBytes(data);
+            Assert.That(await disk.WriteAsync(0, data).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+            await VdiAsync("snapshot", "web", "s");
+            await OneNodeCeph.SetFullAsync(true);
+            try
+            {
+                await WriteUntilAsync(disk, data, BlkifStatus.Error);
+                await AwaitLogAsync("storage is full");
+                Assert.That(await disk.ReadAsync(0, read).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+                Assert.That(read.AsSpan().SequenceEqual(data));
+                await VdiAsync("delete", "web@s");
+                await VdiAsync("gc");
+            }
+            finally
+            {
+                await OneNodeCeph.SetFullAsync(false);
+            }
+
+            await WriteUntilAsync(disk, data, BlkifStatus.Okay);
+            await disk.CloseAsync(Soon);
+        }
+
+        await Toolstack.DetachAsync(1, Disk(TargetOf("web")));
+        Assert.That(await VdiAsync("fsck"), Does.Contain("all is whole"));
+    }
+
+    [Test]
     public async Task What_is_wrong_with_a_pool_or_an_image_is_one_clear_line()
     {
         string option = $"conf={OneNodeCeph.Configuration}";
@@ -129,6 +164,14 @@ public sealed class RadosTests : VdiFixture
             Assert.That(failure!.Message, Does.Contain(refusal));
             await Toolstack.DetachAsync(5, Disk(target));
         }
+    }
+
+    // Writes the same again and again, since the OSD finds out some seconds later how full it is.
+    private async Task WriteUntilAsync(Blkfront disk, byte[] data, BlkifStatus wanted)
+    {
+        long began = Stopwatch.GetTimestamp();
+        while (await disk.WriteAsync(0, data).WaitAsync(Soon) != wanted)
+            Assert.That(Stopwatch.GetElapsedTime(began), Is.LessThan(TimeSpan.FromMinutes(1)), $"no write was {wanted}");
     }
 
     private static async Task<string> RefuseOtherAsync(string target)

@@ -107,11 +107,21 @@ internal sealed class FileContainer : IVdiContainer
     {
         int errno = FileHole.Allocate(_descriptor, segment * VdiFormat.SegmentSize, VdiFormat.SegmentSize);
         if (errno == 0 && isFlushedOften) SegmentPrewriter.Write(Path, segment);
-        return errno == LinuxError.NotSupported ? BlockStatus.Okay : LinuxError.ToStatus(errno); // then the storage is found out to be full later
+        if (errno == LinuxError.NotSupported) return BlockStatus.Okay; // then the storage is found out to be full later
+        BlockStatus status = LinuxError.ToStatus(errno);
+        return status is BlockStatus.Okay or BlockStatus.NoSpace ? status : throw new LinuxException(errno, $"{Path}: no space can be allocated");
     }
 
-    public BlockStatus Free(long block, long count) =>
-        LinuxError.ToStatus(FileHole.Punch(_descriptor, VdiFormat.OffsetOf(block), VdiFormat.OffsetOf(count)));
+    public BlockStatus Free(IReadOnlyList<BlockRun> runs)
+    {
+        foreach (BlockRun run in runs)
+        {
+            int errno = FileHole.Punch(_descriptor, VdiFormat.OffsetOf(run.First), VdiFormat.OffsetOf(run.Count));
+            if (errno != 0) return LinuxError.ToStatus(errno);
+        }
+
+        return BlockStatus.Okay;
+    }
 
     public async ValueTask DisposeAsync()
     {

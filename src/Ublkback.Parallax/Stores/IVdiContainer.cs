@@ -30,6 +30,8 @@ internal interface IVdiContainer : IAsyncDisposable
     /// <summary>Makes sure that a segment can be written without further space. Blocks the thread.</summary>
     /// <param name="segment">The segment.</param>
     /// <param name="isFlushedOften">Whether there will be many flushes while it is being written, so that these should have little to do.</param>
+    /// <returns>Whether there was space for it: <see cref="BlockStatus.Okay"/> or <see cref="BlockStatus.NoSpace"/>.</returns>
+    /// <exception cref="IOException">Something else is wrong.</exception>
     BlockStatus Allocate(long segment, bool isFlushedOften);
 
     /// <summary>Makes sure that we write a segment, and not who had the VDI before. Blocks the thread.</summary>
@@ -40,5 +42,6 @@ internal interface IVdiContainer : IAsyncDisposable
     }
 
     /// <summary>Gives blocks back, which nothing refers to any more; they then read as zeros. Blocks the thread.</summary>
-    BlockStatus Free(long block, long count);
+    /// <param name="runs">One run, or several that lie in one segment.</param>
+    BlockStatus Free(IReadOnlyList<BlockRun> runs);
 }

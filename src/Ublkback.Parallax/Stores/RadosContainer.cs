@@ -113,26 +113,34 @@ internal sealed class RadosContainer : IVdiContainer
     {
         RadosName name = _segments.Of(segment);
         int result = _owner!.Make(name);
-        return result == -RadosErrors.Exists && _owner.Claim(name) ? BlockStatus.Okay : LinuxError.ToStatus(-result);
+        if (result == -RadosErrors.Exists)
+        {
+            Claim(segment);
+            return BlockStatus.Okay;
+        }
+
+        BlockStatus status = LinuxError.ToStatus(-result);
+        return status is BlockStatus.Okay or BlockStatus.NoSpace ? status : throw new RadosException(-result, $"object {name} cannot be made");
     }
 
-    public BlockStatus Free(long block, long count)
+    public BlockStatus Free(IReadOnlyList<BlockRun> runs)
     {
-        BlockStatus status = BlockStatus.Okay;
-        for (long end = block + count, next; block < end && status == BlockStatus.Okay; block = next)
+        foreach (IGrouping<long, BlockRun> segment in runs.SelectMany(run => run.BySegment()).GroupBy(run => VdiFormat.SegmentOf(run.First)))
         {
-            next = Math.Min(end, (VdiFormat.SegmentOf(block) + 1) * VdiFormat.SegmentBlocks);
-            bool isWhole = next - block == VdiFormat.SegmentBlocks;
             using RadosWrite write = new();
             if (_owner is null) write.IfExists();
             else write.IfAttributeNotAbove(RadosOwner.EpochAttribute, _owner.Epoch);
-            if (isWhole) write.Remove();
-            else write.Zero(VdiFormat.OffsetOf(block % VdiFormat.SegmentBlocks), VdiFormat.OffsetOf(next - block));
-            int result = _pool.TryChange(_segments.Of(VdiFormat.SegmentOf(block)), write);
-            status = result == -LinuxError.NoEntry ? BlockStatus.Okay : LinuxError.ToStatus(-result);
+            foreach (BlockRun run in segment)
+            {
+                if (run.Count == VdiFormat.SegmentBlocks) write.Remove();
+                else write.Zero(VdiFormat.OffsetOf(run.First % VdiFormat.SegmentBlocks), VdiFormat.OffsetOf(run.Count));
+            }
+
+            int result = _pool.TryChange(_segments.Of(segment.Key), write);
+            if (result is < 0 and not -LinuxError.NoEntry) return LinuxError.ToStatus(-result);
         }
 
-        return status;
+        return BlockStatus.Okay;
     }
 
     public async ValueTask DisposeAsync()

@@ -104,10 +104,13 @@ internal sealed class RadosOwner : IDisposable
         return false;
     }
 
-    /// <summary>Makes an object in our epoch; gives a negative error number when it cannot be made.</summary>
+    /// <summary>
+    /// Makes the object of a segment in our epoch; gives a negative error number when it cannot be made. It has its full length at once: a
+    /// pool that is full refuses what makes an object longer, and takes what is written inside one.
+    /// </summary>
     public int Make(RadosName name)
     {
-        using RadosWrite write = new RadosWrite().Create().SetAttribute(EpochAttribute, _epoch);
+        using RadosWrite write = new RadosWrite().Create().SetLength(VdiFormat.SegmentSize).SetAttribute(EpochAttribute, _epoch);
         return _pool.TryChange(name, write);
     }
 

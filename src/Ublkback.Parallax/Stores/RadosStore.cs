@@ -174,7 +174,7 @@ internal sealed class RadosStore : IVdiStore
     public void Remove(uint vdi) => Guarded(() =>
     {
         RadosContainer container = OpenUnguarded(vdi, _ => { });
-        foreach (long segment in container.FindUsedSegments().Append(0)) container.Free(segment * VdiFormat.SegmentBlocks, VdiFormat.SegmentBlocks);
+        foreach (long segment in container.FindUsedSegments().Append(0)) container.Free([BlockRun.OfSegment(segment)]);
         using RadosWrite write = new RadosWrite().RemoveKey(KeyOf(vdi));
         _pool.Change(StoreObject, write);
         return true;

@@ -32,7 +32,11 @@ internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
 
     public BlockStatus Allocate(long segment, bool isFlushedOften) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
 
-    public BlockStatus Free(long block, long count) => file.Clear(VdiFormat.OffsetOf(block), (int)VdiFormat.OffsetOf(count));
+    public BlockStatus Free(IReadOnlyList<BlockRun> runs)
+    {
+        foreach (BlockRun run in runs) file.Clear(VdiFormat.OffsetOf(run.First), (int)VdiFormat.OffsetOf(run.Count));
+        return BlockStatus.Okay;
+    }
 
     public ValueTask DisposeAsync() => default;
 }

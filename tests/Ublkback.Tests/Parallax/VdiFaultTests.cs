@@ -33,6 +33,29 @@ public sealed class VdiFaultTests : VdiFixture
     }
 
     [Test]
+    public async Task A_storage_that_allocates_nothing_more_is_told_once_and_tried_again()
+    {
+        FaultyContainer container = new(VdiFile.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        byte[] shadow = new byte[DiskSize], mega = new byte[MiB];
+        ImageDriver disk = Open(container);
+        for (int round = 0; round < 2; round++)
+        {
+            container.FailsAllocation = true;
+            int failures = 0;
+            for (int i = 0; i < 60 && failures < 3; i++)
+            {
+                if (await disk.TryWriteAsync(0, mega) == BlockStatus.IoError) failures++;
+            }
+
+            container.FailsAllocation = false;
+            Assert.That(failures, Is.EqualTo(3));
+            Assert.That(Warnings.Count(line => line.Contains("the storage has gone mad", StringComparison.Ordinal)), Is.EqualTo(round + 1));
+            await disk.WorkAsync(shadow, new Random(round), 50);
+            await HoldsAsync(disk, shadow, "afterwards");
+        }
+    }
+
+    [Test]
     public async Task Full_storage_refuses_writes_and_nothing_else()
     {
         FaultyContainer container = new(VdiFile.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
@@ -119,6 +142,8 @@ public sealed class VdiFaultTests : VdiFixture
 
         public int SegmentsLeft { get; set; } = int.MaxValue;
 
+        public bool FailsAllocation { get; set; }
+
         public string Path => "faulty";
 
         public IBlockImage Blocks => this;
@@ -141,13 +166,14 @@ public sealed class VdiFaultTests : VdiFixture
         {
             lock (_gate)
             {
+                if (FailsAllocation) throw new IOException("the storage has gone mad");
                 if (SegmentsLeft == 0) return BlockStatus.NoSpace;
                 SegmentsLeft--;
                 return new RecordingContainer(_file).Allocate(segment, isFlushedOften);
             }
         }
 
-        public BlockStatus Free(long block, long count) => BlockStatus.Okay;
+        public BlockStatus Free(IReadOnlyList<BlockRun> runs) => BlockStatus.Okay;
 
         public ValueTask DisposeAsync() => default;
     }
