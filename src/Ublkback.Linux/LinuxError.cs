@@ -24,6 +24,9 @@ public static class LinuxError
     /// <summary>Device or resource busy.</summary>
     public const int Busy = 16;
 
+    /// <summary>File exists.</summary>
+    public const int Exists = 17;
+
     /// <summary>No such device.</summary>
     public const int NoDevice = 19;
 
@@ -39,11 +42,14 @@ public static class LinuxError
     /// <summary>The time is over.</summary>
     public const int TimedOut = 62;
 
-    /// <summary>Operation cancelled.</summary>
-    public const int Cancelled = 125;
-
     /// <summary>Operation not supported.</summary>
     public const int NotSupported = 95;
+
+    /// <summary>Cannot send after shutdown: of Ceph, that the cluster has shut this client out.</summary>
+    public const int ShutOut = 108;
+
+    /// <summary>Operation cancelled: of Ceph, also that what was to be so is not.</summary>
+    public const int Cancelled = 125;
 
     private const int QuotaExceeded = 122;
 

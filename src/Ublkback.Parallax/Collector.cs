@@ -16,6 +16,9 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// <summary>Blocks that were freed.</summary>
     public long Freed { get; private set; }
 
+    /// <summary>Whether it takes its time, so as not to be in the way of guests.</summary>
+    public bool IsPaced { get; init; } = true;
+
     /// <summary>Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no name any more.</summary>
     /// <remarks>Who calls it keeps the VDIs from being closed meanwhile. When a single one is to be closed, it ends.</remarks>
     /// <exception cref="OperationCanceledException">It has ended for that.</exception>
@@ -29,7 +32,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             foreach (VdiImage image in open) vdis.Add(await image.InvokeAsync(() => OpenVdi.BeginAsync(image)).ConfigureAwait(false));
             CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
             await Task.Run(() => Mark(vdis, closing), closing).ConfigureAwait(false);
-            foreach (OpenVdi vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks)).ConfigureAwait(false);
+            foreach (OpenVdi vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
         }
         finally

@@ -9,20 +9,25 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     public const long MinSegments = 256;
 
     private long _due = MinSegments;
-    private bool _isRunning;
+    private Task<bool> _running = Task.FromResult(false);
 
     /// <summary>Begins, if much was written since the last time.</summary>
     public void BeginIfDue()
     {
-        if (image.Parts.Segments.Taken >= _due) _ = CollectAsync();
+        if (image.Parts.Segments.Taken >= _due) _ = CollectAsync(isAwaited: false);
     }
 
-    /// <summary>Does it now, unless it is under way; tells whether it was worth it.</summary>
-    public async Task<bool> CollectAsync()
+    /// <summary>Does it now, or waits until it has been done, when it is under way; tells whether it was worth it.</summary>
+    /// <param name="isAwaited">Whether the guest waits for it; otherwise it takes its time, so as not to be in the guest's way.</param>
+    public Task<bool> CollectAsync(bool isAwaited)
     {
-        if (_isRunning) return false;
-        _isRunning = true;
-        Collector collector = new(store, warn);
+        if (_running.IsCompleted) _running = RunAsync(isPaced: !isAwaited);
+        return _running;
+    }
+
+    private async Task<bool> RunAsync(bool isPaced)
+    {
+        Collector collector = new(store, warn) { IsPaced = isPaced };
         try
         {
             await image.HoldAsync(async () =>
@@ -47,7 +52,6 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         // The more there is to look at, the less often.
         long needed = collector.CountNeeded(image.Parts.Superblock.Vdi) / VdiFormat.SegmentBlocks;
         _due = image.Parts.Segments.Taken + Math.Max(MinSegments, needed / 2);
-        _isRunning = false;
         return collector.Freed >= VdiFormat.SegmentBlocks;
     }
 }

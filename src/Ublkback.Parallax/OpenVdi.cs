@@ -43,8 +43,8 @@ internal sealed class OpenVdi
         for (int i = 0; i < _table.Count; i++) marks.TryMark(new BlockAddress(_table.First.Value + (ulong)i));
     }
 
-    /// <summary>Frees what is not marked; gives the number of blocks.</summary>
-    public async Task<long> FreeAsync(BlockMarks marks)
+    /// <summary>Frees what is not marked, with pauses or without; gives the number of blocks.</summary>
+    public async Task<long> FreeAsync(BlockMarks marks, bool isPaced)
     {
         VdiParts parts = Image.Parts;
         await parts.Reader.DrainAsync();
@@ -52,7 +52,7 @@ internal sealed class OpenVdi
         _spared.UnionWith(parts.Segments.GetSpared());
         _candidates.RemoveAll(_spared.Contains);
         parts.Segments.MarkUsed(_candidates); // until they are forgotten here too
-        (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced: true));
+        (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced));
         HashSet<long> free = [.. segments];
         parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
         parts.Segments.AddFree(segments);

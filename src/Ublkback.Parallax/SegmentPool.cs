@@ -26,6 +26,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private bool _isAllocating;
     private bool _isCollecting; // as a part of allocating
     private bool _hasMore;
+    private bool _hasSaidFull;
 
     /// <summary>Why there are no more; <see cref="BlockStatus.Okay"/> when there are.</summary>
     public BlockStatus Status { get; private set; } = BlockStatus.Okay;
@@ -126,6 +127,13 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         if (Status == BlockStatus.NoSpace && OnFull is not null && Stopwatch.GetElapsedTime(_fullAt) >= VainPause && await CollectAsync()) await AllocateOnceAsync();
         _isAllocating = false;
         _changed.WakeAll();
+        SayFull();
+    }
+
+    private void SayFull()
+    {
+        if (Status == BlockStatus.NoSpace && !_hasSaidFull) warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi gc', or make room");
+        _hasSaidFull = Status == BlockStatus.NoSpace;
     }
 
     private async Task<bool> CollectAsync()
@@ -151,16 +159,17 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         Flushes = 0;
         IEnumerator<long>? known = _hasMore ? null : _free;
         _hasMore = false;
-        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => TryAllocate(known, count, isFlushedOften));
+        int reserve = Math.Max(0, Reserve - _ready.Count);
+        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => TryAllocate(known, count, reserve, isFlushedOften));
         foreach (long segment in segments) _ready.Enqueue(segment);
         Status = status;
     }
 
-    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(IEnumerator<long>? known, int count, bool isFlushedOften)
+    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(IEnumerator<long>? known, int count, int reserve, bool isFlushedOften)
     {
         try
         {
-            return Allocate(known, count, isFlushedOften);
+            return Allocate(known, count, reserve, isFlushedOften);
         }
         catch (IOException failure)
         {
@@ -169,7 +178,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         }
     }
 
-    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) Allocate(IEnumerator<long>? known, int count, bool isFlushedOften)
+    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) Allocate(IEnumerator<long>? known, int count, int reserve, bool isFlushedOften)
     {
         List<long> segments = [];
         IEnumerator<long> free = known ?? container.FindFreeSegments().GetEnumerator();
@@ -182,7 +191,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
                 _spared?.Add(free.Current);
             }
 
-            BlockStatus status = container.Allocate(free.Current, isFlushedOften);
+            BlockStatus status = container.Allocate(free.Current, isFlushedOften, isReserve: segments.Count < reserve);
             if (status == BlockStatus.Okay)
             {
                 segments.Add(free.Current);

@@ -84,7 +84,7 @@ public static class VdiOpener
                 if (!opening.IsReadOnly) return Finish(parts, opening, image =>
                 {
                     Housekeeper housekeeper = new(store, image, opening.Warn);
-                    parts.Segments.OnFull = housekeeper.CollectAsync;
+                    parts.Segments.OnFull = () => housekeeper.CollectAsync(isAwaited: true);
                     parts.Log.OnEnded = () =>
                     {
                         parts.Checkpointer.BeginIfDue();

@@ -14,8 +14,8 @@ internal static unsafe partial class LibRados
     /// <summary>LIBRADOS_LOCK_FLAG_MAY_RENEW</summary>
     public const byte MayRenew = 1;
 
-    /// <summary>LIBRADOS_OPERATION_FULL_TRY: an error instead of waiting, where the pool is full.</summary>
-    public const int FullTry = 64;
+    /// <summary>LIBRADOS_OPERATION_FULL_FORCE: also where the pool is full.</summary>
+    public const int FullForce = 128;
 
     [LibraryImport(Library, EntryPoint = "rados_create", StringMarshalling = StringMarshalling.Utf8)]
     public static partial int Create(out nint cluster, string? id);
@@ -38,6 +38,10 @@ internal static unsafe partial class LibRados
     [LibraryImport(Library, EntryPoint = "rados_ioctx_create", StringMarshalling = StringMarshalling.Utf8)]
     public static partial int OpenPool(nint cluster, string pool, out nint context);
 
+    /// <summary>From now on what cannot be done since the pool is full is an error, and is not waited for.</summary>
+    [LibraryImport(Library, EntryPoint = "rados_set_pool_full_try")]
+    public static partial void RefuseIfFull(nint context);
+
     [LibraryImport(Library, EntryPoint = "rados_ioctx_destroy")]
     public static partial void ClosePool(nint context);
 
@@ -47,8 +51,8 @@ internal static unsafe partial class LibRados
     [LibraryImport(Library, EntryPoint = "rados_stat")]
     public static partial int Stat(nint context, byte* name, out ulong size, out nint time);
 
-    [LibraryImport(Library, EntryPoint = "rados_getxattr", StringMarshalling = StringMarshalling.Utf8)]
-    public static partial int GetAttribute(nint context, byte* name, string attribute, byte* buffer, nuint length);
+    [LibraryImport(Library, EntryPoint = "rados_getxattr")]
+    public static partial int GetAttribute(nint context, byte* name, byte* attribute, byte* buffer, nuint length);
 
     [LibraryImport(Library, EntryPoint = "rados_create_write_op")]
     public static partial nint CreateWrite();

@@ -15,7 +15,7 @@ public sealed unsafe class RadosCall : CephCall
     /// <summary>Makes changes.</summary>
     public ValueTask<int> ChangeAsync(RadosPool pool, RadosName name, RadosWrite write)
     {
-        fixed (byte* at = name.Bytes) return Begun(LibRados.BeginOperate(write.Handle, pool.Handle, Begin(), at, 0, LibRados.FullTry));
+        fixed (byte* at = name.Bytes) return Begun(LibRados.BeginOperate(write.Handle, pool.Handle, Begin(), at, 0, 0));
     }
 
     // These only fail by ending the process.

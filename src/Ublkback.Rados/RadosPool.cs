@@ -34,7 +34,12 @@ public sealed unsafe class RadosPool : IDisposable
         ArgumentNullException.ThrowIfNull(address);
         RadosCluster cluster = RadosCluster.Share(address.Configuration, address.Id);
         int result = LibRados.OpenPool(cluster.Handle, address.Pool, out nint handle);
-        if (result == 0) return new RadosPool(cluster, address.Pool, handle);
+        if (result == 0)
+        {
+            LibRados.RefuseIfFull(handle);
+            return new RadosPool(cluster, address.Pool, handle);
+        }
+
         cluster.Dispose();
         throw new TargetException(result == -LinuxError.NoEntry
             ? $"there is no pool {address.Pool} in the Ceph cluster of {address.Configuration ?? "the usual places"}: make it with 'ceph osd pool create {address.Pool}'"
@@ -60,19 +65,22 @@ public sealed unsafe class RadosPool : IDisposable
     }
 
     /// <summary>An attribute of an object; null when the object or the attribute is not there.</summary>
-    public byte[]? GetAttribute(RadosName name, string attribute)
+    public byte[]? GetAttribute(RadosName name, ReadOnlySpan<byte> attribute)
     {
         const int NoData = 61;
         byte[] value = new byte[MaxAttribute];
         int result;
-        fixed (byte* at = name.Bytes, first = value) result = LibRados.GetAttribute(Handle, at, attribute, first, MaxAttribute);
+        fixed (byte* at = name.Bytes, asked = attribute, first = value) result = LibRados.GetAttribute(Handle, at, asked, first, MaxAttribute);
         return result is -LinuxError.NoEntry or -NoData ? null : value[..RadosException.Check(result, $"object {name} cannot be read")];
     }
 
     /// <summary>Makes changes; gives 0, or a negative error number.</summary>
-    public int TryChange(RadosName name, RadosWrite write)
+    /// <param name="name">The object.</param>
+    /// <param name="write">The changes.</param>
+    /// <param name="isForced">Also when the pool is full, for what takes next to nothing and is needed to make room.</param>
+    public int TryChange(RadosName name, RadosWrite write, bool isForced = false)
     {
-        fixed (byte* at = name.Bytes) return LibRados.Operate(write.Handle, Handle, at, 0, LibRados.FullTry);
+        fixed (byte* at = name.Bytes) return LibRados.Operate(write.Handle, Handle, at, 0, isForced ? LibRados.FullForce : 0);
     }
 
     /// <summary>Makes changes.</summary>

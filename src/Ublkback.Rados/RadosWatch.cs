@@ -134,7 +134,7 @@ public sealed class RadosWatch : IDisposable
                 if (_isOver) return;
                 End();
                 int result = Begin();
-                if (result is 0 or -RadosErrors.ShutOut) return;
+                if (result is 0 or -LinuxError.ShutOut) return;
             }
 
             await Task.Delay(RetryDelay).ConfigureAwait(false);

@@ -167,11 +167,12 @@ public sealed class RadosTests : VdiFixture
     }
 
     // Writes the same again and again, since the OSD finds out some seconds later how full it is.
-    private async Task WriteUntilAsync(Blkfront disk, byte[] data, BlkifStatus wanted)
+    private static async Task WriteUntilAsync(Blkfront disk, byte[] data, BlkifStatus wanted)
     {
+        TimeSpan limit = TimeSpan.FromMinutes(1);
         long began = Stopwatch.GetTimestamp();
-        while (await disk.WriteAsync(0, data).WaitAsync(Soon) != wanted)
-            Assert.That(Stopwatch.GetElapsedTime(began), Is.LessThan(TimeSpan.FromMinutes(1)), $"no write was {wanted}");
+        while (await disk.WriteAsync(0, data).WaitAsync(limit) != wanted)
+            Assert.That(Stopwatch.GetElapsedTime(began), Is.LessThan(limit), $"no write was {wanted}");
     }
 
     private static async Task<string> RefuseOtherAsync(string target)

@@ -103,7 +103,7 @@ internal sealed class FileContainer : IVdiContainer
         }
     }
 
-    public BlockStatus Allocate(long segment, bool isFlushedOften)
+    public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
     {
         int errno = FileHole.Allocate(_descriptor, segment * VdiFormat.SegmentSize, VdiFormat.SegmentSize);
         if (errno == 0 && isFlushedOften) SegmentPrewriter.Write(Path, segment);

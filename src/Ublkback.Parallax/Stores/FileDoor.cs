@@ -1,7 +1,5 @@
 using System.Globalization;
-using System.IO.Pipelines;
 using System.Net.Sockets;
-using System.Text.Json;
 using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Linux;
@@ -26,23 +24,15 @@ internal sealed class FileDoor : IDisposable
     public static async Task<VdiReply?> TryAskAsync(string folder, uint vdi, VdiRequest request)
     {
         using FileDescriptor directory = Open(folder);
-        using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
-            await socket.ConnectAsync(new UnixDomainSocketEndPoint(PathOf(directory, vdi))).ConfigureAwait(false);
+            return await JsonLineClient.AskAsync(PathOf(directory, vdi), request, VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply).ConfigureAwait(false);
         }
         catch (SocketException)
         {
             return null; // nobody listens
         }
-
-        try
-        {
-            await using NetworkStream stream = new(socket);
-            await JsonLine.WriteAsync(PipeWriter.Create(stream), request, VdiJson.Default.VdiRequest).ConfigureAwait(false);
-            return await JsonLine.ReadAsync(PipeReader.Create(stream), VdiJson.Default.VdiReply).ConfigureAwait(false);
-        }
-        catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
+        catch (IOException failure)
         {
             throw new TargetException($"who has the VDI open broke off: {failure.Message}; look whether it was done, and try again", failure);
         }

@@ -30,9 +30,10 @@ internal interface IVdiContainer : IAsyncDisposable
     /// <summary>Makes sure that a segment can be written without further space. Blocks the thread.</summary>
     /// <param name="segment">The segment.</param>
     /// <param name="isFlushedOften">Whether there will be many flushes while it is being written, so that these should have little to do.</param>
+    /// <param name="isReserve">Whether it is kept back for what makes room, for which there may be space when there is none for anything else.</param>
     /// <returns>Whether there was space for it: <see cref="BlockStatus.Okay"/> or <see cref="BlockStatus.NoSpace"/>.</returns>
     /// <exception cref="IOException">Something else is wrong.</exception>
-    BlockStatus Allocate(long segment, bool isFlushedOften);
+    BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve);
 
     /// <summary>Makes sure that we write a segment, and not who had the VDI before. Blocks the thread.</summary>
     /// <exception cref="IOException">Another one has taken the VDI over.</exception>

@@ -66,7 +66,7 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, RadosO
 
     private BlockStatus Fail(BlockOperation operation, long segment, int errno)
     {
-        if (owner is not null && errno is (RadosErrors.ShutOut or RadosErrors.NotSo)) owner.SayShutOut();
+        if (owner is not null && errno is (LinuxError.ShutOut or LinuxError.Cancelled)) owner.SayShutOut();
         else warn($"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: {LinuxError.Describe(errno)}");
         return LinuxError.ToStatus(errno);
     }

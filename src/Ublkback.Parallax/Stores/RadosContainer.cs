@@ -109,11 +109,11 @@ internal sealed class RadosContainer : IVdiContainer
         }
     }
 
-    public BlockStatus Allocate(long segment, bool isFlushedOften)
+    public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
     {
         RadosName name = _segments.Of(segment);
-        int result = _owner!.Make(name);
-        if (result == -RadosErrors.Exists)
+        int result = _owner!.Make(name, isReserve);
+        if (result == -LinuxError.Exists)
         {
             Claim(segment);
             return BlockStatus.Okay;

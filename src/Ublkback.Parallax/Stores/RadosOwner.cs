@@ -41,7 +41,7 @@ internal sealed class RadosOwner : IDisposable
         _lock = new RadosLockName(first, LockName, RadosHolder.MakeCookie());
         _door = RadosHolder.DoorOf(_lock.Cookie);
         // Before the lock, so that who finds it held finds us answering.
-        using (RadosWrite write = new RadosWrite().Create()) pool.Change(_door, write);
+        using (RadosWrite write = new RadosWrite().Create()) RadosException.Check(pool.TryChange(_door, write, isForced: true), $"object {_door} cannot be made");
         _watch = new RadosWatch(pool, _door, AnswerAsync);
         try
         {
@@ -89,8 +89,8 @@ internal sealed class RadosOwner : IDisposable
         {
             int result;
             using (RadosWrite write = new RadosWrite().IfAttributeNotAbove(EpochAttribute, _epoch).SetAttribute(EpochAttribute, _epoch)) result = _pool.TryChange(name, write);
-            if (result == -LinuxError.NoEntry) result = Make(name);
-            if (result == -RadosErrors.Exists) continue;
+            if (result == -LinuxError.NoEntry) result = Make(name, isForced: true);
+            if (result == -LinuxError.Exists) continue;
             return IsTaken(result, name);
         }
     }
@@ -99,7 +99,7 @@ internal sealed class RadosOwner : IDisposable
     /// <exception cref="RadosException">It was not, for another reason.</exception>
     public bool IsTaken(int result, RadosName name)
     {
-        if (result is not (-RadosErrors.ShutOut or -RadosErrors.NotSo)) return RadosException.Check(result, $"object {name} cannot be changed") >= 0;
+        if (result is not (-LinuxError.ShutOut or -LinuxError.Cancelled)) return RadosException.Check(result, $"object {name} cannot be changed") >= 0;
         SayShutOut();
         return false;
     }
@@ -108,10 +108,12 @@ internal sealed class RadosOwner : IDisposable
     /// Makes the object of a segment in our epoch; gives a negative error number when it cannot be made. It has its full length at once: a
     /// pool that is full refuses what makes an object longer, and takes what is written inside one.
     /// </summary>
-    public int Make(RadosName name)
+    /// <param name="name">The object.</param>
+    /// <param name="isForced">Also when the pool is full.</param>
+    public int Make(RadosName name, bool isForced)
     {
         using RadosWrite write = new RadosWrite().Create().SetLength(VdiFormat.SegmentSize).SetAttribute(EpochAttribute, _epoch);
-        return _pool.TryChange(name, write);
+        return _pool.TryChange(name, write, isForced);
     }
 
     /// <inheritdoc/>
@@ -127,13 +129,13 @@ internal sealed class RadosOwner : IDisposable
     {
         while (true)
         {
-            byte[] old = _pool.GetAttribute(_first, "epoch") ?? throw new TargetException($"{_first} of pool {_pool.Name} has no epoch: it is damaged");
+            byte[] old = _pool.GetAttribute(_first, EpochAttribute) ?? throw new TargetException($"{_first} of pool {_pool.Name} has no epoch: it is damaged");
             if (old.Length != EpochDigits || !ulong.TryParse(Encoding.ASCII.GetString(old), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong epoch))
                 throw new TargetException($"{_first} of pool {_pool.Name} has an epoch that is no number: it is damaged");
             byte[] next = FormatEpoch(epoch + 1);
             using RadosWrite write = new RadosWrite().IfAttribute(EpochAttribute, old).SetAttribute(EpochAttribute, next);
             int result = _pool.TryChange(_first, write);
-            if (result == -RadosErrors.NotSo) continue; // another one was faster
+            if (result == -LinuxError.Cancelled) continue; // another one was faster
             RadosException.Check(result, $"object {_first} cannot be changed");
             return next;
         }

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using System.Text.Json;
 using Ublkback.Block;
+using Ublkback.Linux;
 using Ublkback.Rados;
 
 namespace Ublkback.Parallax;
@@ -51,7 +52,7 @@ internal sealed class RadosStore : IVdiStore
                 if (!makes) throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi create --store {address}' makes one");
                 using RadosWrite write = new RadosWrite().Create().Write(0, StoreBlock.Make()).SetKey(NextKey, "1");
                 int result = pool.TryChange(StoreObject, write);
-                if (result != -RadosErrors.Exists) RadosException.Check(result, $"no store can be made in the pool {address.Pool}");
+                if (result != -LinuxError.Exists) RadosException.Check(result, $"no store can be made in the pool {address.Pool}");
                 pool.Read(StoreObject, 0, block);
             }
 

@@ -1,6 +1,4 @@
-using System.IO.Pipelines;
 using System.Net.Sockets;
-using System.Text.Json;
 using Ublkback.Linux;
 
 namespace Ublkback.Control;
@@ -13,10 +11,9 @@ internal static class ControlClient
     /// <exception cref="LostDaemonException">The daemon broke off.</exception>
     public static async Task<ControlReply> AskAsync(HostEnvironment host, ControlRequest request)
     {
-        using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
-            await socket.ConnectAsync(new UnixDomainSocketEndPoint(host.ControlSocket)).ConfigureAwait(false);
+            return await JsonLineClient.AskAsync(host.ControlSocket, request, ControlJson.Default.ControlRequest, ControlJson.Default.ControlReply).ConfigureAwait(false);
         }
         catch (SocketException failure)
         {
@@ -24,14 +21,7 @@ internal static class ControlClient
                 ? $"{host.ControlSocket} may not be used by this user: run the command as root"
                 : $"the daemon is not running (nobody answers on {host.ControlSocket}): start it with 'systemctl start ublkback'");
         }
-
-        try
-        {
-            await using NetworkStream stream = new(socket);
-            await JsonLine.WriteAsync(PipeWriter.Create(stream), request, ControlJson.Default.ControlRequest).ConfigureAwait(false);
-            return await JsonLine.ReadAsync(PipeReader.Create(stream), ControlJson.Default.ControlReply).ConfigureAwait(false);
-        }
-        catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
+        catch (IOException failure)
         {
             throw new LostDaemonException($"the daemon broke off: {failure.Message}");
         }

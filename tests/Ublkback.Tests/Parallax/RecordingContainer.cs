@@ -30,7 +30,7 @@ internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
         for (long segment = 1; segment < file.Content.Length / VdiFormat.SegmentSize; segment++) yield return segment;
     }
 
-    public BlockStatus Allocate(long segment, bool isFlushedOften) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
+    public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
 
     public BlockStatus Free(IReadOnlyList<BlockRun> runs)
     {

@@ -91,7 +91,7 @@ public sealed class VdiCollectorTests : VdiFixture
         await disk.WorkAsync(shadow, random, 100);
         await CheckpointAsync(disk);
         await disk.WorkAsync(shadow, random, 100);
-        await OnAsync(() => vdi.FreeAsync(marks));
+        await OnAsync(() => vdi.FreeAsync(marks, isPaced: true));
         vdi.End();
         await HoldsAsync(disk, shadow, "afterwards");
         await AbandonAsync(disk);

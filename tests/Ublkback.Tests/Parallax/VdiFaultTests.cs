@@ -50,6 +50,7 @@ public sealed class VdiFaultTests : VdiFixture
             container.FailsAllocation = false;
             Assert.That(failures, Is.EqualTo(3));
             Assert.That(Warnings.Count(line => line.Contains("the storage has gone mad", StringComparison.Ordinal)), Is.EqualTo(round + 1));
+            await disk.WriteAsync(0, shadow[..MiB]);
             await disk.WorkAsync(shadow, new Random(round), 50);
             await HoldsAsync(disk, shadow, "afterwards");
         }
@@ -162,14 +163,14 @@ public sealed class VdiFaultTests : VdiFixture
 
         public IEnumerable<long> FindUsedSegments() => throw new NotSupportedException();
 
-        public BlockStatus Allocate(long segment, bool isFlushedOften)
+        public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
         {
             lock (_gate)
             {
                 if (FailsAllocation) throw new IOException("the storage has gone mad");
                 if (SegmentsLeft == 0) return BlockStatus.NoSpace;
                 SegmentsLeft--;
-                return new RecordingContainer(_file).Allocate(segment, isFlushedOften);
+                return new RecordingContainer(_file).Allocate(segment, isFlushedOften, isReserve);
             }
         }
 
