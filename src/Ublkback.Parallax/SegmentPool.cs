@@ -22,7 +22,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private HashSet<long>? _spared;
     private readonly Waiters _changed = new();
     private IEnumerator<long>? _free;
-    private long _fullAt; // when nothing could be given back
+    private long _fullAt; // when what could be given back was not enough
     private bool _isAllocating;
     private bool _isCollecting; // as a part of allocating
     private bool _hasMore;
@@ -124,7 +124,12 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     {
         _isAllocating = true;
         await AllocateOnceAsync();
-        if (Status == BlockStatus.NoSpace && OnFull is not null && Stopwatch.GetElapsedTime(_fullAt) >= VainPause && await CollectAsync()) await AllocateOnceAsync();
+        if (Status == BlockStatus.NoSpace && OnFull is not null && Stopwatch.GetElapsedTime(_fullAt) >= VainPause)
+        {
+            if (await CollectAsync()) await AllocateOnceAsync();
+            if (Status == BlockStatus.NoSpace) _fullAt = Stopwatch.GetTimestamp();
+        }
+
         _isAllocating = false;
         _changed.WakeAll();
         SayFull();
@@ -142,9 +147,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         _changed.WakeAll();
         try
         {
-            bool hasFreed = await OnFull!();
-            if (!hasFreed) _fullAt = Stopwatch.GetTimestamp();
-            return hasFreed;
+            return await OnFull!();
         }
         finally
         {

@@ -12,6 +12,8 @@ public sealed class RadosTests : VdiFixture
     private const int Blocks = 256;
     private const int BlockSize = 4096;
 
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1); // with an OSD that looks for room
+
     private string _pool = "";
 
     [SetUp]
@@ -126,6 +128,9 @@ public sealed class RadosTests : VdiFixture
             {
                 await WriteUntilAsync(disk, data, BlkifStatus.Error);
                 await AwaitLogAsync("storage is full");
+                string ranges = await RangesAsync();
+                for (int i = 0; i < 20; i++) Assert.That(await disk.WriteAsync(0, data).WaitAsync(Patience), Is.EqualTo(BlkifStatus.Error));
+                Assert.That(await RangesAsync(), Is.EqualTo(ranges), "numbers of segments are not used up in vain");
                 Assert.That(await disk.ReadAsync(0, read).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
                 Assert.That(read.AsSpan().SequenceEqual(data));
                 await VdiAsync("delete", "web@s");
@@ -166,13 +171,14 @@ public sealed class RadosTests : VdiFixture
         }
     }
 
+    private Task<string> RangesAsync() => RunOtherAsync("rados", "-c", OneNodeCeph.Configuration, "-p", _pool, "listomapkeys", "vdi.000001.00000000");
+
     // Writes the same again and again, since the OSD finds out some seconds later how full it is.
     private static async Task WriteUntilAsync(Blkfront disk, byte[] data, BlkifStatus wanted)
     {
-        TimeSpan limit = TimeSpan.FromMinutes(1);
         long began = Stopwatch.GetTimestamp();
-        while (await disk.WriteAsync(0, data).WaitAsync(limit) != wanted)
-            Assert.That(Stopwatch.GetElapsedTime(began), Is.LessThan(limit), $"no write was {wanted}");
+        while (await disk.WriteAsync(0, data).WaitAsync(Patience) != wanted)
+            Assert.That(Stopwatch.GetElapsedTime(began), Is.LessThan(Patience), $"no write was {wanted}");
     }
 
     private static async Task<string> RefuseOtherAsync(string target)

@@ -119,6 +119,7 @@ internal sealed class RadosContainer : IVdiContainer
             return BlockStatus.Okay;
         }
 
+        if (result < 0) _next = segment; // to be tried again, or a full pool would use numbers up
         BlockStatus status = LinuxError.ToStatus(-result);
         return status is BlockStatus.Okay or BlockStatus.NoSpace ? status : throw new RadosException(-result, $"object {name} cannot be made");
     }
