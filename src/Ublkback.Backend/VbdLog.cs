@@ -74,13 +74,13 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     internal void Refused(in BlkifRequest request, RequestFault fault)
     {
         if (Passes(out int more))
-            Limited(logger, _vbd, $"refused {request.Operation} of {request.SegmentCount} segments at sector {request.Sector}: {fault}", more);
+            Limited(logger, _vbd, $"refused {request.Operation} of {request.SegmentCount} segments at sector {request.Sector}: {fault}", LeftOut(more));
     }
 
     internal void FailedCopy(in BlkifRequest request, uint gref, short status)
     {
         if (Passes(out int more))
-            Limited(logger, _vbd, $"{request.Operation} at sector {request.Sector}: grant reference {gref} cannot be copied (status {status})", more);
+            Limited(logger, _vbd, $"{request.Operation} at sector {request.Sector}: grant reference {gref} cannot be copied (status {status})", LeftOut(more));
     }
 
     internal void FailedCopyBatch(string reason) => Limited($"grant copies failed: {reason}");
@@ -93,8 +93,10 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     private void Limited(string what)
     {
-        if (Passes(out int more)) Limited(logger, _vbd, what, more);
+        if (Passes(out int more)) Limited(logger, _vbd, what, LeftOut(more));
     }
+
+    private static string LeftOut(int more) => more == 0 ? "" : $" ({more} such lines left out before)";
 
     private bool Passes(out int more) => _limiter.TryPass(out more);
 
@@ -142,6 +144,6 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}; will look again when the store changes")]
     private static partial void StoreFailed(ILogger logger, string vbd, string reason);
 
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Vbd}: {What} ({More} such lines left out before)")]
-    private static partial void Limited(ILogger logger, string vbd, string what, int more);
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Vbd}: {What}{LeftOut}")]
+    private static partial void Limited(ILogger logger, string vbd, string what, string leftOut);
 }

@@ -28,15 +28,17 @@ public sealed unsafe class RadosPool : IDisposable
     internal nint Handle { get; }
 
     /// <summary>Opens one, and connects to its cluster if need be.</summary>
+    /// <param name="address">Which.</param>
+    /// <param name="waitsIfFull">Whether changes wait while the pool is full, as those of RBD do everywhere; otherwise they are refused.</param>
     /// <exception cref="TargetException">It is not there, or cannot be reached; the message says why.</exception>
-    public static RadosPool Open(RadosAddress address)
+    public static RadosPool Open(RadosAddress address, bool waitsIfFull)
     {
         ArgumentNullException.ThrowIfNull(address);
         RadosCluster cluster = RadosCluster.Share(address.Configuration, address.Id);
         int result = LibRados.OpenPool(cluster.Handle, address.Pool, out nint handle);
         if (result == 0)
         {
-            LibRados.RefuseIfFull(handle);
+            if (!waitsIfFull) LibRados.RefuseIfFull(handle);
             return new RadosPool(cluster, address.Pool, handle);
         }
 

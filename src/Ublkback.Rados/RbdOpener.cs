@@ -23,7 +23,7 @@ public static class RbdOpener
         string text = $"{Scheme}:{target.Location}";
         string? snapshot = spec.Split('@') is [_, string at] ? at : null;
         if (snapshot is not null && !opening.IsReadOnly) throw new TargetException($"{text} is a snapshot, which is never written: attach it read-only (access=ro)");
-        RadosPool pool = RadosPool.Open(RadosAddress.Of(poolName, target.Options));
+        RadosPool pool = RadosPool.Open(RadosAddress.Of(poolName, target.Options), waitsIfFull: true);
         try
         {
             nint image = Open(pool, spec.Split('@')[0], snapshot, text, opening.IsReadOnly);

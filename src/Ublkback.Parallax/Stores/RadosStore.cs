@@ -43,7 +43,7 @@ internal sealed class RadosStore : IVdiStore
     /// <exception cref="TargetException">There is none, or the cluster cannot be reached.</exception>
     public static RadosStore Open(RadosAddress address, bool makes = false)
     {
-        RadosPool pool = RadosPool.Open(address);
+        RadosPool pool = RadosPool.Open(address, waitsIfFull: false);
         try
         {
             byte[] block = new byte[VdiFormat.BlockSize];
