@@ -170,46 +170,57 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 
     private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(IEnumerator<long>? known, int count, int reserve, bool isFlushedOften)
     {
+        List<long> segments = [];
         try
         {
-            return Allocate(known, count, reserve, isFlushedOften);
+            IEnumerator<long> free = known ?? container.FindFreeSegments().GetEnumerator();
+            while (segments.Count < count && free.MoveNext())
+            {
+                if (!TryKnow(free.Current)) continue;
+                BlockStatus status = Allocate(free.Current, isFlushedOften, isReserve: segments.Count < reserve);
+                if (status != BlockStatus.Okay) return (segments, status, null);
+                segments.Add(free.Current);
+            }
+
+            return (segments, BlockStatus.Okay, free);
         }
         catch (IOException failure)
         {
             if (Status != BlockStatus.IoError) warn($"nothing can be written: {failure.Message}"); // else it was said
-            return ([], BlockStatus.IoError, null);
+            return (segments, BlockStatus.IoError, null);
         }
     }
 
-    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) Allocate(IEnumerator<long>? known, int count, int reserve, bool isFlushedOften)
+    private BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
     {
-        List<long> segments = [];
-        IEnumerator<long> free = known ?? container.FindFreeSegments().GetEnumerator();
-        while (segments.Count < count && free.MoveNext())
+        BlockStatus status = BlockStatus.IoError;
+        try
         {
-            lock (_known)
-            {
-                if (!_known.Add(free.Current)) continue;
-                _unused.Add(free.Current);
-                _spared?.Add(free.Current);
-            }
-
-            BlockStatus status = container.Allocate(free.Current, isFlushedOften, isReserve: segments.Count < reserve);
-            if (status == BlockStatus.Okay)
-            {
-                segments.Add(free.Current);
-                continue;
-            }
-
-            lock (_known)
-            {
-                _known.Remove(free.Current);
-                _unused.Remove(free.Current);
-            }
-
-            return (segments, status, null);
+            return status = container.Allocate(segment, isFlushedOften, isReserve);
         }
+        finally
+        {
+            if (status != BlockStatus.Okay) Forget(segment);
+        }
+    }
 
-        return (segments, BlockStatus.Okay, free);
+    private bool TryKnow(long segment)
+    {
+        lock (_known)
+        {
+            if (!_known.Add(segment)) return false;
+            _unused.Add(segment);
+            _spared?.Add(segment);
+            return true;
+        }
+    }
+
+    private void Forget(long segment)
+    {
+        lock (_known)
+        {
+            _known.Remove(segment);
+            _unused.Remove(segment);
+        }
     }
 }
