@@ -26,7 +26,6 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private bool _isAllocating;
     private bool _isCollecting; // as a part of allocating
     private bool _hasMore;
-    private bool _hasSaidFull;
 
     /// <summary>Why there are no more; <see cref="BlockStatus.Okay"/> when there are.</summary>
     public BlockStatus Status { get; private set; } = BlockStatus.Okay;
@@ -123,6 +122,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private async Task AllocateAsync()
     {
         _isAllocating = true;
+        BlockStatus before = Status;
         await AllocateOnceAsync();
         if (Status == BlockStatus.NoSpace && OnFull is not null && Stopwatch.GetElapsedTime(_fullAt) >= VainPause)
         {
@@ -132,13 +132,8 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 
         _isAllocating = false;
         _changed.WakeAll();
-        SayFull();
-    }
-
-    private void SayFull()
-    {
-        if (Status == BlockStatus.NoSpace && !_hasSaidFull) warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi gc', or make room");
-        _hasSaidFull = Status == BlockStatus.NoSpace;
+        if (Status == BlockStatus.NoSpace && before != BlockStatus.NoSpace)
+            warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi gc', or make room");
     }
 
     private async Task<bool> CollectAsync()

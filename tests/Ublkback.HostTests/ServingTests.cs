@@ -296,11 +296,7 @@ public sealed class ServingTests : HostFixture
         }
     }
 
-    private async Task<int> PersistentPagesAsync()
-    {
-        (_, string json, _) = await RunAsync("list", "--json", "--host", Layout.Root);
-        return JsonDocument.Parse(json).RootElement[0].GetProperty("persistentPages").GetInt32();
-    }
+    private async Task<int> PersistentPagesAsync() => (await VbdAsync("list")).GetProperty("persistentPages").GetInt32();
 
     // The emulated hypervisor maps a domain's memory once as a whole; pages of a ring are mapped beside that.
     private int MappedRingPages() => File.ReadLines($"/proc/{Daemon.Id}/maps")
