@@ -7,7 +7,7 @@ internal sealed class Rot13Hook : BlockHook
 {
     public Rot13Hook(HookTarget target) => target.AllowOnly();
 
-    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next)
     {
         // In a plugin the data is a private copy of the guest's, so it may be changed in place.
         if (request.Operation == BlockOperation.Write) Rotate(request.Data.Span);

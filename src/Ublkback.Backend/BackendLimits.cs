@@ -18,7 +18,7 @@ public static class BackendLimits
         ("descriptions of requests held by a worker", $"{Worker.DescriptionBytes / Mebibyte} MiB, likewise"),
         ("a guest's pages kept mapped by a queue", $"{PersistentGrants.MaxPagesPerRing}, by a domain half of what the others leave of {GrantBudget.MaxPages}; the rest is copied"),
         ("the kernel's threads for an image that blocks", $"{PuntedFileIo.MaxUnderWay} of each worker"),
-        ("notifications without requests", $"{HoldOff.MaxVainEvents} at once, then one in {HoldOff.MaxMilliseconds} ms of each queue"),
+        ("notifications without requests", $"{EventThrottle.MaxVainEvents} at once, then one in {EventThrottle.MaxMilliseconds} ms of each queue"),
         ("attempts at a request of which daemons die", $"{RecoveredRequests.MaxAttempts}, then its disk is quarantined"),
     ];
 }

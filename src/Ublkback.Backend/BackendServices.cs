@@ -16,11 +16,11 @@ namespace Ublkback.Backend;
 /// <param name="Grants">Bounds the pages of guests that stay mapped.</param>
 /// <param name="Requests">Bounds the requests of guests' rings.</param>
 /// <param name="Journals">What a daemon has in hand, for the next.</param>
-/// <param name="EmulatorFolder">Where the sockets are at which QEMU finds the disks of HVM guests.</param>
+/// <param name="QemuFolder">Where the sockets are at which QEMU finds the disks of HVM guests.</param>
 /// <param name="Logger">The log.</param>
 public sealed record BackendServices(
     XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, BlockCatalog Catalog,
-    KernelBlkback Kernel, GrantBudget Grants, RequestBudget Requests, JournalDirectory Journals, string EmulatorFolder,
+    KernelBlkback Kernel, GrantBudget Grants, RequestBudget Requests, JournalDirectory Journals, string QemuFolder,
     ILogger Logger)
 {
     /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>

@@ -24,7 +24,7 @@ internal sealed class BlkifConnector(
     /// <exception cref="LinuxException">A ring cannot be mapped, or an event channel not be bound.</exception>
     /// <exception cref="TargetException">The guest's rings would hold too many requests.</exception>
     /// <exception cref="JournalException">The rings cannot be served on with the journal there is.</exception>
-    public async Task<Blkif> ConnectAsync(
+    public async Task<BlkifConnection> ConnectAsync(
         SharedImage image, FrontendParameters frontend, bool mustGoOn, bool holdsFailed, Action onActive)
     {
         ReleaseFromKernel();
@@ -51,7 +51,7 @@ internal sealed class BlkifConnector(
         }
 
         image.AddReference();
-        return new Blkif(new BlkifParts(address.Domid, image, journal, requests, queues, log, holdsFailed, onActive), services.CopyBatches);
+        return new BlkifConnection(new BlkifConnectionParts(address.Domid, image, journal, requests, queues, log, holdsFailed, onActive), services.CopyBatches);
     }
 
     /// <summary>Takes the device from the kernel's xen-blkback, should that have it.</summary>
@@ -63,7 +63,7 @@ internal sealed class BlkifConnector(
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
-            log.Fatal($"the kernel's xen-blkback holds the device and cannot be unbound: {failure.Message}");
+            log.ConnectFailed($"the kernel's xen-blkback holds the device and cannot be unbound: {failure.Message}");
         }
     }
 

@@ -6,7 +6,7 @@ namespace Ublkback.Backend;
 /// <summary>
 /// Listens to an event channel on a worker: one read is under way at all times but while an event is being served. The
 /// port stays masked until <see cref="Rearm"/>, so a guest that notifies without end costs one event a turn; and less when
-/// its events bring nothing, see <see cref="HoldOff"/>.
+/// its events bring nothing, see <see cref="EventThrottle"/>.
 /// </summary>
 internal sealed class EventPort : RingOperation, IWork
 {
@@ -29,7 +29,7 @@ internal sealed class EventPort : RingOperation, IWork
     }
 
     /// <summary>How long the port stays masked.</summary>
-    public HoldOff HoldOff { get; } = new();
+    public EventThrottle EventThrottle { get; } = new();
 
     bool IWork.IsScheduled { get; set; }
 
@@ -40,14 +40,14 @@ internal sealed class EventPort : RingOperation, IWork
     public void Rearm()
     {
         if (!_isServing || _isHeldOff || _onStopped is not null) return;
-        if (HoldOff.Ticks == 0)
+        if (EventThrottle.Ticks == 0)
         {
             Unmask();
             return;
         }
 
         _isHeldOff = true;
-        _worker.ScheduleAfter(this, HoldOff.Ticks);
+        _worker.ScheduleAfter(this, EventThrottle.Ticks);
     }
 
     void IWork.Run()
@@ -81,7 +81,7 @@ internal sealed class EventPort : RingOperation, IWork
 
         if (result <= 0) throw new LinuxException(-result, "reading an event channel");
         _isServing = true;
-        HoldOff.OnEvent();
+        EventThrottle.OnEvent();
         _onEvent();
     }
 

@@ -6,13 +6,13 @@ namespace Ublkback.Backend;
 /// Requests of a ring that the storage failed, and that wait for somebody to mend it (<c>on-error=hold</c>). For the order
 /// of the ring they are still below the image. On the ring's worker.
 /// </summary>
-internal sealed class HeldRequests(RingServer server, Blkif blkif)
+internal sealed class HeldRequests(RingServer server, BlkifConnection blkif)
 {
     private readonly List<(RingRequest Request, BlockStatus Status)> _held = [];
     private bool _isClosing;
 
     /// <summary>Whether a request is held, given how the image ended it.</summary>
-    public bool Takes(RingRequest request, BlockStatus status)
+    public bool TryHold(RingRequest request, BlockStatus status)
     {
         if (_isClosing || !blkif.HoldsFailed || status is BlockStatus.Okay or BlockStatus.Unsupported || request.HasFailedCopy) return false;
         _held.Add((request, status));

@@ -28,14 +28,14 @@ internal sealed class RingServer : IWork
 
     private static readonly long SizeCheckInterval = Stopwatch.Frequency; // a second
 
-    private readonly Blkif _blkif;
+    private readonly BlkifConnection _blkif;
     private readonly Worker _worker;
     private readonly BackRing _ring;
     private readonly IEventChannel _channel;
     private readonly HeldRequests _held;
     private readonly GuestMemory _memory;
     private readonly WaitingRequests _waiting;
-    private readonly QuietRing _quiet;
+    private readonly RingIdle _quiet;
     private readonly RecoveredRequests _recovered;
     private readonly RingRequest[] _records; // one for each entry of the journal
     private readonly Stack<RingRequest> _free = new();
@@ -47,7 +47,7 @@ internal sealed class RingServer : IWork
     private bool _isStopped; // takes nothing more
     private bool _isBroken; // the guest's indices make no sense
 
-    public RingServer(Blkif blkif, QueueParts parts, PerWorker<GrantCopyBatch> batches)
+    public RingServer(BlkifConnection blkif, QueueParts parts, PerWorker<GrantCopyBatch> batches)
     {
         _blkif = blkif;
         _worker = parts.Worker;
@@ -57,7 +57,7 @@ internal sealed class RingServer : IWork
         _held = new HeldRequests(this, blkif);
         _memory = new GuestMemory(blkif.Domid, batches, parts.Persistent);
         _waiting = new WaitingRequests(this, blkif, _worker, _memory, parts.Persistent, _ring.SlotCount);
-        _quiet = new QuietRing(this, _worker, _ring, _channel, Statistics);
+        _quiet = new RingIdle(this, _worker, _ring, _channel, Statistics);
         _recovered = new RecoveredRequests(_ring);
         _records = new RingRequest[_ring.SlotCount];
         for (int entry = 0; entry < _records.Length; entry++)
@@ -165,7 +165,7 @@ internal sealed class RingServer : IWork
     /// <summary>The image has ended a request.</summary>
     public void OnHandled(RingRequest request, BlockStatus status)
     {
-        if (_held.Takes(request, status)) return;
+        if (_held.TryHold(request, status)) return;
         OnEnded(request, status);
     }
 
@@ -352,7 +352,7 @@ internal sealed class RingServer : IWork
         if (_waiting.Count > 0)
         {
             // Otherwise what it waits for brings the next turn.
-            if (_waiting.Obstacle == Obstacle.NextTurn) _worker.Schedule(this);
+            if (_waiting.WaitReason == WaitReason.NextTurn) _worker.Schedule(this);
             return;
         }
 

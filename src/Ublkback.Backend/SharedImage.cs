@@ -15,7 +15,7 @@ internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker) : Ref
     public OwnWorker? OwnWorker => ownWorker;
 
     /// <summary>The door by which QEMU comes to it, which has a reference; null when there is none.</summary>
-    public EmulatorDoor? Door { get; set; }
+    public QemuExport? Door { get; set; }
 
     /// <summary>The worker for one of its queues, of those that several images share unless it has its own.</summary>
     public Worker ChooseWorker(IReadOnlyList<Worker> workers, int first, int queue) =>

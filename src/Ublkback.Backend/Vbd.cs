@@ -22,14 +22,14 @@ public sealed class Vbd
     private readonly VbdLog _log;
     private readonly VbdImage _image;
     private readonly string _path;
-    private readonly VbdState _state;
+    private readonly VbdStateNode _state;
     private readonly BlkifConnector _connector;
     private readonly CancellationTokenSource _stopping = new();
 
     private readonly Channel<bool> _signal =
         Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
 
-    private Blkif? _blkif;
+    private BlkifConnection? _blkif;
     private XenbusState? _backend;
     private XenbusState? _frontend;
     private bool _isOffered;
@@ -47,7 +47,7 @@ public sealed class Vbd
         _configuration = configuration;
         Address = address;
         _path = $"{services.Home}/{address.RelativePath}";
-        _state = new VbdState(services.Store, _path);
+        _state = new VbdStateNode(services.Store, _path);
         _log = new VbdLog(services.Logger, address);
         _image = new VbdImage(services, address, configuration, _log, firstWorker);
         _connector = new BlkifConnector(services, address, configuration, _log, Statistics, firstWorker);
@@ -106,7 +106,7 @@ public sealed class Vbd
     /// <exception cref="TargetException">It cannot be done; the message says why.</exception>
     public async Task EnlargeAsync(long byteCount)
     {
-        Blkif blkif = _blkif ?? throw new TargetException("no guest is connected to the disk: detach it and use 'ublkback image resize'");
+        BlkifConnection blkif = _blkif ?? throw new TargetException("no guest is connected to the disk: detach it and use 'ublkback image resize'");
         await VbdImage.EnlargeAsync(blkif.Image, blkif.Loop, byteCount).ConfigureAwait(false);
         await MeasureAsync().ConfigureAwait(false);
     }
@@ -246,7 +246,7 @@ public sealed class Vbd
         catch (Exception failure) when (IsExpected(failure))
         {
             _hasFailed = true;
-            _log.Fatal(failure.Message);
+            _log.ConnectFailed(failure.Message);
             await _services.Store.WriteAsync($"{ErrorDirectory}/error", failure.Message).ConfigureAwait(false);
             await _state.SwitchAsync(XenbusState.Closing).ConfigureAwait(false);
         }
@@ -292,7 +292,7 @@ public sealed class Vbd
         Task<SharedImage> opening = _opening!;
         _opening = null;
         SharedImage image = await opening.ConfigureAwait(false);
-        Blkif blkif = await Task.Run(() => _connector.ConnectAsync(
+        BlkifConnection blkif = await Task.Run(() => _connector.ConnectAsync(
             image, parameters, mustGoOn, _image.HoldsFailed, () => _ = MeasureAsync())).ConfigureAwait(false);
         if (blkif.HasSuspects) await TakeSuspectsTurnAsync(blkif).ConfigureAwait(false);
         _blkif = blkif;
@@ -306,7 +306,7 @@ public sealed class Vbd
     }
 
     // Bounded, since an image that is stalled must not keep the others waiting.
-    private async Task TakeSuspectsTurnAsync(Blkif blkif)
+    private async Task TakeSuspectsTurnAsync(BlkifConnection blkif)
     {
         if (!await _services.SuspectsTurn.WaitAsync(SuspectsPatience).ConfigureAwait(false)) return;
         _ = Task.WhenAny(blkif.Recovered, Task.Delay(SuspectsPatience))
@@ -354,7 +354,7 @@ public sealed class Vbd
 
     private async Task CloseBlkifAsync(bool isForSuccessor = false)
     {
-        if (_blkif is not Blkif blkif) return;
+        if (_blkif is not BlkifConnection blkif) return;
         await blkif.CloseAsync(isForSuccessor).ConfigureAwait(false);
         _blkif = null;
     }

@@ -57,7 +57,7 @@ public sealed class VbdDirectory(BackendServices services)
         }
         catch (FrontendException failure)
         {
-            new VbdLog(services.Logger, address).Fatal(failure.Message);
+            new VbdLog(services.Logger, address).ConnectFailed(failure.Message);
             return;
         }
 

@@ -97,7 +97,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         try
         {
             SharedImage image = await opening.ConfigureAwait(false);
-            if (image.Door is EmulatorDoor door) await door.DisposeAsync().ConfigureAwait(false);
+            if (image.Door is QemuExport door) await door.DisposeAsync().ConfigureAwait(false);
             image.DropReference();
             await image.Closed.ConfigureAwait(false);
         }
@@ -111,7 +111,7 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
     {
         SharedImage image = Open();
         Worker worker = image.ChooseWorker(services.Workers, firstWorker, queue: 0);
-        image.Door = await EmulatorDoor.OpenAsync(services, address, image, worker, log).ConfigureAwait(false);
+        image.Door = await QemuExport.OpenAsync(services, address, image, worker, log).ConfigureAwait(false);
         return image;
     }
 

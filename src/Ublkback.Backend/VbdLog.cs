@@ -62,9 +62,9 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     internal void ReleasedFromKernel() => ReleasedFromKernel(logger, _vbd);
 
-    internal void Fatal(string reason)
+    internal void ConnectFailed(string reason)
     {
-        if (_reconnects.TryPass(out _)) Fatal(logger, _vbd, reason);
+        if (_reconnects.TryPass(out _)) ConnectFailed(logger, _vbd, reason);
     }
 
     internal void StoreFailed(string reason) => StoreFailed(logger, _vbd, reason);
@@ -139,7 +139,7 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     private static partial void ReleasedFromKernel(ILogger logger, string vbd);
 
     [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}")]
-    private static partial void Fatal(ILogger logger, string vbd, string reason);
+    private static partial void ConnectFailed(ILogger logger, string vbd, string reason);
 
     [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}; will look again when the store changes")]
     private static partial void StoreFailed(ILogger logger, string vbd, string reason);

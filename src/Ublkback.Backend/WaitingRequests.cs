@@ -8,12 +8,12 @@ namespace Ublkback.Backend;
 /// mapping of their pages, their turn among overlapping ones, a buffer, and the data that they write. On the ring's worker.
 /// </summary>
 internal sealed class WaitingRequests(
-    RingServer server, Blkif blkif, Worker worker, GuestMemory memory, PersistentGrants? persistent, int slotCount)
+    RingServer server, BlkifConnection blkif, Worker worker, GuestMemory memory, PersistentGrants? persistent, int slotCount)
 {
     private readonly RequestOrder _order = new(slotCount);
     private readonly Queue<RingRequest> _waiting = new();
-    private readonly BufferShare _buffers = new(worker.Buffers, server, blkif.Domid);
-    private readonly BufferShare _descriptions = new(worker.Descriptions, server, blkif.Domid);
+    private readonly RingBufferQuota _buffers = new(worker.Buffers, server, blkif.Domid);
+    private readonly RingBufferQuota _descriptions = new(worker.Descriptions, server, blkif.Domid);
     private Action? _onMapped;
     private int _startedBytes; // in this turn
 
@@ -21,7 +21,7 @@ internal sealed class WaitingRequests(
     public int Count => _waiting.Count;
 
     /// <summary>Why the first of them could not start when that was last tried.</summary>
-    public Obstacle Obstacle { get; private set; }
+    public WaitReason WaitReason { get; private set; }
 
     /// <summary>Those that may start now, since the turn has begun.</summary>
     public List<RingRequest> Admitted { get; } = new(RingServer.MaxRequestsPerTurn);
@@ -67,16 +67,16 @@ internal sealed class WaitingRequests(
     public bool Admit()
     {
         bool hasBegun = false;
-        Obstacle = Obstacle.None;
+        WaitReason = WaitReason.None;
         while (_waiting.TryPeek(out RingRequest? request))
         {
-            if (_startedBytes >= RingServer.MaxBytesPerTurn) Obstacle = Obstacle.NextTurn;
-            else if (!HasSegments(request)) hasBegun |= Obstacle == Obstacle.NextTurn;
+            if (_startedBytes >= RingServer.MaxBytesPerTurn) WaitReason = WaitReason.NextTurn;
+            else if (!HasSegments(request)) hasBegun |= WaitReason == WaitReason.NextTurn;
             else if (IsRefused(request)) continue;
-            else if (!_order.MayStart(request)) Obstacle = Obstacle.Others;
-            else if (IsBeingMapped(request)) Obstacle = Obstacle.Others;
-            else if (!HasBuffer(request)) Obstacle = Obstacle.Others;
-            if (Obstacle != Obstacle.None) break;
+            else if (!_order.MayStart(request)) WaitReason = WaitReason.Others;
+            else if (IsBeingMapped(request)) WaitReason = WaitReason.Others;
+            else if (!HasBuffer(request)) WaitReason = WaitReason.Others;
+            if (WaitReason != WaitReason.None) break;
 
             _ = _waiting.Dequeue();
             if (request.Wire.InnerOperation != BlkifOperation.Read && request.ByteCount > 0) memory.FetchData(request);
@@ -96,11 +96,11 @@ internal sealed class WaitingRequests(
         if (!request.SegmentPage.IsEmpty)
         {
             if (request.SegmentsCameWith != memory.BatchNumber) return true;
-            Obstacle = Obstacle.NextTurn;
+            WaitReason = WaitReason.NextTurn;
             return false;
         }
 
-        Obstacle = TryFetchSegments(request) ? Obstacle.NextTurn : Obstacle.Others;
+        WaitReason = TryFetchSegments(request) ? WaitReason.NextTurn : WaitReason.Others;
         return false;
     }
 

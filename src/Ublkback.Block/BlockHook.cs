@@ -37,7 +37,7 @@ public abstract class BlockHook : IAsyncDisposable
     /// earlier calls have ended. The request is the hook's until the result is there; the hook may change it to pass it on,
     /// or pass on requests of its own. Results may come in any order, each exactly once.
     /// </summary>
-    public abstract ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next);
+    public abstract ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next);
 
     /// <summary>Learns what happens to the disk.</summary>
     public virtual void OnEvent(DiskEvent happened)

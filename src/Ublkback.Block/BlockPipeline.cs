@@ -6,7 +6,7 @@ public sealed class BlockPipeline : IBlockImage
     private readonly IReadOnlyList<(string Name, BlockHook Hook)> _hooks;
     private readonly IBlockImage _image;
     private readonly Action<string> _warn;
-    private readonly BlockNext _top;
+    private readonly HookSeam _top;
 
     /// <summary>Puts hooks, the topmost first, over an image.</summary>
     /// <exception cref="TargetException">A hook cannot work on what lies below it.</exception>
@@ -16,9 +16,9 @@ public sealed class BlockPipeline : IBlockImage
         _hooks = hooks;
         _image = image;
         _warn = warn;
-        BlockNext next = new(hooks.Count + 1, Name(hooks.Count - 1), "the image", null, null, image, warn);
+        HookSeam next = new(hooks.Count + 1, Name(hooks.Count - 1), "the image", null, null, image, warn);
         for (int i = hooks.Count - 1; i >= 0; i--)
-            next = new BlockNext(i + 1, Name(i - 1), Name(i)!, hooks[i].Hook, next, image, warn);
+            next = new HookSeam(i + 1, Name(i - 1), Name(i)!, hooks[i].Hook, next, image, warn);
         _top = next;
 
         string? Name(int index) => index < 0 ? null : $"hook {hooks[index].Name}";

@@ -41,7 +41,7 @@ public sealed class CryptHook : BlockHook
         _allowsDiscard ? below : below with { DiscardGranularity = 0 };
 
     /// <inheritdoc/>
-    public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => request.Operation switch
+    public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => request.Operation switch
     {
         BlockOperation.Read => ReadAsync(request, next),
         BlockOperation.Write => WriteAsync(request, next),
@@ -56,7 +56,7 @@ public sealed class CryptHook : BlockHook
     }
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private async ValueTask<BlockStatus> ReadAsync(BlockRequest request, BlockNext next)
+    private async ValueTask<BlockStatus> ReadAsync(BlockRequest request, HookSeam next)
     {
         BlockStatus status = await next.HandleAsync(request);
         if (status == BlockStatus.Okay) _cipher.Decrypt(request.Sector, request.Data.Span, request.Data.Span);
@@ -65,7 +65,7 @@ public sealed class CryptHook : BlockHook
 
     // Into memory of its own: whoever wrote may have the same request written again.
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private async ValueTask<BlockStatus> WriteAsync(BlockRequest request, BlockNext next)
+    private async ValueTask<BlockStatus> WriteAsync(BlockRequest request, HookSeam next)
     {
         BlockRequest encrypted = _encrypted.Rent(request);
         _cipher.Encrypt(request.Sector, request.Data.Span, encrypted.Data.Span);

@@ -32,7 +32,7 @@ public sealed class DelayHook : BlockHook
 
     /// <inheritdoc/>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next)
     {
         double seconds = _filter.Matches(request) ? _next() : 0;
         if (seconds > 0) await BlockLoop.Current.DelayAsync(TimeSpan.FromSeconds(seconds));

@@ -34,7 +34,7 @@ public sealed class FaultHook : BlockHook
     }
 
     /// <inheritdoc/>
-    public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) =>
+    public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
         _filter.Matches(request) && ++_matched % _every == 0 && _random.NextDouble() < _probability
             ? new ValueTask<BlockStatus>(_status)
             : next.HandleAsync(request);

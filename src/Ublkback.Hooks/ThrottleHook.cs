@@ -25,7 +25,7 @@ public sealed class ThrottleHook : BlockHook
 
     /// <inheritdoc/>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next)
     {
         TimeSpan wait = _group.Take(request);
         if (wait > TimeSpan.Zero) await BlockLoop.Current.DelayAsync(wait);

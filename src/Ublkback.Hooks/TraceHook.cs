@@ -29,7 +29,7 @@ public sealed class TraceHook : BlockHook
 
     /// <inheritdoc/>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next)
     {
         long start = Stopwatch.GetTimestamp();
         BlockStatus status = await next.HandleAsync(request);

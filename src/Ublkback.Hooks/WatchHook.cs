@@ -55,7 +55,7 @@ public sealed class WatchHook : BlockHook
 
     /// <inheritdoc/>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+    public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next)
     {
         if (!_filter.Matches(request)) return await next.HandleAsync(request);
         if (request.Operation != BlockOperation.Read && HasPattern(request)) await FireAsync(request);

@@ -16,7 +16,7 @@ namespace Ublkback.Images;
 /// </remarks>
 internal sealed class RawImage(
     string path, string identity, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry, Action<string> warn)
-    : IMappedImage
+    : IAllocationMap
 {
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
     private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));

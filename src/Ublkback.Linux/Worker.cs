@@ -59,8 +59,8 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     {
         Name = name;
         _onFailed = onFailed;
-        Buffers = new SharedBuffers(this, BufferBytes);
-        Descriptions = new SharedBuffers(this, DescriptionBytes);
+        Buffers = new WorkerBuffers(this, BufferBytes);
+        Descriptions = new WorkerBuffers(this, DescriptionBytes);
         _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
         TaskCompletionSource started = new();
         _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true };
@@ -79,12 +79,12 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     public TimeSpan Busy => Volatile.Read(ref _turnStartedAt) is long start and not 0 ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero;
 
     /// <summary>The memory for requests' data.</summary>
-    public SharedBuffers Buffers { get; }
+    public WorkerBuffers Buffers { get; }
 
     /// <summary>
     /// The memory for descriptions of requests. Apart from their data: a request that has the one waits for the other.
     /// </summary>
-    public SharedBuffers Descriptions { get; }
+    public WorkerBuffers Descriptions { get; }
 
     private IoUring Ring => _ring!;
 

@@ -19,7 +19,7 @@ internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdE
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(2);
 
-    private readonly Waiters _waiting = new();
+    private readonly LoopCondition _waiting = new();
     private NbdConnection? _connection;
     private Task? _running;
     private long _lostAt; // a time of the stopwatch; 0 while connected

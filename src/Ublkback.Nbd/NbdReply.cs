@@ -92,7 +92,7 @@ internal sealed class NbdReply : INbdMessage
             NbdCommand.Trim => await RunAsync(BlockOperation.Discard, Offset, Length, default),
             NbdCommand.WriteZeroes => await WriteZerosAsync(),
             NbdCommand.Flush => await RunAsync(BlockOperation.Flush, 0, 0, default),
-            NbdCommand.BlockStatus => await MapAsync((IMappedImage)_image),
+            NbdCommand.BlockStatus => await MapAsync((IAllocationMap)_image),
             _ => BlockStatus.Unsupported,
         };
         bool isDurable = (Flags & NbdProtocol.ForceUnitAccess) != 0 && Command is NbdCommand.Write or NbdCommand.WriteZeroes or NbdCommand.Trim;
@@ -150,7 +150,7 @@ internal sealed class NbdReply : INbdMessage
     }
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private async ValueTask<BlockStatus> MapAsync(IMappedImage image)
+    private async ValueTask<BlockStatus> MapAsync(IAllocationMap image)
     {
         int most = (Flags & NbdProtocol.RequestOne) != 0 ? 1 : MaxExtents;
         ulong sector = (ulong)Offset / BlockRequest.SectorSize;

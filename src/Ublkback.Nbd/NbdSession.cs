@@ -18,7 +18,7 @@ internal sealed class NbdSession
 
     private readonly NbdServer _server;
     private readonly SocketStream _socket;
-    private readonly Waiters _changed = new();
+    private readonly LoopCondition _changed = new();
     private readonly Stack<NbdReply> _free = new();
     private readonly Memory<byte> _head = new byte[NbdProtocol.RequestSize];
     private RequestPool? _buffers;
@@ -58,7 +58,7 @@ internal sealed class NbdSession
         _ = LimitNegotiationAsync();
         try
         {
-            NbdServerHandshake handshake = new(channel, _server.Options, _server.Export, BeginServingAsync) { HasAllocation = _server.Image is IMappedImage };
+            NbdServerHandshake handshake = new(channel, _server.Options, _server.Export, BeginServingAsync) { HasAllocation = _server.Image is IAllocationMap };
             bool isChosen = await handshake.RunAsync();
             _isNegotiated = true;
             channel = handshake.Channel;

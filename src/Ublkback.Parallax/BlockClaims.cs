@@ -9,7 +9,7 @@ namespace Ublkback.Parallax;
 internal sealed class BlockClaims
 {
     private readonly List<(long First, long Count)> _claimed = [];
-    private readonly Waiters _released = new();
+    private readonly LoopCondition _released = new();
 
     /// <summary>Whether somebody has one of some blocks.</summary>
     public bool Overlap(long first, long count)

@@ -5,14 +5,14 @@ using Ublkback.Linux;
 namespace Ublkback.Parallax;
 
 /// <summary>Reads a disk's data. On the VDI's worker; allocates nothing in the steady state.</summary>
-internal sealed class BlockReader(BlockMap map, VdiFiles files, CopyBuffers buffers)
+internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScratch buffers)
 {
     private const int MaxRun = 256; // blocks of one read
 
     private const int MaxTogether = 16; // reads of one request
 
     private readonly Stack<Scratch> _scratches = new();
-    private readonly RequestEpochs _lookups = new();
+    private readonly RequestQuiescence _lookups = new();
 
     /// <summary>Waits until nobody reads any more from where blocks were until now, so that others may be put there.</summary>
     public ValueTask DrainAsync() => _lookups.DrainAsync();

@@ -9,7 +9,7 @@ namespace Ublkback.Parallax;
 /// A block of which a part is written is read, changed and written as a whole, after everything that is on its way to it; meanwhile nobody
 /// else writes it.
 /// </remarks>
-internal sealed class BlockWriter(BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, CopyBuffers buffers)
+internal sealed class BlockWriter(BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
 {
     private const long MaxDiscard = 1L << 18; // blocks of one entry: 1 GiB
 

@@ -17,7 +17,7 @@ internal sealed class Checkpointer(
     public const long LogBlocks = 1 << 16;
 
     private readonly ImageAccess _file = new(container.Blocks);
-    private readonly LoopGate _gate = new();
+    private readonly LoopMutex _gate = new();
     private readonly Memory<byte> _block = PinnedMemory.AllocatePages(VdiFormat.BlockSize);
     private Task<BlockStatus> _running = Task.FromResult(BlockStatus.Okay);
 

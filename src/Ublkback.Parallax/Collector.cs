@@ -26,27 +26,27 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public async Task RunAsync(IReadOnlyList<VdiImage> open, bool withUnnamed)
     {
         using IDisposable alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
-        List<OpenVdi> vdis = [];
+        List<CollectionRun> vdis = [];
         try
         {
-            foreach (VdiImage image in open) vdis.Add(await image.InvokeAsync(() => OpenVdi.BeginAsync(image)).ConfigureAwait(false));
+            foreach (VdiImage image in open) vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
             CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
             await Task.Run(() => Mark(vdis, closing), closing).ConfigureAwait(false);
-            foreach (OpenVdi vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
+            foreach (CollectionRun vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
         }
         finally
         {
-            foreach (OpenVdi vdi in vdis) vdi.End();
+            foreach (CollectionRun vdi in vdis) vdi.End();
         }
     }
 
     /// <summary>Blocks of a VDI's file that are needed.</summary>
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
 
-    private void Mark(List<OpenVdi> open, CancellationToken cancellation)
+    private void Mark(List<CollectionRun> open, CancellationToken cancellation)
     {
-        foreach (OpenVdi vdi in open) vdi.Mark(_marks);
+        foreach (CollectionRun vdi in open) vdi.Mark(_marks);
         List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
         using (store.LockStructure())
         {
@@ -54,7 +54,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             foreach (uint vdi in store.Names.Select(store.Find).Where(vdi => !known.Contains(vdi)))
             {
                 (IVdiContainer container, _) = store.OpenOther(vdi, warn);
-                VdiFile file = VdiFile.Read(container);
+                VdiMetadata file = VdiMetadata.Read(container);
                 // What its log has is in its own file. Snapshots that only the log knows need nothing elsewhere that its head does not.
                 needed.Add(file.Head.Content.WithoutOpenLog);
                 needed.AddRange(file.Snapshots.Select(snapshot => snapshot.Content));

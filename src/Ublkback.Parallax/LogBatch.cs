@@ -49,7 +49,7 @@ internal sealed class LogBatch
     public BlockStatus Status { get; set; }
 
     /// <summary>Those who wait until it is done.</summary>
-    public Waiters Done { get; } = new();
+    public LoopCondition Done { get; } = new();
 
     /// <summary>How many of them have not looked yet.</summary>
     public int Users { get; set; }

@@ -20,7 +20,7 @@ internal sealed class NodeCache(Func<MapEntry, Memory<byte>, ValueTask<BlockStat
     private readonly BufferPool _memory = new(2 * MaxBytes);
     private readonly Dictionary<ulong, Node> _nodes = [];
     private readonly Queue<Node> _byAge = new();
-    private readonly Waiters _loaded = new();
+    private readonly LoopCondition _loaded = new();
 
     /// <summary>The content of a node, if it is there. It may be dropped at the caller's next wait.</summary>
     public bool TryGet(MapEntry at, out ReadOnlySpan<byte> content)

@@ -20,7 +20,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private readonly HashSet<long> _known = []; // ours since we opened the file, though nothing may be written there yet; also the gate
     private readonly HashSet<long> _unused = []; // of these, those that nobody has taken
     private HashSet<long>? _spared;
-    private readonly Waiters _changed = new();
+    private readonly LoopCondition _changed = new();
     private IEnumerator<long>? _free;
     private long _fullAt; // when what could be given back was not enough
     private bool _isAllocating;

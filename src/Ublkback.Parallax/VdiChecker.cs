@@ -58,9 +58,9 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         (IVdiContainer container, _) = store.OpenOther(store.Find(name), _ => { });
         try
         {
-            VdiFile file = VdiFile.Read(container);
+            VdiMetadata file = VdiMetadata.Read(container);
             // A new VDI has one head only.
-            if (file.Head.Generation > 1 && VdiFile.ReadHeads(container).Heads.Count < 2) Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
+            if (file.Head.Generation > 1 && VdiMetadata.ReadHeads(container).Heads.Count < 2) Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
             (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
             // Who writes it is about to write the end of its log.
             VdiVersion disk = store.IsWritten(file.Superblock.Vdi) ? file.Head.Content.WithoutOpenLog : file.Head.Content;

@@ -12,12 +12,12 @@ namespace Ublkback.Parallax;
 /// The parts, from above: <see cref="BlockReader"/> and <see cref="BlockWriter"/> serve requests; <see cref="BlockMap"/> knows where the
 /// blocks are, <see cref="VdiLog"/> writes them, and <see cref="Checkpointer"/> brings what the log says into the map's nodes.
 /// </remarks>
-internal sealed class VdiImage : IMappedImage
+internal sealed class VdiImage : IAllocationMap
 {
     private readonly VdiParts _parts;
     private readonly TaskCompletionSource<BlockLoop> _loop = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly CancellationTokenSource _closing = new();
-    private readonly Waiters _released = new();
+    private readonly LoopCondition _released = new();
     private int _holds;
     private volatile ImageGeometry _geometry;
     private long _nextSize;

@@ -27,7 +27,7 @@ internal sealed class VdiLog : IWork
     private readonly BatchGathering? _gathering;
     private readonly Stack<LogBatch> _free = new();
     private readonly Queue<LogBatch> _underWay = new();
-    private readonly Waiters _freed = new();
+    private readonly LoopCondition _freed = new();
     private readonly List<long> _segments = [];
     private LogBatch? _open;
     private LogPosition _end;

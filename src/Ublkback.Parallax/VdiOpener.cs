@@ -74,7 +74,7 @@ public static class VdiOpener
         IDisposable? pin = null;
         try
         {
-            VdiFile known = VdiFile.Read(container);
+            VdiMetadata known = VdiMetadata.Read(container);
             uint vdi = known.Superblock.Vdi;
             (IVdiContainer, VdiSuperblock) OpenOther(uint other) => store.OpenOther(other, opening.Warn);
             VdiParts parts;
@@ -90,7 +90,7 @@ public static class VdiOpener
                         parts.Checkpointer.BeginIfDue();
                         housekeeper.BeginIfDue();
                     };
-                    return VdiDoor.Open(store, vdi, image, opening.Warn);
+                    return VdiSocket.Open(store, vdi, image, opening.Warn);
                 });
             }
             else
@@ -111,7 +111,7 @@ public static class VdiOpener
     }
 
     private static IVdiStore OpenStore(BlockTarget target, bool makes = false) =>
-        VdiStores.Open(target.Options.GetValueOrDefault(StoreOption), target.Options, makes);
+        VdiStoreFactory.Open(target.Options.GetValueOrDefault(StoreOption), target.Options, makes);
 
     private static VdiImage Finish(VdiParts parts, ImageOpening opening, Func<VdiImage, IDisposable>? makeDoor)
     {

@@ -10,9 +10,9 @@ internal delegate (IVdiContainer Container, VdiSuperblock Superblock) OpenVdiFil
 /// <summary>The parts of an open VDI, put together.</summary>
 internal sealed class VdiParts : IAsyncDisposable
 {
-    private readonly CopyBuffers _buffers = new();
+    private readonly ImageScratch _buffers = new();
     private readonly NodeCache _nodes;
-    private readonly VdiFiles _files;
+    private readonly SourceContainers _files;
     private readonly IDisposable? _pin;
 
     /// <summary>Puts them together, and reads what has to be known from the log. Blocks the thread.</summary>
@@ -25,13 +25,13 @@ internal sealed class VdiParts : IAsyncDisposable
     /// <param name="warn">Takes what people should know.</param>
     /// <exception cref="InvalidDataException">The log is damaged.</exception>
     public VdiParts(
-        IVdiContainer container, VdiFile known, VdiVersion version, ulong? snapshot, OpenVdiFile others, IDisposable? pin, Action<string> warn)
+        IVdiContainer container, VdiMetadata known, VdiVersion version, ulong? snapshot, OpenVdiFile others, IDisposable? pin, Action<string> warn)
     {
         Container = container;
         Superblock = known.Superblock;
         SnapshotId = snapshot;
         _pin = pin;
-        _files = new VdiFiles(known.Superblock.Vdi, container, vdi => others(vdi).Container, warn);
+        _files = new SourceContainers(known.Superblock.Vdi, container, vdi => others(vdi).Container, warn);
         _nodes = new NodeCache(_files.ReadCheckedAsync);
         BlockMap map = new(_nodes, version.Root);
         Content = new VdiContent(known.Superblock.Vdi, map, new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), version);
@@ -44,7 +44,7 @@ internal sealed class VdiParts : IAsyncDisposable
         Log.OnEnded = Checkpointer.BeginIfDue;
         Reader = new BlockReader(map, _files, _buffers);
         Writer = new BlockWriter(Reader, Log, Checkpointer, new BlockClaims(), _buffers);
-        Control = new VdiControl(container, Content, Log, Segments, Checkpointer);
+        Control = new VdiChanges(container, Content, Log, Segments, Checkpointer);
     }
 
     public IVdiContainer Container { get; }
@@ -70,9 +70,9 @@ internal sealed class VdiParts : IAsyncDisposable
 
     public BlockWriter Writer { get; }
 
-    public VdiControl Control { get; }
+    public VdiChanges Control { get; }
 
-    public RequestEpochs Epochs { get; } = new();
+    public RequestQuiescence Epochs { get; } = new();
 
     /// <summary>Where others ask for something to be done to the disk; null when it cannot be written.</summary>
     public IDisposable? Door { get; set; }
@@ -106,7 +106,7 @@ internal sealed class VdiParts : IAsyncDisposable
         return (end, reader.Epoch);
     }
 
-    private void ReadLog(VdiFile known, VdiVersion version, bool isHead, OpenVdiFile others)
+    private void ReadLog(VdiMetadata known, VdiVersion version, bool isHead, OpenVdiFile others)
     {
         bool isOwn = isHead && version.Vdi == known.Superblock.Vdi && version.End == 0;
         LogVisitor apply = isOwn ? Content.Apply : (entry, place, _, _) => Content.ApplyData(entry, place);

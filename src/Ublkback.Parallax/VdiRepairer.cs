@@ -38,11 +38,11 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
 
     private VdiImage Open(string name, IVdiContainer container)
     {
-        (VdiSuperblock superblock, IReadOnlyList<VdiHead> heads) = VdiFile.ReadHeads(container);
-        List<VdiRemains> remains = [.. heads.Select(head => VdiRemains.Read(store, container, superblock, head))];
+        (VdiSuperblock superblock, IReadOnlyList<VdiHead> heads) = VdiMetadata.ReadHeads(container);
+        List<RepairCandidate> remains = [.. heads.Select(head => RepairCandidate.Read(store, container, superblock, head))];
         if (remains.Count == 0) throw new InvalidDataException($"both heads of {container.Path} are damaged, and nothing else tells where its data is");
         // The older head will do if the log goes on from there to where the other one ends.
-        VdiRemains best = remains is [_, { Damages: 0 } older] && remains[0].Damages > 0 && older.End.Sequence >= remains[0].End.Sequence ? older : remains[0];
+        RepairCandidate best = remains is [_, { Damages: 0 } older] && remains[0].Damages > 0 && older.End.Sequence >= remains[0].End.Sequence ? older : remains[0];
         if (best != remains[0]) say($"VDI {name}: what the last checkpoint wrote is damaged; the one before it and the log say the same, so nothing is lost");
         if (best.Faults is [_, ..]) say($"VDI {name}: {string.Join("; ", best.Faults)}");
         VdiParts parts = new(

@@ -2,10 +2,10 @@ using Ublkback.Block;
 
 namespace Ublkback.Plugins;
 
-/// <summary>Stands around a plugin's hook: before it a <see cref="GuardedImage"/>, behind it a <see cref="GuardExit"/>.</summary>
+/// <summary>Stands around a plugin's hook: before it a <see cref="GuardedImage"/>, behind it a <see cref="GuardedLower"/>.</summary>
 internal sealed class GuardedHook(string name, BlockHook hook, TimeSpan timeout, Action<string> warn) : BlockHook
 {
-    private GuardExit? _exit;
+    private GuardedLower? _exit;
     private GuardedImage? _entry;
 
     public override bool NeedsOwnWorker => true;
@@ -16,7 +16,7 @@ internal sealed class GuardedHook(string name, BlockHook hook, TimeSpan timeout,
     {
         if (_entry is null || _exit is null)
         {
-            GuardExit exit = _exit = new GuardExit(below);
+            GuardedLower exit = _exit = new GuardedLower(below);
             BlockPipeline pipeline = new([(name, hook)], exit, warn);
             _entry = new GuardedImage($"hook {name}", pipeline, timeout, () => exit.IsStalled(timeout / 2), warn);
         }
@@ -29,7 +29,7 @@ internal sealed class GuardedHook(string name, BlockHook hook, TimeSpan timeout,
         return _entry.Geometry;
     }
 
-    public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+    public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next)
     {
         _exit!.Connect(next);
         return _entry!.HandleAsync(request);

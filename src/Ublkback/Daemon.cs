@@ -31,7 +31,7 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         {
             BackendServices services = new(
                 store, home, hypervisor, workers, MakeCatalog(), new KernelBlkback(host.Sysfs),
-                new GrantBudget(), new RequestBudget(), new JournalDirectory(host.JournalDirectory), host.EmulatorFolder, logger);
+                new GrantBudget(), new RequestBudget(), new JournalDirectory(host.JournalDirectory), host.QemuFolder, logger);
             VbdDirectory directory = new(services);
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);

@@ -1,4 +1,4 @@
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.Xen;
 using Ublkback.XenStore;
 
@@ -24,7 +24,7 @@ internal sealed record HostEnvironment
     public string JournalDirectory => Path.Combine(RunDirectory, "journal");
 
     /// <summary>Where QEMU finds the disks of HVM guests.</summary>
-    public string EmulatorFolder => Path.Combine(RunDirectory, "qemu");
+    public string QemuFolder => Path.Combine(RunDirectory, "qemu");
 
     /// <summary>Where plugins are.</summary>
     public string PluginFolder => Emulated?.PluginFolder ?? "/usr/lib/ublkback/plugins";

@@ -55,7 +55,7 @@ public class PipelineBenchmarks
 
     private sealed class PassingHook : BlockHook
     {
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
     }
 
     private sealed class GateImage : IBlockImage

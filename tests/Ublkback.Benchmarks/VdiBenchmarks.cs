@@ -15,7 +15,7 @@ public class VdiBenchmarks
 
     private readonly string _folder = Directory.CreateTempSubdirectory("ublkback-vdi-").FullName;
     private Worker _worker = null!;
-    private VdiStore _store = null!;
+    private VdiAdmin _store = null!;
     private IBlockImage _image = null!;
     private int _count;
 
@@ -30,7 +30,7 @@ public class VdiBenchmarks
     {
         MonoPosixHelper.Register();
         _worker = new Worker("test");
-        _store = VdiStore.Open(StoreOption, makes: true, _worker, Opening);
+        _store = VdiAdmin.Open(StoreOption, makes: true, _worker, Opening);
         _store.Create("golden", DiskSize);
         _image = VdiOpener.Open(BlockTarget.Parse($"vdi:golden?store={StoreOption}"), Opening(false));
         await _worker.InvokeAsync(() => Task.WhenAll(Enumerable.Range(0, Depth).Select(i => WriteAsync(new Random(i)))));

@@ -45,12 +45,12 @@ public sealed class BrokenPlugin : IBlockPlugin
         .AddHook("cannot", (_, _) => throw new InvalidOperationException("no hook today"))
         .AddImage("lying", (_, _) => new LyingImage());
 
-    private static HookOpener Make(Func<BlockRequest, BlockNext, ValueTask<BlockStatus>> whatItDoes) =>
+    private static HookOpener Make(Func<BlockRequest, HookSeam, ValueTask<BlockStatus>> whatItDoes) =>
         (_, _) => new BrokenHook(whatItDoes);
 
-    private sealed class BrokenHook(Func<BlockRequest, BlockNext, ValueTask<BlockStatus>> whatItDoes) : BlockHook
+    private sealed class BrokenHook(Func<BlockRequest, HookSeam, ValueTask<BlockStatus>> whatItDoes) : BlockHook
     {
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) =>
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
             request is { Operation: BlockOperation.Write, Sector: 8 } ? whatItDoes(request, next) : next.HandleAsync(request);
     }
 

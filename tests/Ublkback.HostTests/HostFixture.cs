@@ -3,7 +3,7 @@ using System.Net.Sockets;
 using System.Text.Json;
 using NUnit.Framework;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.XenStore;
 
 namespace Ublkback.HostTests;

@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using NUnit.Framework;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.HostTests;
 

@@ -1,6 +1,6 @@
 using NUnit.Framework;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.HostTests;
 

@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.Diagnostics;
 using NUnit.Framework;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.HostTests;
 

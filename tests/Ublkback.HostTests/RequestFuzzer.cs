@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 using Mono.Unix.Native;
 using NUnit.Framework;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.HostTests;
 

@@ -10,10 +10,10 @@ public sealed partial class StyleTests
     private static readonly string[] Rooms =
     [
         "Ublkback.Block", "Ublkback.Hooks", "Ublkback.Plugins", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Images", "Ublkback.Nbd", "Ublkback.Rados", "Ublkback.Parallax",
-        "Ublkback.Backend", "Ublkback.Emulator", "Ublkback",
+        "Ublkback.Backend", "Ublkback.EmulatedHost", "Ublkback",
     ];
 
-    private static readonly string[] UnsafeRooms = ["Ublkback.Linux", "Ublkback.Xen", "Ublkback.Blkif", "Ublkback.Rados", "Ublkback.Emulator"];
+    private static readonly string[] UnsafeRooms = ["Ublkback.Linux", "Ublkback.Xen", "Ublkback.Blkif", "Ublkback.Rados", "Ublkback.EmulatedHost"];
 
     [Test]
     public void References_point_downwards()
@@ -57,13 +57,13 @@ public sealed partial class StyleTests
             "Ublkback.Backend/RequestCheck.cs", "Ublkback.Blkif/BackRing.cs", "Ublkback.Linux/Worker.cs",
             "Ublkback.Linux/IoUring.cs", "Ublkback.Images/RawImage.cs", "Ublkback.Backend/GuestMemory.cs",
             "Ublkback.Backend/GrantCopyBatch.cs", "Ublkback.Backend/PersistentGrants.cs", "Ublkback.Backend/RequestOrder.cs",
-            "Ublkback.Backend/PollWindow.cs", "Ublkback.Backend/QuietRing.cs", "Ublkback.Backend/HoldOff.cs", "Ublkback.Backend/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
-            "Ublkback.Linux/SharedBuffers.cs", "Ublkback.Linux/MemoryFileIo.cs",
-            "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/BufferShare.cs", "Ublkback.Linux/BufferOwners.cs",
+            "Ublkback.Backend/PollWindow.cs", "Ublkback.Backend/RingIdle.cs", "Ublkback.Backend/EventThrottle.cs", "Ublkback.Backend/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
+            "Ublkback.Linux/WorkerBuffers.cs", "Ublkback.Linux/MemoryFileIo.cs",
+            "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/RingBufferQuota.cs", "Ublkback.Linux/DomainBufferQuota.cs",
             "Ublkback.Images/Qcow2/ClusterReader.cs", "Ublkback.Images/Qcow2/ClusterWriter.cs", "Ublkback.Images/Qcow2/ClusterMap.cs",
             "Ublkback.Images/Qcow2/Extent.cs", "Ublkback.Images/Qcow2/MetadataCache.cs", "Ublkback.Images/Qcow2/ContainerFile.cs",
-            "Ublkback.Block/ImageAccess.cs", "Ublkback.Block/Waiters.cs", "Ublkback.Parallax/BlockReader.cs", "Ublkback.Parallax/BlockWriter.cs", "Ublkback.Parallax/BlockMap.cs",
-            "Ublkback.Parallax/VdiLog.cs", "Ublkback.Parallax/LogBatch.cs", "Ublkback.Parallax/BlockClaims.cs", "Ublkback.Parallax/VdiFiles.cs", "Ublkback.Block/RequestEpochs.cs",
+            "Ublkback.Block/ImageAccess.cs", "Ublkback.Block/LoopCondition.cs", "Ublkback.Parallax/BlockReader.cs", "Ublkback.Parallax/BlockWriter.cs", "Ublkback.Parallax/BlockMap.cs",
+            "Ublkback.Parallax/VdiLog.cs", "Ublkback.Parallax/LogBatch.cs", "Ublkback.Parallax/BlockClaims.cs", "Ublkback.Parallax/SourceContainers.cs", "Ublkback.Block/RequestQuiescence.cs",
         ];
         string[] banned = ["Thread.Sleep", ".Result", ".Wait(", " lock (", "Task.Delay", ".Select(", ".Where(", ".ToList(", ".ToArray("];
         foreach (string file in path)

@@ -12,13 +12,13 @@ namespace Ublkback.Images.Qcow2;
 /// written at any moment; a crash leaves counts that are too high at worst.
 /// </remarks>
 internal sealed class ClusterAllocator(
-    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ReservedClusters reserved, HeaderFile header, LoopGate tables,
+    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ReservedClusters reserved, HeaderFile header, LoopMutex tables,
     ulong[] table, long tableOffset)
 {
     private const long GrowthStep = 16 << 20; // bytes by which the file grows at least
     private const long MaxHostOffset = 1L << 55;
 
-    private readonly LoopGate _turns = new();
+    private readonly LoopMutex _turns = new();
     private readonly Memory<byte> _zeros = PinnedMemory.AllocatePages(layout.ClusterSize);
     private long _next; // no cluster below it is free
     private long _freshFrom = file.CanGrow ? layout.ClustersFor(file.Length) : long.MaxValue; // nothing was ever written from there on

@@ -19,7 +19,7 @@ internal sealed class ClusterMap(
 {
     private const int CopyBytes = 64 << 10;
 
-    private readonly LoopGate _making = new();
+    private readonly LoopMutex _making = new();
     private Memory<byte> _copy;
 
     /// <summary>The table of level 1.</summary>

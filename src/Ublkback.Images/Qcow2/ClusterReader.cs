@@ -14,7 +14,7 @@ internal sealed class ClusterReader
     private readonly IBlockImage? _backing;
     private readonly ImageAccess? _backingAccess;
     private readonly ClusterReader? _below; // of a backing image of this kind: it is asked without a request in between
-    private readonly LoopGate _unpacking = new();
+    private readonly LoopMutex _unpacking = new();
     private L2Entry _lastUnpacked; // sequential reads of less than a cluster unpack it once
     private Memory<byte> _unpacked;
     private Memory<byte> _packed;
@@ -87,7 +87,7 @@ internal sealed class ClusterReader
                 return new SectorRange(BlockStatus.Okay, sectors, 0, false, true, null);
             case ClusterKind.Unallocated:
                 sectors = Math.Min(sectors, (BackingSize - offset) / SectorSize);
-                SectorRange below = _backing is IMappedImage mapped
+                SectorRange below = _backing is IAllocationMap mapped
                     ? await mapped.MapAsync((ulong)(offset / SectorSize), sectors)
                     : new SectorRange(BlockStatus.Okay, sectors, 0, true, false, offset);
                 return below with { Depth = below.Depth + 1 };

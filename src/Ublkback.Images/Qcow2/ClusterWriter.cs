@@ -14,10 +14,10 @@ namespace Ublkback.Images.Qcow2;
 /// </remarks>
 internal sealed class ClusterWriter(
     Qcow2Header header, ContainerFile file, ClusterMap map, ClusterAllocator allocator, ClusterReader reader, ClusterLinks links,
-    ReservedClusters reserved, CopyBuffers buffers, Corruption corruption)
+    ReservedClusters reserved, ImageScratch buffers, Corruption corruption)
 {
     private readonly HashSet<long> _claimed = [];
-    private readonly Waiters _claimEnded = new();
+    private readonly LoopCondition _claimEnded = new();
 
     private Qcow2Layout Layout => header.Layout;
 

@@ -9,7 +9,7 @@ namespace Ublkback.Images.Qcow2;
 /// </summary>
 internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
 {
-    private readonly LoopGate _gate = new();
+    private readonly LoopMutex _gate = new();
 
     /// <summary>Says that the image has changes of which only this process knows; version 2 cannot say it.</summary>
     public ValueTask<BlockStatus> SetDirtyAsync() => ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0);

@@ -27,7 +27,7 @@ internal sealed class MetadataCache : IDisposable
     private readonly int _maxPages;
     private readonly Dictionary<long, MetadataPage> _pages = [];
     private readonly Queue<MetadataPage> _byAge = new();
-    private readonly Waiters _loaded = new();
+    private readonly LoopCondition _loaded = new();
 
     /// <summary>Makes a cache.</summary>
     /// <param name="file">What the tables are in.</param>

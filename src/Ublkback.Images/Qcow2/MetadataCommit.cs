@@ -14,7 +14,7 @@ namespace Ublkback.Images.Qcow2;
 /// </remarks>
 internal sealed class MetadataCommit(
     Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ClusterMap map, MetadataLog log,
-    ReservedClusters reserved, RequestEpochs epochs, LoopGate tables)
+    ReservedClusters reserved, RequestQuiescence epochs, LoopMutex tables)
 {
     private const int MaxWritesUnderWay = 16;
 

@@ -13,7 +13,7 @@ namespace Ublkback.Images.Qcow2;
 /// first in memory that outlives the process (<see cref="MetadataLog"/>), and <see cref="MetadataCommit"/> brings that into the file when
 /// the guest flushes.
 /// </remarks>
-internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity) : IMappedImage
+internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity) : IAllocationMap
 {
     private BlockLoop? _loop;
     private Task<BlockStatus>? _recovery;

@@ -8,7 +8,7 @@ internal sealed class Qcow2Parts : IAsyncDisposable
 {
     private readonly IBlockImage? _backing;
     private readonly MetadataCache _cache;
-    private readonly CopyBuffers _buffers = new();
+    private readonly ImageScratch _buffers = new();
 
     /// <summary>Puts an image together.</summary>
     /// <param name="tables">The header, and the tables that are in memory as a whole.</param>
@@ -25,7 +25,7 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         Log = log;
         _backing = backing;
         ReservedClusters reserved = tables.FindReserved();
-        LoopGate gate = new();
+        LoopMutex gate = new();
         _cache = new MetadataCache(file, header.Layout, tables.BytesInUse);
         HeaderFile = new HeaderFile(file, header, tables.FirstSector);
         Corruption = new Corruption(path, header.IsCorrupt || isReadOnly ? null : HeaderFile, warn);
@@ -67,7 +67,7 @@ internal sealed class Qcow2Parts : IAsyncDisposable
     public MetadataLog Log { get; }
 
     /// <summary>Knows when requests have ended.</summary>
-    public RequestEpochs Epochs { get; } = new();
+    public RequestQuiescence Epochs { get; } = new();
 
     /// <summary>Takes notice of what is broken.</summary>
     public Corruption Corruption { get; }

@@ -10,7 +10,7 @@ namespace Ublkback.Images.Qcow2;
 /// </remarks>
 internal sealed class Resizer(
     Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, ClusterAllocator allocator, ClusterReader reader,
-    ClusterWriter writer, ClusterLinks links, MetadataCommit commit, ReservedClusters reserved, LoopGate tables)
+    ClusterWriter writer, ClusterLinks links, MetadataCommit commit, ReservedClusters reserved, LoopMutex tables)
 {
     private const int MaxTries = 1000; // for neighbouring clusters, while a guest takes some too
     private const int CopyBytes = 64 << 10;

@@ -91,7 +91,7 @@ internal sealed class FileStore : IVdiStore
         try
         {
             FileContainer container = FileContainer.Open(PathOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
-            if (!opening.IsReadOnly) container.Write(VdiFormat.HolderBlock, VdiHolder.ForThis(opening.Owner).ToBlock());
+            if (!opening.IsReadOnly) container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
             return container;
         }
         catch (ImageInUseException)
@@ -150,12 +150,12 @@ internal sealed class FileStore : IVdiStore
         return RawImageOpener.IsWritten(file);
     }
 
-    public VdiHolder? ReadHolder(uint vdi)
+    public WriterRecord? ReadHolder(uint vdi)
     {
         using SafeFileHandle file = File.OpenHandle(PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         byte[] block = new byte[VdiFormat.BlockSize];
         _ = RandomAccess.Read(file, block, VdiFormat.OffsetOf(VdiFormat.HolderBlock));
-        return VdiHolder.TryRead(block);
+        return WriterRecord.TryRead(block);
     }
 
     public IDisposable LockStructure() => LockByte(0, "another command changes the VDIs of");
@@ -175,7 +175,7 @@ internal sealed class FileStore : IVdiStore
             using (SafeFileHandle file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write))
             {
                 File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-                RandomAccess.Write(file, VdiFile.Make(superblock, content(vdi), origin), 0);
+                RandomAccess.Write(file, VdiMetadata.Make(superblock, content(vdi), origin), 0);
                 RandomAccess.FlushToDisk(file);
             }
 
@@ -206,9 +206,9 @@ internal sealed class FileStore : IVdiStore
 
     public long MeasureUsage(uint vdi) => DiskUsage.Of(PathOf(vdi));
 
-    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer) => new FileDoor(DoorFolder, vdi, answer);
+    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer) => new FileStoreSocket(DoorFolder, vdi, answer);
 
-    public Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request) => FileDoor.TryAskAsync(DoorFolder, vdi, request);
+    public Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request) => FileStoreSocket.TryAskAsync(DoorFolder, vdi, request);
 
     public void Dispose()
     {

@@ -59,7 +59,7 @@ internal interface IVdiStore : IDisposable
     bool IsWritten(uint vdi);
 
     /// <summary>Who writes a VDI, or did last; null when nobody ever did.</summary>
-    VdiHolder? ReadHolder(uint vdi);
+    WriterRecord? ReadHolder(uint vdi);
 
     /// <summary>Lets one at a time of all processes change which VDIs and snapshots there are.</summary>
     /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>

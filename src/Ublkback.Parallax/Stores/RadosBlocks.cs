@@ -10,7 +10,7 @@ namespace Ublkback.Parallax;
 /// <param name="segments">Which objects.</param>
 /// <param name="owner">Whose writes are taken; null when it is only read.</param>
 /// <param name="warn">Takes what people should know.</param>
-internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, RadosOwner? owner, Action<string> warn) : IBlockImage
+internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, WriterLock? owner, Action<string> warn) : IBlockImage
 {
     private readonly Stack<RadosCall> _free = new();
     private readonly List<RadosCall> _all = [];
@@ -60,7 +60,7 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, RadosO
 
     private ValueTask<int> WriteAsync(RadosCall call, RadosName name, int offset, Memory<byte> piece)
     {
-        using RadosWrite write = new RadosWrite().IfAttribute(RadosOwner.EpochAttribute, owner!.Epoch).Write(offset, piece.Span);
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, owner!.Epoch).Write(offset, piece.Span);
         return call.ChangeAsync(pool, name, write);
     }
 

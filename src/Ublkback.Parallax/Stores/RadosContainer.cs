@@ -21,7 +21,7 @@ internal sealed class RadosContainer : IVdiContainer
 
     private readonly RadosPool _pool;
     private readonly RadosSegments _segments;
-    private readonly RadosOwner? _owner;
+    private readonly WriterLock? _owner;
     private readonly IDisposable? _reading;
     private long _next;
     private long _rangeEnd;
@@ -32,7 +32,7 @@ internal sealed class RadosContainer : IVdiContainer
     /// <param name="owner">That we write it; null when not.</param>
     /// <param name="reading">That we read it while nobody writes; null when not.</param>
     /// <param name="warn">Takes what people should know.</param>
-    public RadosContainer(RadosPool pool, uint vdi, RadosOwner? owner, IDisposable? reading, Action<string> warn)
+    public RadosContainer(RadosPool pool, uint vdi, WriterLock? owner, IDisposable? reading, Action<string> warn)
     {
         _pool = pool;
         _segments = new RadosSegments(vdi);
@@ -51,7 +51,7 @@ internal sealed class RadosContainer : IVdiContainer
     /// <exception cref="RadosException">It cannot be made.</exception>
     public static void Make(RadosPool pool, uint vdi, ReadOnlySpan<byte> content)
     {
-        using RadosWrite write = new RadosWrite().Create().SetAttribute(RadosOwner.EpochAttribute, RadosOwner.FormatEpoch(0)).Write(0, content);
+        using RadosWrite write = new RadosWrite().Create().SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, content);
         pool.Change(new RadosSegments(vdi).First, write);
     }
 
@@ -73,7 +73,7 @@ internal sealed class RadosContainer : IVdiContainer
     /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
     public void Write(long block, ReadOnlySpan<byte> content)
     {
-        using RadosWrite write = new RadosWrite().IfAttribute(RadosOwner.EpochAttribute, _owner!.Epoch).Write(VdiFormat.OffsetOf(block), content);
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).Write(VdiFormat.OffsetOf(block), content);
         _pool.Change(_segments.First, write);
     }
 
@@ -130,7 +130,7 @@ internal sealed class RadosContainer : IVdiContainer
         {
             using RadosWrite write = new();
             if (_owner is null) write.IfExists();
-            else write.IfAttributeNotAbove(RadosOwner.EpochAttribute, _owner.Epoch);
+            else write.IfAttributeNotAbove(WriterLock.EpochAttribute, _owner.Epoch);
             foreach (BlockRun run in segment)
             {
                 if (run.Count == VdiFormat.SegmentBlocks) write.Remove();
@@ -155,7 +155,7 @@ internal sealed class RadosContainer : IVdiContainer
     {
         long range = ReadRanges() is [.., long last] ? last + 1 : 0;
         if ((range + 1) * RangeSegments > EndOfNumbers) return false;
-        using RadosWrite write = new RadosWrite().IfAttribute(RadosOwner.EpochAttribute, _owner!.Epoch).SetKey(KeyOf(range), "");
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).SetKey(KeyOf(range), "");
         if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First)) throw new IOException($"{Path} has been taken over by another host");
         _next = Math.Max(FirstFree, range * RangeSegments);
         _rangeEnd = (range + 1) * RangeSegments;
@@ -164,7 +164,7 @@ internal sealed class RadosContainer : IVdiContainer
 
     private void Forget(long range)
     {
-        using RadosWrite write = new RadosWrite().IfAttribute(RadosOwner.EpochAttribute, _owner!.Epoch).RemoveKey(KeyOf(range));
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).RemoveKey(KeyOf(range));
         _ = _pool.TryChange(_segments.First, write); // it is only looked at in vain
     }
 

@@ -21,7 +21,7 @@ internal sealed class RadosStore : IVdiStore
     private static readonly TimeSpan TaskTime = TimeSpan.FromHours(1); // for compacting, and collecting
 
     private readonly RadosPool _pool;
-    private readonly ConcurrentDictionary<uint, RadosOwner> _owners = new(); // the VDIs that are open here
+    private readonly ConcurrentDictionary<uint, WriterLock> _owners = new(); // the VDIs that are open here
 
     private RadosStore(RadosPool pool, Guid id)
     {
@@ -91,11 +91,11 @@ internal sealed class RadosStore : IVdiStore
         return Guarded(() =>
         {
             if (opening.IsReadOnly) return new RadosContainer(_pool, vdi, null, Read(first, claim), opening.Warn);
-            RadosOwner owner = RadosOwner.Take(_pool, first, claim);
+            WriterLock owner = WriterLock.Take(_pool, first, claim);
             try
             {
                 RadosContainer container = new(_pool, vdi, owner, null, opening.Warn);
-                container.Write(VdiFormat.HolderBlock, VdiHolder.ForThis(opening.Owner).ToBlock());
+                container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
                 _owners[vdi] = owner;
                 return container;
             }
@@ -110,7 +110,7 @@ internal sealed class RadosStore : IVdiStore
     public void BreakLock(string name, Action<string> warn) => Guarded(() =>
     {
         uint vdi = Find(name);
-        RadosOwner.Take(_pool, new RadosSegments(vdi).First, Claim(name, vdi, replacesSilent: true, warn)).Dispose();
+        WriterLock.Take(_pool, new RadosSegments(vdi).First, Claim(name, vdi, replacesSilent: true, warn)).Dispose();
         return true;
     });
 
@@ -136,12 +136,12 @@ internal sealed class RadosStore : IVdiStore
 
     public bool IsPinned(uint vdi, ulong snapshot) => Guarded(() => RadosLocks.List(_pool, new RadosSegments(vdi).First, PinOf(snapshot)).Lockers.Count > 0);
 
-    public bool IsWritten(uint vdi) => Guarded(() => RadosHolder.Find(_pool, new RadosSegments(vdi).First)) is not null;
+    public bool IsWritten(uint vdi) => Guarded(() => WriterTakeover.Find(_pool, new RadosSegments(vdi).First)) is not null;
 
-    public VdiHolder? ReadHolder(uint vdi)
+    public WriterRecord? ReadHolder(uint vdi)
     {
         byte[] block = new byte[VdiFormat.BlockSize];
-        return Guarded(() => _pool.Read(new RadosSegments(vdi).First, VdiFormat.OffsetOf(VdiFormat.HolderBlock), block)) == block.Length ? VdiHolder.TryRead(block) : null;
+        return Guarded(() => _pool.Read(new RadosSegments(vdi).First, VdiFormat.OffsetOf(VdiFormat.HolderBlock), block)) == block.Length ? WriterRecord.TryRead(block) : null;
     }
 
     public IDisposable LockStructure() => LockStore("structure", "another command changes the VDIs of");
@@ -157,7 +157,7 @@ internal sealed class RadosStore : IVdiStore
         using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}").SetKey(KeyOf(vdi), "");
         _pool.Change(StoreObject, number);
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
-        RadosContainer.Make(_pool, vdi, VdiFile.Make(superblock, content(vdi), origin));
+        RadosContainer.Make(_pool, vdi, VdiMetadata.Make(superblock, content(vdi), origin));
         using RadosWrite named = new RadosWrite().IfKey(nameKey, "").SetKey(nameKey, FormatNumber(vdi));
         int result = _pool.TryChange(StoreObject, named);
         if (result >= 0) return true;
@@ -183,7 +183,7 @@ internal sealed class RadosStore : IVdiStore
 
     public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer)
     {
-        RadosOwner owner = _owners[vdi];
+        WriterLock owner = _owners[vdi];
         owner.Answer = answer;
         return new Ending(() =>
         {
@@ -197,9 +197,9 @@ internal sealed class RadosStore : IVdiStore
         RadosName first = new RadosSegments(vdi).First;
         return await Task.Run(() => Guarded(() =>
         {
-            if (RadosHolder.Find(_pool, first) is not { } holder || !RadosHolder.IsAlive(_pool, holder)) return null;
+            if (WriterTakeover.Find(_pool, first) is not { } holder || !WriterTakeover.IsAlive(_pool, holder)) return null;
             byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, VdiJson.Default.VdiRequest);
-            (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(_pool, RadosHolder.DoorOf(holder.Cookie), message, TaskTime);
+            (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), message, TaskTime);
             if (silent > 0) throw new TargetException("who has the VDI open did not answer; look whether it was done, and try again");
             return answers is [byte[] reply, ..] ? JsonSerializer.Deserialize(reply, VdiJson.Default.VdiReply) : null;
         })).ConfigureAwait(false);
@@ -217,8 +217,8 @@ internal sealed class RadosStore : IVdiStore
     {
         while (true)
         {
-            if (RadosLease.TryTake(_pool, first, RadosOwner.LockName, isShared: true) is { } lease) return lease;
-            RadosHolder.Replace(_pool, first, claim);
+            if (RadosLease.TryTake(_pool, first, WriterLock.LockName, isShared: true) is { } lease) return lease;
+            WriterTakeover.Replace(_pool, first, claim);
         }
     }
 
@@ -227,7 +227,7 @@ internal sealed class RadosStore : IVdiStore
     private RadosLease LockStore(string name, string what)
     {
         TimeSpan delay = TimeSpan.FromMilliseconds(20);
-        TimeSpan patience = RadosLease.Time + RadosHolder.Patience; // of one that died
+        TimeSpan patience = RadosLease.Time + WriterTakeover.Patience; // of one that died
         for (TimeSpan waited = default; waited < patience; waited += delay)
         {
             if (Guarded(() => RadosLease.TryTake(_pool, StoreObject, name, isShared: false)) is { } lease) return lease;

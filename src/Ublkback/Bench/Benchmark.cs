@@ -3,7 +3,7 @@ using Ublkback.Backend;
 using Ublkback.Blkif;
 using Ublkback.Control;
 using Ublkback.Demo;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.Linux;
 
 namespace Ublkback.Bench;

@@ -37,7 +37,7 @@ internal static class ImageCommitCommand
             if (below.Scheme == Qcow2Opener.Scheme) below = below.WithDefault(Qcow2Opener.BackingOption, "allow");
             using Worker worker = new("commit");
             BlockTarget alone = BlockTarget.Parse($"{Qcow2Opener.Scheme}:{path}?{Qcow2Opener.BackingOption}={Qcow2Opener.NoBacking}");
-            IMappedImage overlay = (IMappedImage)catalog.Open(alone, ToolOpening.For("ublkback image commit", isReadOnly: true));
+            IAllocationMap overlay = (IAllocationMap)catalog.Open(alone, ToolOpening.For("ublkback image commit", isReadOnly: true));
             await using (overlay.ConfigureAwait(false))
             {
                 IBlockImage backing = catalog.Open(below, ToolOpening.For("ublkback image commit", isReadOnly: false));
@@ -56,7 +56,7 @@ internal static class ImageCommitCommand
         }
     }
 
-    private static async Task<long> CopyAsync(Worker worker, IMappedImage overlay, IBlockImage backing, string text, string below)
+    private static async Task<long> CopyAsync(Worker worker, IAllocationMap overlay, IBlockImage backing, string text, string below)
     {
         if (backing.Geometry.SectorCount < overlay.Geometry.SectorCount)
             throw new CommandException($"the disk of {text} is larger than {below}, by {overlay.Geometry.SectorCount - backing.Geometry.SectorCount} sectors: make that larger first; nothing was changed");

@@ -43,7 +43,7 @@ internal static class ImageMapCommand
             IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
             await using (image.ConfigureAwait(false))
             {
-                if (image is not IMappedImage mapped) throw new CommandException($"{text} does not tell where its parts are: raw images and {Qcow2Opener.Scheme}: do");
+                if (image is not IAllocationMap mapped) throw new CommandException($"{text} does not tell where its parts are: raw images and {Qcow2Opener.Scheme}: do");
                 List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text)).ConfigureAwait(false);
                 if (asJson) Console.WriteLine(JsonSerializer.Serialize(entries, ImageJson.Default.ListImageMapEntry));
                 else Show(entries);
@@ -57,7 +57,7 @@ internal static class ImageMapCommand
         }
     }
 
-    private static async Task<List<ImageMapEntry>> ReadAsync(IMappedImage image, string text)
+    private static async Task<List<ImageMapEntry>> ReadAsync(IAllocationMap image, string text)
     {
         List<ImageMapEntry> entries = [];
         for (ulong sector = 0; sector < image.Geometry.SectorCount;)

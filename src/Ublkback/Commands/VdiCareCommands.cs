@@ -68,7 +68,7 @@ internal static class VdiCareCommands
         return command;
     }
 
-    private static async Task TryRepairAsync(VdiStore vdis, string name)
+    private static async Task TryRepairAsync(VdiAdmin vdis, string name)
     {
         try
         {

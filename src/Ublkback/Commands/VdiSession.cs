@@ -18,12 +18,12 @@ internal static class VdiSession
 
     /// <summary>Does something with a store.</summary>
     /// <exception cref="CommandException">It could not be done.</exception>
-    public static async Task<int> RunAsync(string? store, Func<VdiStore, Task<int>> action, bool makes = false)
+    public static async Task<int> RunAsync(string? store, Func<VdiAdmin, Task<int>> action, bool makes = false)
     {
         using Worker worker = new("vdi");
         try
         {
-            using VdiStore opened = VdiStore.Open(store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
+            using VdiAdmin opened = VdiAdmin.Open(store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
             return await action(opened).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is TargetException or IOException or UnauthorizedAccessException)

@@ -92,7 +92,7 @@ internal static class VdiShowCommands
     }
 
     /// <summary>All VDIs of a store that can be read. What is wrong with others goes to standard error; then the status is not 0.</summary>
-    public static List<VdiInfo> DescribeAll(VdiStore store, out int status)
+    public static List<VdiInfo> DescribeAll(VdiAdmin store, out int status)
     {
         List<VdiInfo> infos = [];
         status = 0;

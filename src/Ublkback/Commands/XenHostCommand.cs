@@ -1,6 +1,6 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.Commands;
 
@@ -26,10 +26,10 @@ internal static class XenHostCommand
         TaskCompletionSource stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
         using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
         using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
-        EmulatedHost host;
+        EmulatedXen host;
         try
         {
-            host = await EmulatedHost.StartAsync(directory).ConfigureAwait(false);
+            host = await EmulatedXen.StartAsync(directory).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException or System.Net.Sockets.SocketException or ArgumentException)
         {

@@ -3,7 +3,7 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Security.Cryptography;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.XenStore;
 
 namespace Ublkback.Demo;

@@ -2,7 +2,7 @@ using System.Globalization;
 using System.Security.Cryptography;
 using Spectre.Console;
 using Ublkback.Control;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.XenStore;
 
 namespace Ublkback.Demo;

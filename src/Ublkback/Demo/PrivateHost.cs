@@ -1,6 +1,6 @@
 using System.Net.Sockets;
 using System.Reflection;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.XenStore;
 
 namespace Ublkback.Demo;

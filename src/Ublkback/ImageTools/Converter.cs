@@ -28,7 +28,7 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
     public bool LeavesOutAbsent { get; init; }
 
     // What is known without reading it: what something below has, or zeros that the other has already.
-    private IMappedImage? Map => LeavesOutAbsent || isEmpty ? from as IMappedImage : null;
+    private IAllocationMap? Map => LeavesOutAbsent || isEmpty ? from as IAllocationMap : null;
 
     /// <summary>Copies everything, and makes it durable.</summary>
     public async Task<BlockStatus> RunAsync()
@@ -45,13 +45,13 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
             ulong sector = _next;
             long count = (long)Math.Min(ChunkSectors, _sectorCount - sector);
             _next += (ulong)count;
-            BlockStatus status = Map is IMappedImage map ? await CopyWantedAsync(map, sector, count) : await CopyAsync(sector, count);
+            BlockStatus status = Map is IAllocationMap map ? await CopyWantedAsync(map, sector, count) : await CopyAsync(sector, count);
             if (status != BlockStatus.Okay) _status = status;
             onProgress((int)count * BlockRequest.SectorSize);
         }
     }
 
-    private async Task<BlockStatus> CopyWantedAsync(IMappedImage image, ulong sector, long count)
+    private async Task<BlockStatus> CopyWantedAsync(IAllocationMap image, ulong sector, long count)
     {
         while (count > 0)
         {

@@ -3,7 +3,7 @@ using NUnit.Framework;
 using Ublkback.Backend;
 using Ublkback.Blkif;
 using Ublkback.Block;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.Linux;
 using Ublkback.Xen;
 using Ublkback.XenStore;
@@ -15,7 +15,7 @@ public abstract class BackendFixture
 {
     private readonly CancellationTokenSource _stopping = new();
     private string _directory = null!;
-    private EmulatedHost _host = null!;
+    private EmulatedXen _host = null!;
     private List<Worker> _workers = null!;
     private Task _serving = null!;
 
@@ -40,7 +40,7 @@ public abstract class BackendFixture
     public async Task StartHost()
     {
         _directory = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
-        _host = await EmulatedHost.StartAsync(_directory);
+        _host = await EmulatedXen.StartAsync(_directory);
         Store = XenStoreClient.Open(new XenStoreTransport(_host.Layout.StoreSocket));
         _workers = [new Worker("test")];
         Hypervisor = new CountingHypervisor(new EmulatedHypervisor(_host.Layout, 0));

@@ -1,7 +1,7 @@
 using NUnit.Framework;
 using Ublkback.Backend;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.Tests.Backend;
 

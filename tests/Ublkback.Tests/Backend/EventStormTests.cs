@@ -2,7 +2,7 @@ using System.Diagnostics;
 using NUnit.Framework;
 using Ublkback.Backend;
 using Ublkback.Blkif;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.Tests.Backend;
 
@@ -25,18 +25,18 @@ public sealed class EventStormTests : BackendFixture
         double milliseconds = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
 
         const int Doublings = 6;
-        Assert.That(events, Is.InRange(1, HoldOff.MaxVainEvents + Doublings + (milliseconds / HoldOff.MaxMilliseconds)));
+        Assert.That(events, Is.InRange(1, EventThrottle.MaxVainEvents + Doublings + (milliseconds / EventThrottle.MaxMilliseconds)));
         Assert.That(await disk.WriteAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
     }
 
     [Test]
     public void Requests_end_the_hold_off()
     {
-        HoldOff holdOff = new();
-        for (int i = 0; i < HoldOff.MaxVainEvents; i++) holdOff.OnEvent();
+        EventThrottle holdOff = new();
+        for (int i = 0; i < EventThrottle.MaxVainEvents; i++) holdOff.OnEvent();
         Assert.That(holdOff.Ticks, Is.Zero);
         for (int i = 0; i < 20; i++) holdOff.OnEvent();
-        Assert.That(holdOff.Ticks, Is.EqualTo(Stopwatch.Frequency / 1000 * HoldOff.MaxMilliseconds));
+        Assert.That(holdOff.Ticks, Is.EqualTo(Stopwatch.Frequency / 1000 * EventThrottle.MaxMilliseconds));
         holdOff.OnRequest();
         holdOff.OnEvent();
         Assert.That(holdOff.Ticks, Is.Zero);

@@ -1,7 +1,7 @@
 using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.Block;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 
 namespace Ublkback.Tests.Backend;
 

@@ -36,7 +36,7 @@ public sealed class PipelineAllocationTests
         private long _seen;
 
         [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-        public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next)
+        public override async ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next)
         {
             BlockStatus status = await next.HandleAsync(request);
             _seen++;

@@ -206,7 +206,7 @@ public sealed class PipelineTests
 
     private BlockPipeline Over(params (string, BlockHook)[] hooks) => new(hooks, _image, _warnings.Add);
 
-    private async ValueTask<BlockStatus> LogAround(string name, BlockRequest request, BlockNext next)
+    private async ValueTask<BlockStatus> LogAround(string name, BlockRequest request, HookSeam next)
     {
         _log.Add($"{name} down");
         BlockStatus status = await next.HandleAsync(request);
@@ -218,7 +218,7 @@ public sealed class PipelineTests
     {
         public override ImageGeometry Measure(ImageGeometry below) => below with { SectorCount = below.SectorCount / 2 };
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
     }
 
     private sealed class MeasuringHook : BlockHook
@@ -227,21 +227,21 @@ public sealed class PipelineTests
 
         public override ImageGeometry Measure(ImageGeometry below) => Failure is null ? below : throw Failure;
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
     }
 
     private sealed class EventHook(Action<DiskEvent> onEvent) : BlockHook
     {
         public override void OnEvent(DiskEvent happened) => onEvent(happened);
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
     }
 
     private sealed class DisposalHook : BlockHook
     {
         public bool IsDisposed { get; private set; }
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, BlockNext next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
 
         public override ValueTask DisposeAsync()
         {

@@ -12,19 +12,19 @@ public sealed class BufferShareTests
     public void Users_that_give_nothing_back_leave_some_to_the_rest([Values(1, 2, 10, 20)] int stalled)
     {
         using Worker worker = new("test");
-        using SharedBuffers buffers = new(worker, (long)Total * Unit);
-        for (int i = 0; i < stalled; i++) RentAll(new BufferShare(buffers, new IdleWork(), i));
+        using WorkerBuffers buffers = new(worker, (long)Total * Unit);
+        for (int i = 0; i < stalled; i++) RentAll(new RingBufferQuota(buffers, new IdleWork(), i));
 
         Assert.That(buffers.FreeBytes, Is.GreaterThanOrEqualTo((long)(Total * Math.Pow(8.0 / 9, stalled)) * Unit));
-        Assert.That(new BufferShare(buffers, new IdleWork(), 1000).TryRent(Unit, out _), Is.True);
+        Assert.That(new RingBufferQuota(buffers, new IdleWork(), 1000).TryRent(Unit, out _), Is.True);
     }
 
     [Test]
     public void One_that_gives_back_may_have_as_much_again()
     {
         using Worker worker = new("test");
-        using SharedBuffers buffers = new(worker, (long)Total * Unit);
-        BufferShare share = new(buffers, new IdleWork(), 1000);
+        using WorkerBuffers buffers = new(worker, (long)Total * Unit);
+        RingBufferQuota share = new(buffers, new IdleWork(), 1000);
         List<Memory<byte>> held = RentAll(share);
         Assert.That(held, Has.Count.EqualTo(Total / 9));
         foreach (Memory<byte> buffer in held) share.Return(buffer);
@@ -36,11 +36,11 @@ public sealed class BufferShareTests
     public void Who_withdraws_is_in_nobodys_way()
     {
         using Worker worker = new("test");
-        using SharedBuffers buffers = new(worker, Unit);
-        BufferShare holder = new(buffers, new IdleWork(), 1);
+        using WorkerBuffers buffers = new(worker, Unit);
+        RingBufferQuota holder = new(buffers, new IdleWork(), 1);
         Assert.That(holder.TryRent(Unit, out Memory<byte> all), Is.True);
-        BufferShare first = new(buffers, new IdleWork(), 2);
-        BufferShare second = new(buffers, new IdleWork(), 3);
+        RingBufferQuota first = new(buffers, new IdleWork(), 2);
+        RingBufferQuota second = new(buffers, new IdleWork(), 3);
         Assert.That(first.TryRent(Unit, out _) || second.TryRent(Unit, out _), Is.False);
 
         first.Withdraw();
@@ -53,11 +53,11 @@ public sealed class BufferShareTests
     public void All_users_of_one_owner_leave_as_much_as_they_hold()
     {
         using Worker worker = new("test");
-        using SharedBuffers buffers = new(worker, (long)Total * Unit);
-        List<BufferShare> shares = [.. Enumerable.Range(0, 30).Select(_ => new BufferShare(buffers, new IdleWork(), 1))];
+        using WorkerBuffers buffers = new(worker, (long)Total * Unit);
+        List<RingBufferQuota> shares = [.. Enumerable.Range(0, 30).Select(_ => new RingBufferQuota(buffers, new IdleWork(), 1))];
         List<Memory<byte>>[] held = [.. shares.Select(RentAll)];
         Assert.That(held.Sum(own => own.Count), Is.EqualTo(Total / 2));
-        List<Memory<byte>> others = RentAll(new BufferShare(buffers, new IdleWork(), 2));
+        List<Memory<byte>> others = RentAll(new RingBufferQuota(buffers, new IdleWork(), 2));
         Assert.That(others, Has.Count.EqualTo((Total / 2 / 9) + 1));
     }
 
@@ -65,8 +65,8 @@ public sealed class BufferShareTests
     public void Who_may_not_have_more_when_it_is_the_first_of_those_who_wait_is_in_nobodys_way()
     {
         using Worker worker = new("test");
-        using SharedBuffers buffers = new(worker, 32L * Unit);
-        BufferShare[] shares = [.. new[] { 1, 2, 3, 4, 2, 5 }.Select(owner => new BufferShare(buffers, new IdleWork(), owner))];
+        using WorkerBuffers buffers = new(worker, 32L * Unit);
+        RingBufferQuota[] shares = [.. new[] { 1, 2, 3, 4, 2, 5 }.Select(owner => new RingBufferQuota(buffers, new IdleWork(), owner))];
         Assert.That(shares[0].TryRent(16 * Unit, out Memory<byte> half) && shares[1].TryRent(4 * Unit, out _), Is.True);
         int[] wanted = [16, 8, 4];
         for (int i = 0; i < 3; i++) Assert.That(shares[2 + i].TryRent(wanted[i] * Unit, out _), Is.False, $"{i} waits");
@@ -82,11 +82,11 @@ public sealed class BufferShareTests
         using Worker worker = new("test");
         await worker.InvokeAsync(() =>
         {
-            SharedBuffers buffers = worker.Buffers;
+            WorkerBuffers buffers = worker.Buffers;
             int half = (int)(Worker.BufferBytes / 2);
-            BufferShare first = new(buffers, new IdleWork(), 1);
+            RingBufferQuota first = new(buffers, new IdleWork(), 1);
             IdleWork waiter = new();
-            BufferShare second = new(buffers, waiter, 1);
+            RingBufferQuota second = new(buffers, waiter, 1);
             Assert.That(first.TryRent(half, out Memory<byte> all), Is.True);
             Assert.That(second.TryRent(Unit, out _), Is.False);
             Assert.That(waiter.IsScheduled, Is.False);
@@ -98,7 +98,7 @@ public sealed class BufferShareTests
         });
     }
 
-    private static List<Memory<byte>> RentAll(BufferShare share)
+    private static List<Memory<byte>> RentAll(RingBufferQuota share)
     {
         List<Memory<byte>> held = [];
         while (share.TryRent(Unit, out Memory<byte> buffer)) held.Add(buffer);

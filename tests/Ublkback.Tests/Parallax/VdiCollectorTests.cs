@@ -52,7 +52,7 @@ public sealed class VdiCollectorTests : VdiFixture
             await SnapshotAsync(disk, $"s{i}");
         }
 
-        VdiStore store = Vdis;
+        VdiAdmin store = Vdis;
         await CollectAsync(disk);
         foreach (int deleted in new[] { 0, 1 })
         {
@@ -83,7 +83,7 @@ public sealed class VdiCollectorTests : VdiFixture
         await disk.WorkAsync(shadow, random, 100);
         await CheckpointAsync(disk); // so that there is a segment of nodes already, which is not full
         await disk.WorkAsync(shadow, random, 100);
-        OpenVdi vdi = await OnAsync(() => OpenVdi.BeginAsync((VdiImage)disk.Image));
+        CollectionRun vdi = await OnAsync(() => CollectionRun.BeginAsync((VdiImage)disk.Image));
         BlockMarks marks = new();
         vdi.Mark(marks);
         using (VersionWalker walker = new(number => Store.OpenOther(number, Warnings.Add), marks))
@@ -108,7 +108,7 @@ public sealed class VdiCollectorTests : VdiFixture
         byte[] shadow = new byte[DiskSize];
         Random random = new(seed);
         Dictionary<string, byte[]> kept = [];
-        VdiStore store = Vdis;
+        VdiAdmin store = Vdis;
         for (int round = 0; round < 16; round++)
         {
             Task collecting = CollectAsync(disk);
@@ -166,7 +166,7 @@ public sealed class VdiCollectorTests : VdiFixture
         byte[] kept = [.. shadow];
         await disk.WorkAsync(shadow, random, 50);
         await disk.Image.DisposeAsync();
-        VdiStore store = Vdis;
+        VdiAdmin store = Vdis;
         string before = await store.RollBackAsync("web@s", whileUsed: false).WaitAsync(Soon);
         await store.CollectAsync().WaitAsync(Soon);
         Dictionary<string, byte[]> expected = new() { ["web"] = kept, ["web@s"] = kept, [$"web@{before}"] = shadow };
@@ -198,7 +198,7 @@ public sealed class VdiCollectorTests : VdiFixture
         await disk.WriteAsync(0, shadow);
         await SnapshotAsync(disk, "v1");
         await disk.Image.DisposeAsync();
-        VdiStore store = Vdis;
+        VdiAdmin store = Vdis;
         store.Clone("golden@v1", "web");
         string path = PathOf("golden");
         await store.DeleteAsync("golden", withSnapshots: true).WaitAsync(Soon);

@@ -13,7 +13,7 @@ public sealed class VdiFaultTests : VdiFixture
     [Test]
     public async Task A_write_that_fails_is_reported_and_the_log_goes_on_elsewhere()
     {
-        FaultyContainer container = new(VdiFile.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        FaultyContainer container = new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
         byte[] shadow = new byte[DiskSize];
         ImageDriver disk = Open(container);
         for (int round = 0; round < 5; round++)
@@ -35,7 +35,7 @@ public sealed class VdiFaultTests : VdiFixture
     [Test]
     public async Task A_storage_that_allocates_nothing_more_is_told_once_and_tried_again()
     {
-        FaultyContainer container = new(VdiFile.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        FaultyContainer container = new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
         byte[] shadow = new byte[DiskSize], mega = new byte[MiB];
         ImageDriver disk = Open(container);
         for (int round = 0; round < 2; round++)
@@ -59,7 +59,7 @@ public sealed class VdiFaultTests : VdiFixture
     [Test]
     public async Task Full_storage_refuses_writes_and_nothing_else()
     {
-        FaultyContainer container = new(VdiFile.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        FaultyContainer container = new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
         byte[] shadow = new byte[DiskSize];
         Random random = new(1);
         ImageDriver disk = Open(container);
@@ -97,7 +97,7 @@ public sealed class VdiFaultTests : VdiFixture
         new Random(3).NextBytes(shadow);
         await disk.WriteAsync(0, shadow);
         await disk.Image.DisposeAsync();
-        VdiStore store = Vdis;
+        VdiAdmin store = Vdis;
         Assert.That(store.Check(null, true, Warnings.Add).Damages, Is.Zero);
         string path = Store.PathOf(Store.Find("web"));
         byte[] file = File.ReadAllBytes(path);
@@ -119,7 +119,7 @@ public sealed class VdiFaultTests : VdiFixture
     private MapEntry RootOf(string path)
     {
         (IVdiContainer container, _) = Store.OpenOther(Store.Find(System.IO.Path.GetFileName(path) == "000001" ? "web" : ""), Warnings.Add);
-        MapEntry root = VdiFile.Read(container).Head.Content.Root.Node;
+        MapEntry root = VdiMetadata.Read(container).Head.Content.Root.Node;
         container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         return root;
     }
@@ -129,7 +129,7 @@ public sealed class VdiFaultTests : VdiFixture
 
     private ImageDriver Open(FaultyContainer container)
     {
-        VdiFile known = VdiFile.Read(container);
+        VdiMetadata known = VdiMetadata.Read(container);
         VdiParts parts = new(container, known, known.Head.Content, null, _ => throw new NotSupportedException(), null, Warnings.Add);
         return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry(DiskSize / 512, 512, 4096, false, 4096)));
     }

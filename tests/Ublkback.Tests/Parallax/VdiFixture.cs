@@ -24,7 +24,7 @@ public abstract class VdiFixture
     private protected FileStore Store => FileStore.Open(Folder, makes: true);
 
     /// <summary>The store as commands use it.</summary>
-    private protected VdiStore Vdis => VdiStore.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+    private protected VdiAdmin Vdis => VdiAdmin.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
 
     [SetUp]
     public void Begin()

@@ -20,7 +20,7 @@ public sealed class VdiPowerLossTests : VdiFixture
     {
         VdiSuperblock superblock = new(Guid.NewGuid(), 1, Guid.NewGuid(), 0);
         VdiVersion empty = new(MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
-        RecordingFile file = new(VdiFile.Make(superblock, empty, ""));
+        RecordingFile file = new(VdiMetadata.Make(superblock, empty, ""));
         GuestHistory history = new(DiskSize, 0);
         List<(string Name, byte[] Content, int Position)> snapshots = [];
         Random random = new(seed);
@@ -89,7 +89,7 @@ public sealed class VdiPowerLossTests : VdiFixture
     private async Task CollectAsync(ImageDriver disk, RecordingFile file)
     {
         VdiImage image = (VdiImage)disk.Image;
-        OpenVdi vdi = await OnAsync(() => OpenVdi.BeginAsync(image));
+        CollectionRun vdi = await OnAsync(() => CollectionRun.BeginAsync(image));
         BlockMarks marks = new();
         using VersionWalker walker = new(_ => (new RecordingContainer(file), image.Parts.Superblock), marks);
         foreach (VdiVersion version in vdi.Needed) walker.Walk([version]);
@@ -124,7 +124,7 @@ public sealed class VdiPowerLossTests : VdiFixture
     private ImageDriver OpenRecorded(RecordingFile file, string? snapshotName = null)
     {
         RecordingContainer container = new(file);
-        VdiFile known = VdiFile.Read(container);
+        VdiMetadata known = VdiMetadata.Read(container);
         (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.ReadFile(known, container);
         VdiSnapshot? snapshot = snapshotName is null ? null : snapshots.Single(snapshot => snapshot.Name == snapshotName);
         VdiParts parts = new(container, known, snapshot?.Content ?? known.Head.Content, snapshot?.Id, _ => throw new NotSupportedException(), null, Warnings.Add);

@@ -244,10 +244,10 @@ public sealed class VdiRepairTests : VdiFixture
 
     private long CheckDamages() => Vdis.Check(null, true, Warnings.Add).Damages;
 
-    private VdiFile Read()
+    private VdiMetadata Read()
     {
         (IVdiContainer container, _) = Store.OpenOther(1, Warnings.Add);
-        VdiFile file = VdiFile.Read(container);
+        VdiMetadata file = VdiMetadata.Read(container);
         container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         return file;
     }

@@ -111,5 +111,5 @@ public sealed class VdiRollbackTests : VdiFixture
     private static async Task<long> CountAsync(ImageDriver disk, int block) => BinaryPrimitives.ReadInt64LittleEndian(await disk.ReadAsync(block * 4096, 512));
 
     private async Task<string> RollBackAsync(ImageDriver disk, string snapshot) => (await OnAsync(() =>
-        new VdiTasks(Store, (VdiImage)disk.Image, Warnings.Add).RunAsync(new VdiRequest("rollback", snapshot)))).Snapshot!;
+        new VdiRequestHandler(Store, (VdiImage)disk.Image, Warnings.Add).RunAsync(new VdiRequest("rollback", snapshot)))).Snapshot!;
 }

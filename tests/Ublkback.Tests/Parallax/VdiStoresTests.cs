@@ -13,5 +13,5 @@ public sealed class VdiStoresTests
     [TestCase("rados:vdi?conf", "unknown option conf")]
     [TestCase("rados:vdi?conf=ceph.conf", "is not an absolute path")]
     public void A_mistake_is_told(string text, string expected) =>
-        Assert.That(Assert.Throws<TargetException>(() => VdiStores.Open(text))!.Message, Does.Contain(expected));
+        Assert.That(Assert.Throws<TargetException>(() => VdiStoreFactory.Open(text))!.Message, Does.Contain(expected));
 }

@@ -1,5 +1,5 @@
 using NUnit.Framework;
-using Ublkback.Emulator;
+using Ublkback.EmulatedHost;
 using Ublkback.XenStore;
 
 namespace Ublkback.Tests.XenStore;
@@ -7,7 +7,7 @@ namespace Ublkback.Tests.XenStore;
 public sealed class XenStoreClientTests
 {
     private string _directory = null!;
-    private EmulatedHost _host = null!;
+    private EmulatedXen _host = null!;
     private XenStoreClient _store = null!;
 
     private static CancellationToken Soon => new CancellationTokenSource(TimeSpan.FromSeconds(10)).Token;
@@ -16,7 +16,7 @@ public sealed class XenStoreClientTests
     public async Task Start()
     {
         _directory = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
-        _host = await EmulatedHost.StartAsync(_directory);
+        _host = await EmulatedXen.StartAsync(_directory);
         _store = XenStoreClient.Open(new XenStoreTransport(_host.Layout.StoreSocket));
     }
 
