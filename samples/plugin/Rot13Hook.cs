@@ -1,5 +1,3 @@
-using Ublkback.Block;
-
 namespace Sample;
 
 /// <summary><c>rot13</c>: keeps the letters of text rotated by 13 places. A hook that changes data on its way.</summary>

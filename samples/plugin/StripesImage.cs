@@ -1,5 +1,3 @@
-using Ublkback.Block;
-
 namespace Sample;
 
 /// <summary><c>stripes:SECTORS</c>: a read-only disk whose sectors are filled with their numbers. An image without storage.</summary>

@@ -1,6 +1,8 @@
 using System.Globalization;
 using Mono.Unix.Native;
-using Ublkback.Linux;
+using Ublkback.EmulatedHost.Hypervisor;
+using Ublkback.EmulatedHost.Store;
+using Ublkback.Linux.Kernel;
 using Ublkback.XenStore;
 
 namespace Ublkback.EmulatedHost;

@@ -1,5 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
+using Ublkback.EmulatedHost.Frontend;
+using Ublkback.EmulatedHost.Hypervisor;
 using Ublkback.XenStore;
 
 namespace Ublkback.EmulatedHost;

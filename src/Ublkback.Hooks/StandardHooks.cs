@@ -1,4 +1,8 @@
 using Ublkback.Block;
+using Ublkback.Hooks.Crypt;
+using Ublkback.Hooks.Faults;
+using Ublkback.Hooks.Throttle;
+using Ublkback.Hooks.Trace;
 
 namespace Ublkback.Hooks;
 

@@ -1,4 +1,4 @@
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Xen;
 

@@ -1,5 +1,5 @@
 using Mono.Unix.Native;
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Xen;
 

@@ -1,7 +1,11 @@
 using System.CommandLine;
 using Ublkback.Block;
 using Ublkback.Commands;
-using Ublkback.Linux;
+using Ublkback.Commands.Disks;
+using Ublkback.Commands.Images;
+using Ublkback.Commands.Vdis;
+using Ublkback.Hosting;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback;
 

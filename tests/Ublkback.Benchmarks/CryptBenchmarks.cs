@@ -1,5 +1,5 @@
 using BenchmarkDotNet.Attributes;
-using Ublkback.Hooks;
+using Ublkback.Hooks.Crypt;
 
 namespace Ublkback.Benchmarks;
 

@@ -1,8 +1,9 @@
 using System.Diagnostics;
 using BenchmarkDotNet.Attributes;
 using Ublkback.Block;
-using Ublkback.Linux;
-using Ublkback.Nbd;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
+using Ublkback.Nbd.Client;
 
 namespace Ublkback.Benchmarks;
 

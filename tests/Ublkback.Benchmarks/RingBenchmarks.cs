@@ -1,6 +1,6 @@
 using BenchmarkDotNet.Attributes;
 using Ublkback.Blkif;
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Benchmarks;
 

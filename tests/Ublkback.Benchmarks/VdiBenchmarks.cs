@@ -1,8 +1,9 @@
 using System.Globalization;
 using BenchmarkDotNet.Attributes;
 using Ublkback.Block;
-using Ublkback.Linux;
-using Ublkback.Parallax;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
+using Ublkback.Parallax.Admin;
 
 namespace Ublkback.Benchmarks;
 

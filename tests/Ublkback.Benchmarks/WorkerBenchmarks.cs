@@ -1,6 +1,7 @@
 using BenchmarkDotNet.Attributes;
 using Mono.Unix.Native;
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Benchmarks;
 

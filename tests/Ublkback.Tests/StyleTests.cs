@@ -53,17 +53,17 @@ public sealed partial class StyleTests
     {
         string[] path =
         [
-            "Ublkback.Backend/RingServer.cs", "Ublkback.Backend/RingRequest.cs", "Ublkback.Backend/EventPort.cs",
-            "Ublkback.Backend/RequestCheck.cs", "Ublkback.Blkif/BackRing.cs", "Ublkback.Linux/Worker.cs",
-            "Ublkback.Linux/IoUring.cs", "Ublkback.Images/RawImage.cs", "Ublkback.Backend/GuestMemory.cs",
-            "Ublkback.Backend/GrantCopyBatch.cs", "Ublkback.Backend/PersistentGrants.cs", "Ublkback.Backend/RequestOrder.cs",
-            "Ublkback.Backend/PollWindow.cs", "Ublkback.Backend/RingIdle.cs", "Ublkback.Backend/EventThrottle.cs", "Ublkback.Backend/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
-            "Ublkback.Linux/WorkerBuffers.cs", "Ublkback.Linux/MemoryFileIo.cs",
-            "Ublkback.Linux/PuntedFileIo.cs", "Ublkback.Linux/RingBufferQuota.cs", "Ublkback.Linux/DomainBufferQuota.cs",
-            "Ublkback.Images/Qcow2/ClusterReader.cs", "Ublkback.Images/Qcow2/ClusterWriter.cs", "Ublkback.Images/Qcow2/ClusterMap.cs",
-            "Ublkback.Images/Qcow2/Extent.cs", "Ublkback.Images/Qcow2/MetadataCache.cs", "Ublkback.Images/Qcow2/ContainerFile.cs",
-            "Ublkback.Block/ImageAccess.cs", "Ublkback.Block/LoopCondition.cs", "Ublkback.Parallax/BlockReader.cs", "Ublkback.Parallax/BlockWriter.cs", "Ublkback.Parallax/BlockMap.cs",
-            "Ublkback.Parallax/VdiLog.cs", "Ublkback.Parallax/LogBatch.cs", "Ublkback.Parallax/BlockClaims.cs", "Ublkback.Parallax/SourceContainers.cs", "Ublkback.Block/RequestQuiescence.cs",
+            "Ublkback.Backend/Rings/RingServer.cs", "Ublkback.Backend/Requests/RingRequest.cs", "Ublkback.Backend/Rings/EventPort.cs",
+            "Ublkback.Backend/Requests/RequestCheck.cs", "Ublkback.Blkif/BackRing.cs", "Ublkback.Linux/Workers/Worker.cs",
+            "Ublkback.Linux/Kernel/IoUring.cs", "Ublkback.Images/Raw/RawImage.cs", "Ublkback.Backend/Grants/GuestMemory.cs",
+            "Ublkback.Backend/Grants/GrantCopyBatch.cs", "Ublkback.Backend/Grants/PersistentGrants.cs", "Ublkback.Backend/Requests/RequestOrder.cs",
+            "Ublkback.Backend/Rings/PollWindow.cs", "Ublkback.Backend/Rings/RingIdle.cs", "Ublkback.Backend/Rings/EventThrottle.cs", "Ublkback.Backend/Rings/WaitingRequests.cs", "Ublkback.Blkif/RingJournal.cs",
+            "Ublkback.Linux/Workers/WorkerBuffers.cs", "Ublkback.Linux/Files/MemoryFileIo.cs",
+            "Ublkback.Linux/Files/PuntedFileIo.cs", "Ublkback.Linux/Workers/RingBufferQuota.cs", "Ublkback.Linux/Workers/DomainBufferQuota.cs",
+            "Ublkback.Images/Qcow2/Clusters/ClusterReader.cs", "Ublkback.Images/Qcow2/Clusters/ClusterWriter.cs", "Ublkback.Images/Qcow2/Metadata/ClusterMap.cs",
+            "Ublkback.Images/Qcow2/Clusters/Extent.cs", "Ublkback.Images/Qcow2/Metadata/MetadataCache.cs", "Ublkback.Images/Qcow2/Format/ContainerFile.cs",
+            "Ublkback.Block/Seam/ImageAccess.cs", "Ublkback.Block/Loop/LoopCondition.cs", "Ublkback.Parallax/Disk/BlockReader.cs", "Ublkback.Parallax/Disk/BlockWriter.cs", "Ublkback.Parallax/Map/BlockMap.cs",
+            "Ublkback.Parallax/Log/VdiLog.cs", "Ublkback.Parallax/Log/LogBatch.cs", "Ublkback.Parallax/Disk/BlockClaims.cs", "Ublkback.Parallax/Disk/SourceContainers.cs", "Ublkback.Block/Loop/RequestQuiescence.cs",
         ];
         string[] banned = ["Thread.Sleep", ".Result", ".Wait(", " lock (", "Task.Delay", ".Select(", ".Where(", ".ToList(", ".ToArray("];
         foreach (string file in path)

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Globalization;
 using Microsoft.Win32.SafeHandles;
 using Ublkback.Block;
+using Ublkback.Images.Qcow2.Format;
 
 namespace Ublkback.Images.Qcow2;
 

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
+using Ublkback.Images.Qcow2.Format;
 
 namespace Ublkback.Images.Qcow2;
 

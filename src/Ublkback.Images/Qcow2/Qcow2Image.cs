@@ -1,5 +1,7 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
+using Ublkback.Images.Qcow2.Clusters;
+using Ublkback.Images.Qcow2.Metadata;
 
 namespace Ublkback.Images.Qcow2;
 

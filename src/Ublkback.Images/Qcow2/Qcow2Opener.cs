@@ -1,6 +1,9 @@
 using Microsoft.Win32.SafeHandles;
 using Ublkback.Block;
-using Ublkback.Linux;
+using Ublkback.Images.Qcow2.Format;
+using Ublkback.Images.Qcow2.Metadata;
+using Ublkback.Images.Raw;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Images.Qcow2;
 

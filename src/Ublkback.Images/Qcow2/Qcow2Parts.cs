@@ -1,5 +1,8 @@
 using Ublkback.Block;
-using Ublkback.Linux;
+using Ublkback.Images.Qcow2.Clusters;
+using Ublkback.Images.Qcow2.Format;
+using Ublkback.Images.Qcow2.Metadata;
+using Ublkback.Linux.Files;
 
 namespace Ublkback.Images.Qcow2;
 

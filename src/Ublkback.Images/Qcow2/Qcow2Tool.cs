@@ -2,6 +2,9 @@ using System.Numerics;
 using System.Text;
 using Microsoft.Win32.SafeHandles;
 using Ublkback.Block;
+using Ublkback.Images.Qcow2.Format;
+using Ublkback.Images.Qcow2.Metadata;
+using Ublkback.Images.Raw;
 
 namespace Ublkback.Images.Qcow2;
 

@@ -1,6 +1,6 @@
 using Mono.Unix.Native;
 
-namespace Ublkback.Parallax;
+namespace Ublkback.Parallax.Stores;
 
 /// <summary>What files take in the file system.</summary>
 internal static class DiskUsage

@@ -2,10 +2,13 @@ using System.Globalization;
 using Microsoft.Win32.SafeHandles;
 using Mono.Unix.Native;
 using Ublkback.Block;
-using Ublkback.Images;
-using Ublkback.Linux;
+using Ublkback.Images.Raw;
+using Ublkback.Linux.Kernel;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
 
-namespace Ublkback.Parallax;
+namespace Ublkback.Parallax.Stores;
 
 /// <summary>
 /// VDIs in a folder: <c>store</c> says that it is one, <c>vdi/NUMBER</c> are the VDIs' files, and <c>names/NAME</c> are symbolic links to

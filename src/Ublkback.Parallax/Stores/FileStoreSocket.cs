@@ -2,9 +2,11 @@ using System.Globalization;
 using System.Net.Sockets;
 using Mono.Unix.Native;
 using Ublkback.Block;
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Sockets;
+using Ublkback.Parallax.Requests;
 
-namespace Ublkback.Parallax;
+namespace Ublkback.Parallax.Stores;
 
 /// <summary>A local socket in a store's folder for each VDI that a process has open for writing. Any thread.</summary>
 internal sealed class FileStoreSocket : IDisposable

@@ -1,6 +1,9 @@
 using Ublkback.Block;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
 
-namespace Ublkback.Parallax;
+namespace Ublkback.Parallax.Stores;
 
 /// <summary>
 /// Where VDIs are kept, by number, and their names. Any number of processes use it at the same time. Any thread; blocks it. Failures are

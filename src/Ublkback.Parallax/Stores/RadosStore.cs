@@ -2,10 +2,15 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using System.Text.Json;
 using Ublkback.Block;
-using Ublkback.Linux;
-using Ublkback.Rados;
+using Ublkback.Linux.Kernel;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
+using Ublkback.Rados.Bindings;
+using Ublkback.Rados.Locks;
+using Ublkback.Rados.Pools;
 
-namespace Ublkback.Parallax;
+namespace Ublkback.Parallax.Stores;
 
 /// <summary>
 /// VDIs in a pool of a Ceph cluster, for many hosts: the object <c>vdi.store</c> has their names as keys, <c>vdi.NUMBER.SEGMENT</c> are their

@@ -1,6 +1,7 @@
 using Ublkback.Block;
+using Ublkback.Parallax.Format;
 
-namespace Ublkback.Parallax;
+namespace Ublkback.Parallax.Stores;
 
 /// <summary>The block that says that this is a store of VDIs, and which.</summary>
 internal static class StoreBlock

@@ -1,7 +1,7 @@
 using Ublkback.Block;
-using Ublkback.Rados;
+using Ublkback.Rados.Pools;
 
-namespace Ublkback.Parallax;
+namespace Ublkback.Parallax.Stores;
 
 /// <summary>Opens stores by what people write: <c>file:FOLDER</c>, or <c>rados:POOL</c> with <c>?conf=/path&amp;id=USER</c>.</summary>
 internal static class VdiStoreFactory

@@ -1,10 +1,13 @@
 using System.Diagnostics;
-using Ublkback.Backend;
+using Ublkback.Backend.Report;
 using Ublkback.Blkif;
 using Ublkback.Control;
 using Ublkback.Demo;
 using Ublkback.EmulatedHost;
-using Ublkback.Linux;
+using Ublkback.EmulatedHost.Frontend;
+using Ublkback.EmulatedHost.Hypervisor;
+using Ublkback.Hosting;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Bench;
 

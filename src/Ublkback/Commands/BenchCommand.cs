@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using Ublkback.Bench;
+using Ublkback.Hosting;
 
 namespace Ublkback.Commands;
 

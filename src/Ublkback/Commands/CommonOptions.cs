@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Ublkback.Hosting;
 
 namespace Ublkback.Commands;
 

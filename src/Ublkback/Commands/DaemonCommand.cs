@@ -1,4 +1,6 @@
 using System.CommandLine;
+using Ublkback.Hosting;
+using Ublkback.Service;
 
 namespace Ublkback.Commands;
 

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Ublkback.Demo;
+using Ublkback.Hosting;
 
 namespace Ublkback.Commands;
 

@@ -1,9 +1,12 @@
 using System.CommandLine;
 using Mono.Unix.Native;
 using Spectre.Console;
-using Ublkback.Backend;
+using Ublkback.Backend.Connections;
+using Ublkback.Backend.Vbds;
 using Ublkback.Control;
-using Ublkback.Linux;
+using Ublkback.Hosting;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
 using Ublkback.Plugins;
 using Ublkback.Xen;
 using Ublkback.XenStore;

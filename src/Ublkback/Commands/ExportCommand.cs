@@ -4,9 +4,10 @@ using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Mono.Unix;
 using Ublkback.Block;
+using Ublkback.Hosting;
 using Ublkback.ImageTools;
-using Ublkback.Linux;
-using Ublkback.Nbd;
+using Ublkback.Linux.Workers;
+using Ublkback.Nbd.Server;
 
 namespace Ublkback.Commands;
 

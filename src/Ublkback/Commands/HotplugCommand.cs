@@ -1,7 +1,8 @@
 using System.CommandLine;
 using System.Diagnostics;
-using Ublkback.Backend;
+using Ublkback.Backend.Connections;
 using Ublkback.Control;
+using Ublkback.Hosting;
 using Ublkback.XenStore;
 
 namespace Ublkback.Commands;

@@ -3,9 +3,11 @@ using System.Globalization;
 using System.Text.Json;
 using Spectre.Console;
 using Ublkback.Block;
-using Ublkback.Hooks;
+using Ublkback.Control;
+using Ublkback.Hooks.Trace;
+using Ublkback.Hosting;
 using Ublkback.ImageTools;
-using Ublkback.Linux;
+using Ublkback.Linux.Workers;
 using Ublkback.Replay;
 
 namespace Ublkback.Commands;

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
 using Ublkback.EmulatedHost;
+using Ublkback.Hosting;
 
 namespace Ublkback.Commands;
 

@@ -1,5 +1,6 @@
 using System.Net.Sockets;
-using Ublkback.Linux;
+using Ublkback.Hosting;
+using Ublkback.Linux.Sockets;
 
 namespace Ublkback.Control;
 

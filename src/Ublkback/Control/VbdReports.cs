@@ -1,4 +1,6 @@
-using Ublkback.Backend;
+using Ublkback.Backend.Report;
+using Ublkback.Backend.Vbds;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Block;
 
 namespace Ublkback.Control;

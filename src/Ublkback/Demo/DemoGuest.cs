@@ -3,7 +3,8 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Security.Cryptography;
 using Ublkback.Blkif;
-using Ublkback.EmulatedHost;
+using Ublkback.EmulatedHost.Frontend;
+using Ublkback.EmulatedHost.Hypervisor;
 using Ublkback.XenStore;
 
 namespace Ublkback.Demo;

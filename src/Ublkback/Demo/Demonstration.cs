@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using Spectre.Console;
 using Ublkback.Control;
 using Ublkback.EmulatedHost;
+using Ublkback.Hosting;
 using Ublkback.XenStore;
 
 namespace Ublkback.Demo;
@@ -117,14 +118,14 @@ internal sealed class Demonstration(TimeSpan mixTime)
 
     private void ShowSummary(ControlReply figures)
     {
-        Table table = Commands.Reports.Table("Phase", "Requests", "Data", "Seconds", "Requests/s", "Rate");
+        Table table = Reports.Table("Phase", "Requests", "Data", "Seconds", "Requests/s", "Rate");
         foreach ((string phase, int requests, long bytes, double seconds) in _results)
         {
             table.AddRow(
-                phase, requests.ToString("N0", CultureInfo.InvariantCulture), Commands.Reports.Size((ulong)bytes),
+                phase, requests.ToString("N0", CultureInfo.InvariantCulture), Reports.Size((ulong)bytes),
                 seconds.ToString("F2", CultureInfo.InvariantCulture),
                 (requests / seconds).ToString("N0", CultureInfo.InvariantCulture),
-                Commands.Reports.Size((ulong)(bytes / seconds)) + "/s");
+                Reports.Size((ulong)(bytes / seconds)) + "/s");
         }
 
         AnsiConsole.Write(table);

@@ -1,6 +1,7 @@
 using System.Net.Sockets;
 using System.Reflection;
 using Ublkback.EmulatedHost;
+using Ublkback.Hosting;
 using Ublkback.XenStore;
 
 namespace Ublkback.Demo;

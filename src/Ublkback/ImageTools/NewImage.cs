@@ -1,6 +1,6 @@
 using Ublkback.Block;
 using Ublkback.Images.Qcow2;
-using Ublkback.Parallax;
+using Ublkback.Parallax.Admin;
 
 namespace Ublkback.ImageTools;
 

@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Hosting;
 
 namespace Ublkback.ImageTools;
 

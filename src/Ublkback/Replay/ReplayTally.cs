@@ -1,5 +1,5 @@
 using Ublkback.Block;
-using Ublkback.Hooks;
+using Ublkback.Hooks.Trace;
 
 namespace Ublkback.Replay;
 

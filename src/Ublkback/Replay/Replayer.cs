@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using Ublkback.Block;
-using Ublkback.Hooks;
+using Ublkback.Hooks.Trace;
 
 namespace Ublkback.Replay;
 

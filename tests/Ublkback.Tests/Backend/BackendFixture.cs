@@ -1,10 +1,17 @@
 using Microsoft.Extensions.Logging.Abstractions;
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Connections;
+using Ublkback.Backend.Grants;
+using Ublkback.Backend.Journals;
+using Ublkback.Backend.Requests;
+using Ublkback.Backend.Vbds;
 using Ublkback.Blkif;
 using Ublkback.Block;
 using Ublkback.EmulatedHost;
-using Ublkback.Linux;
+using Ublkback.EmulatedHost.Frontend;
+using Ublkback.EmulatedHost.Hypervisor;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
 using Ublkback.Xen;
 using Ublkback.XenStore;
 

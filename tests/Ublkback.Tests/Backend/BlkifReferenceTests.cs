@@ -1,7 +1,10 @@
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Requests;
+using Ublkback.Backend.Vbds;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
 using Ublkback.EmulatedHost;
+using Ublkback.EmulatedHost.Frontend;
 
 namespace Ublkback.Tests.Backend;
 

@@ -1,7 +1,7 @@
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Requests;
 using Ublkback.Blkif;
-using Ublkback.EmulatedHost;
+using Ublkback.EmulatedHost.Frontend;
 
 namespace Ublkback.Tests.Backend;
 

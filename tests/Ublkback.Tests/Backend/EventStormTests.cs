@@ -1,8 +1,10 @@
 using System.Diagnostics;
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Rings;
+using Ublkback.Backend.Vbds;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
-using Ublkback.EmulatedHost;
+using Ublkback.EmulatedHost.Frontend;
 
 namespace Ublkback.Tests.Backend;
 

@@ -1,6 +1,6 @@
 using System.Threading.Channels;
 using Ublkback.Block;
-using Ublkback.Linux;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Backend;
 

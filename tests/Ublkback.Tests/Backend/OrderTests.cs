@@ -2,6 +2,7 @@ using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.Block;
 using Ublkback.EmulatedHost;
+using Ublkback.EmulatedHost.Frontend;
 
 namespace Ublkback.Tests.Backend;
 

@@ -1,5 +1,5 @@
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Requests;
 using Ublkback.Blkif;
 using Ublkback.Block;
 

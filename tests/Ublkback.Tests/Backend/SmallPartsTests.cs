@@ -1,6 +1,10 @@
 using System.Diagnostics;
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Connections;
+using Ublkback.Backend.Grants;
+using Ublkback.Backend.Report;
+using Ublkback.Backend.Requests;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
 using Ublkback.Block;
 using Ublkback.XenStore;

@@ -1,5 +1,6 @@
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Journals;
+using Ublkback.Backend.Xenbus;
 
 namespace Ublkback.Tests.Backend;
 

@@ -1,6 +1,7 @@
 using NUnit.Framework;
-using Ublkback.Backend;
-using static Ublkback.Backend.VbdAction;
+using Ublkback.Backend.Vbds;
+using Ublkback.Backend.Xenbus;
+using static Ublkback.Backend.Vbds.VbdAction;
 
 namespace Ublkback.Tests.Backend;
 

@@ -1,7 +1,7 @@
 using System.Security.Cryptography;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Hooks;
+using Ublkback.Hooks.Crypt;
 
 namespace Ublkback.Tests.Hooks;
 

@@ -1,7 +1,7 @@
 using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Hooks;
-using Ublkback.Linux;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Hooks;
 

@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using NUnit.Framework;
-using Ublkback.Hooks;
+using Ublkback.Hooks.Throttle;
 
 namespace Ublkback.Tests.Hooks;
 

@@ -1,7 +1,7 @@
 using System.Text.Json;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Hooks;
+using Ublkback.Hooks.Trace;
 
 namespace Ublkback.Tests.Hooks;
 

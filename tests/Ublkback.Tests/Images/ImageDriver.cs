@@ -1,6 +1,7 @@
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Images;
 

@@ -2,8 +2,9 @@ using System.Diagnostics;
 using Mono.Unix.Native;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Images;
-using Ublkback.Linux;
+using Ublkback.Images.Raw;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
 using Ublkback.Tests.Linux;
 
 namespace Ublkback.Tests.Images;

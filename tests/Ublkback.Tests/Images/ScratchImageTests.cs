@@ -1,7 +1,7 @@
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Images;
-using Ublkback.Linux;
+using Ublkback.Images.Raw;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Images;
 

@@ -1,5 +1,6 @@
 using NUnit.Framework;
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Linux;
 

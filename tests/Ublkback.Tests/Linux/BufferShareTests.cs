@@ -1,5 +1,5 @@
 using NUnit.Framework;
-using Ublkback.Linux;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Linux;
 

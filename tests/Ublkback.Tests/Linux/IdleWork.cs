@@ -1,4 +1,4 @@
-using Ublkback.Linux;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Linux;
 

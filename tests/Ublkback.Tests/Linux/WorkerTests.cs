@@ -3,7 +3,9 @@ using System.IO.Pipes;
 using System.Threading.Channels;
 using Mono.Unix.Native;
 using NUnit.Framework;
-using Ublkback.Linux;
+using Ublkback.Linux.Files;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Tests.Linux;
 

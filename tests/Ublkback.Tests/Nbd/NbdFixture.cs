@@ -1,9 +1,10 @@
 using System.Net.Sockets;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Images;
-using Ublkback.Linux;
-using Ublkback.Nbd;
+using Ublkback.Images.Raw;
+using Ublkback.Linux.Workers;
+using Ublkback.Nbd.Client;
+using Ublkback.Nbd.Server;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Nbd;

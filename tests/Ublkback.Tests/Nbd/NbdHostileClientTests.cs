@@ -1,5 +1,6 @@
 using NUnit.Framework;
-using Ublkback.Nbd;
+using Ublkback.Nbd.Protocol;
+using Ublkback.Nbd.Server;
 
 namespace Ublkback.Tests.Nbd;
 

@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.Net.Sockets;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Nbd;
+using Ublkback.Nbd.Protocol;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Nbd;

@@ -1,7 +1,8 @@
 using System.Diagnostics;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Nbd;
+using Ublkback.Nbd.Protocol;
+using Ublkback.Nbd.Server;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Nbd;

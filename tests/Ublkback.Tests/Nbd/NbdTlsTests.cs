@@ -3,7 +3,7 @@ using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Nbd;
+using Ublkback.Nbd.Server;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Nbd;

@@ -1,8 +1,8 @@
 using System.Net.Sockets;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Linux;
-using Ublkback.Nbd;
+using Ublkback.Linux.Kernel;
+using Ublkback.Nbd.Server;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Nbd;

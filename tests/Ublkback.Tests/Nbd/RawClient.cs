@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using System.Net.Sockets;
 using System.Text;
-using Ublkback.Nbd;
+using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Tests.Nbd;
 

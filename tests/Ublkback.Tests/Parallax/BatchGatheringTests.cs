@@ -1,6 +1,7 @@
 using NUnit.Framework;
-using Ublkback.Linux;
-using Ublkback.Parallax;
+using Ublkback.Linux.Workers;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Log;
 
 namespace Ublkback.Tests.Parallax;
 

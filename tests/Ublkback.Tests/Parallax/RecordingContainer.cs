@@ -1,5 +1,6 @@
 using Ublkback.Block;
-using Ublkback.Parallax;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Format;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;

@@ -1,6 +1,9 @@
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Parallax;
+using Ublkback.Parallax.Admin;
+using Ublkback.Parallax.Collect;
+using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Stores;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;

@@ -1,7 +1,9 @@
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Linux;
-using Ublkback.Parallax;
+using Ublkback.Linux.Workers;
+using Ublkback.Parallax.Admin;
+using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Stores;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;

@@ -1,6 +1,10 @@
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Parallax;
+using Ublkback.Parallax.Admin;
+using Ublkback.Parallax.Collect;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Format;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;

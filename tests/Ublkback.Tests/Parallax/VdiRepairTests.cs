@@ -1,6 +1,7 @@
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Parallax;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Format;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;

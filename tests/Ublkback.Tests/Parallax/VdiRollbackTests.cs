@@ -1,6 +1,8 @@
 using System.Buffers.Binary;
 using NUnit.Framework;
-using Ublkback.Parallax;
+using Ublkback.Parallax.Admin;
+using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Requests;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;

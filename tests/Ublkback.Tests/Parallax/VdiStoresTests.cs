@@ -1,6 +1,6 @@
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Parallax;
+using Ublkback.Parallax.Stores;
 
 namespace Ublkback.Tests.Parallax;
 

@@ -1,5 +1,5 @@
 using NUnit.Framework;
-using Ublkback.Rados;
+using Ublkback.Rados.Bindings;
 
 namespace Ublkback.Tests.Rados;
 

@@ -2,9 +2,9 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using NUnit.Framework;
-using Ublkback.Backend;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
-using Ublkback.Linux;
+using Ublkback.Linux.Kernel;
 using Ublkback.Xen;
 using Ublkback.XenStore;
 

@@ -1,10 +1,12 @@
 using System.Diagnostics;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Images;
 using Ublkback.Images.Qcow2;
-using Ublkback.Linux;
-using Ublkback.Nbd;
+using Ublkback.Images.Qcow2.Format;
+using Ublkback.Images.Qcow2.Metadata;
+using Ublkback.Images.Raw;
+using Ublkback.Linux.Workers;
+using Ublkback.Nbd.Client;
 
 namespace Ublkback.Tests.Images.Qcow2;
 

@@ -3,6 +3,7 @@ using System.Globalization;
 using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Images.Qcow2;
+using Ublkback.Images.Qcow2.Format;
 
 namespace Ublkback.Tests.Images.Qcow2;
 

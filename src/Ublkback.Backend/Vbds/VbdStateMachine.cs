@@ -1,0 +1,115 @@
+using Ublkback.Backend.Xenbus;
+
+namespace Ublkback.Backend.Vbds;
+
+/// <summary>What a vbd knows when it decides; read anew each time, since watch events coalesce.</summary>
+/// <param name="Backend">Our state node; null when the backend directory is gone.</param>
+/// <param name="IsOnline">Whether the toolstack wants the device to stay (<c>online</c>).</param>
+/// <param name="Frontend">The frontend's state node; null when its directory is gone.</param>
+/// <param name="IsOffered">Whether we have published our features since the device last was new or closed.</param>
+/// <param name="WasOffered">Whether we have ever published them.</param>
+/// <param name="IsClaimed">Whether the kernel's xen-blkback has taken the device.</param>
+/// <param name="IsServing">Whether we hold a blkif.</param>
+/// <param name="HasJournal">Whether there is a journal of a daemon before us, which we do not serve with.</param>
+/// <param name="HasFailed">Whether connecting to this frontend failed for good.</param>
+public readonly record struct VbdView(
+    XenbusState? Backend, bool IsOnline, XenbusState? Frontend, bool IsOffered, bool WasOffered,
+    bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed);
+
+/// <summary>The next step of a vbd.</summary>
+public enum VbdAction
+{
+    /// <summary>Nothing: wait for a change.</summary>
+    Wait,
+
+    /// <summary>Publish our features and go to InitWait.</summary>
+    Offer,
+
+    /// <summary>Read the frontend's rings, map and bind them, and go to Connected.</summary>
+    Connect,
+
+    /// <summary>Take over a ring that a daemon before us served.</summary>
+    Attach,
+
+    /// <summary>The kernel's xen-blkback has taken a device that we serve, and set its nodes: set them right.</summary>
+    Reclaim,
+
+    /// <summary>Follow the frontend into Closing.</summary>
+    Close,
+
+    /// <summary>Finish what is in flight, let go of the ring, and go to Closed.</summary>
+    Disconnect,
+
+    /// <summary>The device is gone: let go of everything.</summary>
+    Forget,
+}
+
+/// <summary>
+/// The life of a vbd as one table. Rows are tried from the top; the first that fits decides. Pure.
+/// </summary>
+/// <remarks>
+/// Numbers are xenbus states. "Serving" means that a blkif exists.
+/// <code>
+/// backend  frontend    and                     → action
+/// gone     any                                 → Forget
+/// 1        any         offered before          → Forget       another device was made in the place of ours
+/// any      gone        serving or backend ≠ 6  → Disconnect   forced removal: the frontend's directory goes first
+/// 5        6, 1, 2     not online              → Disconnect   the toolstack detaches; 1 and 2 never had a ring
+/// 1, 2     1, 2, 3, 4  not serving, and not
+///                      offered or claimed      → Offer        never gated on the hotplug script
+/// 2        3, 4        serving                 → Reclaim
+/// 4        3, 4        serving, claimed        → Reclaim
+/// 5        4           serving, online         → Reclaim      neither the toolstack nor we write that: the kernel did
+/// 2        3, 4        not failed              → Connect      mini-os goes from 1 straight to 4
+/// 4        3, 4        not serving, not failed → Attach
+/// 4        5           journal, not failed     → Attach       a guest that lets go waits for its answers first
+/// 5        4, 5        journal, not failed     → Attach       likewise
+/// 2, 4     5                                   → Close
+/// 1..5     6                                   → Disconnect
+/// 5, 6     1           online, serving         → Disconnect
+/// 5, 6     1           online                  → Offer        the guest rebooted inside its domain, or pvgrub made
+///                                                             way for a kernel
+/// otherwise                                    → Wait
+/// </code>
+/// We never pass through 5 or 6 on our own: blkfront would take the disk for dead.
+/// </remarks>
+public static class VbdStateMachine
+{
+    /// <summary>Decides.</summary>
+    public static VbdAction Decide(in VbdView view) => (view.Backend, view.Frontend) switch
+    {
+        (null, _) => VbdAction.Forget,
+
+        (XenbusState.Initialising, _) when view.WasOffered => VbdAction.Forget,
+
+        (not XenbusState.Closed, null) => VbdAction.Disconnect,
+        (_, null) => view.IsServing ? VbdAction.Disconnect : VbdAction.Wait,
+
+        (XenbusState.Closing, XenbusState.Closed or XenbusState.Initialising or XenbusState.InitWait)
+            when !view.IsOnline => VbdAction.Disconnect,
+
+        (XenbusState.Initialising or XenbusState.InitWait, >= XenbusState.Initialising and <= XenbusState.Connected)
+            when !view.IsServing && (!view.IsOffered || view.IsClaimed) => VbdAction.Offer,
+
+        (XenbusState.InitWait, XenbusState.Initialised or XenbusState.Connected)
+            when view.IsServing => VbdAction.Reclaim,
+        (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)
+            when view.IsServing && view.IsClaimed => VbdAction.Reclaim,
+        (XenbusState.Closing, XenbusState.Connected) when view.IsServing && view.IsOnline => VbdAction.Reclaim,
+        (XenbusState.InitWait, XenbusState.Initialised or XenbusState.Connected)
+            when !view.HasFailed => VbdAction.Connect,
+        (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)
+            when !view.IsServing && !view.HasFailed => VbdAction.Attach,
+
+        (XenbusState.Connected, XenbusState.Closing) or (XenbusState.Closing, XenbusState.Connected or XenbusState.Closing)
+            when view.HasJournal && !view.HasFailed => VbdAction.Attach,
+
+        (XenbusState.InitWait or XenbusState.Connected, XenbusState.Closing) => VbdAction.Close,
+        (not XenbusState.Closed, XenbusState.Closed) => VbdAction.Disconnect,
+
+        (XenbusState.Closing or XenbusState.Closed, XenbusState.Initialising) when view.IsOnline =>
+            view.IsServing ? VbdAction.Disconnect : VbdAction.Offer,
+
+        _ => VbdAction.Wait,
+    };
+}

@@ -1,0 +1,63 @@
+using System.Buffers.Binary;
+using Ublkback.Block;
+
+namespace Ublkback.Images.Qcow2.Format;
+
+/// <summary>
+/// The header in the file, of an image that is open for writing: what changes of it are a few numbers in its first sector. On the image's
+/// worker.
+/// </summary>
+internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
+{
+    private readonly LoopMutex _gate = new();
+
+    /// <summary>Says that the image has changes of which only this process knows; version 2 cannot say it.</summary>
+    public ValueTask<BlockStatus> SetDirtyAsync() => ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0);
+
+    /// <summary>Says that the file is complete.</summary>
+    public ValueTask<BlockStatus> ClearDirtyAsync() => ChangeFeaturesAsync(0, Qcow2Header.DirtyFeature);
+
+    /// <summary>Says that the image is broken.</summary>
+    public ValueTask<BlockStatus> SetCorruptAsync() => ChangeFeaturesAsync(Qcow2Header.CorruptFeature, 0);
+
+    /// <summary>The table of reference count blocks is elsewhere now.</summary>
+    public ValueTask<BlockStatus> SetRefcountTableAsync(long offset, int clusters) => WriteAsync(sector =>
+    {
+        BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.RefcountTableAt..], offset);
+        BinaryPrimitives.WriteInt32BigEndian(sector[(Qcow2Header.RefcountTableAt + 8)..], clusters);
+    });
+
+    /// <summary>The table of level 1 is elsewhere now, and has so many entries.</summary>
+    public ValueTask<BlockStatus> SetL1Async(long offset, int entries) => WriteAsync(sector =>
+    {
+        BinaryPrimitives.WriteInt32BigEndian(sector[Qcow2Header.L1SizeAt..], entries);
+        BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.L1OffsetAt..], offset);
+    });
+
+    /// <summary>The disk has another size now.</summary>
+    public ValueTask<BlockStatus> SetSizeAsync(long bytes) =>
+        WriteAsync(sector => BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.VirtualSizeAt..], bytes));
+
+    // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and any unknown.
+    private ValueTask<BlockStatus> ChangeFeaturesAsync(ulong added, ulong removed)
+    {
+        if (header.Version < 3) return new ValueTask<BlockStatus>(BlockStatus.Okay);
+        return WriteAsync(sector =>
+        {
+            Span<byte> features = sector[Qcow2Header.IncompatibleAt..];
+            BinaryPrimitives.WriteUInt64BigEndian(features, (BinaryPrimitives.ReadUInt64BigEndian(features) | added) & ~removed);
+            BinaryPrimitives.WriteUInt64BigEndian(sector[Qcow2Header.AutoclearAt..], 0);
+        });
+    }
+
+    private async ValueTask<BlockStatus> WriteAsync(SpanAction change)
+    {
+        await _gate.EnterAsync();
+        change(firstSector.Span);
+        BlockStatus status = await file.WriteAsync(0, firstSector);
+        _gate.Leave();
+        return status;
+    }
+
+    private delegate void SpanAction(Span<byte> sector);
+}

@@ -1,0 +1,95 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
+using Ublkback.Block;
+using Ublkback.Linux.Kernel;
+
+namespace Ublkback.Images.Qcow2.Format;
+
+/// <summary>The header of an image, and the tables that are kept in memory as a whole, read at its opening. Blocks.</summary>
+internal sealed class Qcow2Tables
+{
+    private const int MaxHeaderBytes = 64 << 10;
+    private const long MaxOffset = 1L << 56; // of which an entry has the bits
+
+    private Qcow2Tables(Qcow2Header header, Memory<byte> firstSector, ulong[] l1, ulong[] refcountTable)
+    {
+        Header = header;
+        FirstSector = firstSector;
+        L1 = l1;
+        RefcountTable = refcountTable;
+    }
+
+    /// <summary>The header.</summary>
+    public Qcow2Header Header { get; }
+
+    /// <summary>The first sector of the file.</summary>
+    public Memory<byte> FirstSector { get; }
+
+    /// <summary>The table of level 1.</summary>
+    public ulong[] L1 { get; }
+
+    /// <summary>The places of the blocks of reference counts.</summary>
+    public ulong[] RefcountTable { get; }
+
+    /// <summary>Bytes of all tables of level 2 and blocks of reference counts.</summary>
+    public long BytesInUse => (long)(L1.Count(entry => entry != 0) + RefcountTable.Count(entry => entry != 0) + L1.Length) * Header.Layout.ClusterSize;
+
+    /// <summary>Reads them.</summary>
+    /// <exception cref="TargetException">The image cannot be served; the message says why.</exception>
+    public static Qcow2Tables Read(string path, SafeFileHandle file)
+    {
+        Qcow2Header header = ReadHeader(path, file, out byte[] head);
+        Memory<byte> firstSector = PinnedMemory.AllocatePages(BlockRequest.SectorSize);
+        head.AsSpan(0, BlockRequest.SectorSize).CopyTo(firstSector.Span);
+        return new Qcow2Tables(
+            header, firstSector, ReadTable(path, file, header.L1Offset, header.L1Size, "level 1"),
+            ReadTable(path, file, header.RefcountTableOffset, header.RefcountTableClusters * header.Layout.EntriesPerTable, "reference counts"));
+    }
+
+    /// <summary>Reads the header alone, and the bytes that it is in.</summary>
+    /// <exception cref="TargetException">It is none, or not one that can be served.</exception>
+    public static Qcow2Header ReadHeader(string path, SafeFileHandle file, out byte[] head)
+    {
+        head = new byte[MaxHeaderBytes];
+        int length = RandomAccess.Read(file, head, 0);
+        return Qcow2Header.Parse(path, head.AsSpan(0, length));
+    }
+
+    /// <summary>Reads entries of 8 bytes.</summary>
+    /// <exception cref="TargetException">They are not in the file.</exception>
+    public static ulong[] ReadTable(string path, SafeFileHandle file, long offset, int count, string name)
+    {
+        if (offset is < 0 or > MaxOffset) throw new TargetException($"{path} is broken: its table of {name} is at {offset}");
+        ulong[] entries = new ulong[count];
+        Span<byte> rest = MemoryMarshal.AsBytes(entries.AsSpan());
+        while (!rest.IsEmpty)
+        {
+            int done = RandomAccess.Read(file, rest, offset);
+            if (done == 0) throw new TargetException($"{path} is broken: it ends within its table of {name}: was it cut short?");
+            rest = rest[done..];
+            offset += done;
+        }
+
+        BinaryPrimitives.ReverseEndianness(entries, entries);
+        return entries;
+    }
+
+    /// <summary>The clusters that hold tables.</summary>
+    public ReservedClusters FindReserved()
+    {
+        ReservedClusters reserved = new(Header.Layout);
+        reserved.Add(0);
+        reserved.AddRange(Header.L1Offset, (long)L1.Length * Qcow2Layout.EntrySize);
+        reserved.AddRange(Header.RefcountTableOffset, Header.Layout.OffsetOf(Header.RefcountTableClusters));
+        if (Header.SnapshotCount > 0) reserved.Add(Header.Layout.ClusterOf(Header.SnapshotsOffset));
+        foreach (ulong entry in L1) AddTable(reserved, entry & L2Entry.OffsetMask);
+        foreach (ulong entry in RefcountTable) AddTable(reserved, entry);
+        return reserved;
+    }
+
+    private void AddTable(ReservedClusters reserved, ulong offset)
+    {
+        if (offset != 0) reserved.Add(Header.Layout.ClusterOf((long)offset));
+    }
+}

@@ -1,0 +1,398 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Ublkback.Block;
+using Ublkback.Linux.Kernel;
+
+namespace Ublkback.Linux.Workers;
+
+/// <summary>
+/// One thread with one io_uring and one run loop. Everything on the data path of a ring happens on the ring's worker,
+/// so it needs no locks; and nothing on a worker may block, since others wait for their turn.
+/// </summary>
+/// <remarks>
+/// The loop has one system call: it submits what was prepared, then waits for completions unless work is scheduled.
+/// Then each completion is handed to its operation, which may schedule work; then everything scheduled has one turn.
+/// Work that expects more to do very soon has the worker look for it first, instead of waiting at once; work that has
+/// something to do later has a turn then.
+/// Members are for the worker's own thread unless they say otherwise.
+/// </remarks>
+public sealed unsafe partial class Worker : BlockLoop, IDisposable
+{
+    /// <summary>Bytes of guest data that one worker holds at most.</summary>
+    public const long BufferBytes = 64 << 20;
+
+    /// <summary>Bytes of descriptions of requests, a page each, that one worker holds at most.</summary>
+    public const long DescriptionBytes = 4 << 20;
+
+    private const uint SubmissionCount = 512;
+    private const uint CompletionCount = 8192; // beyond it the kernel keeps a list (IORING_FEAT_NODROP)
+    private const byte Punt = 1 << 4; // IOSQE_ASYNC
+    private const uint DataSync = 1; // IORING_FSYNC_DATASYNC
+    private const uint Readable = 1; // POLLIN
+    private const int NonBlocking = 0x800; // EFD_NONBLOCK
+    private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
+
+    private readonly Thread _thread;
+    private readonly Action<Exception>? _onFailed;
+    private readonly ConcurrentQueue<Action> _posted = new();
+    private readonly FileDescriptor _wakeUp;
+    private readonly List<RingOperation?> _underWay = [];
+    private readonly Stack<int> _freeSlots = new();
+    private readonly Stack<IoOperation> _freeOperations = new();
+    private readonly Stack<Delay> _freeDelays = new();
+    private readonly List<(IPolledWork Work, long Until)> _polled = [];
+    private readonly PriorityQueue<IWork, long> _timed = new();
+    private Queue<IWork> _scheduled = new();
+    private Queue<IWork> _turns = new();
+    private IoUring? _ring;
+    private int _wakeUpSent; // 1: the event descriptor was written and its read has not completed yet
+    private long _turnStartedAt; // 0 while it waits
+    private bool _isStopping;
+
+    /// <summary>Starts a worker.</summary>
+    /// <param name="name">The name of its thread, of which Linux shows 15 characters.</param>
+    /// <param name="onFailed">
+    /// Takes what posted actions and watches throw, for a worker that runs code of others; otherwise that ends the process.
+    /// </param>
+    /// <exception cref="LinuxException">The kernel offers no io_uring.</exception>
+    public Worker(string name, Action<Exception>? onFailed = null)
+    {
+        Name = name;
+        _onFailed = onFailed;
+        Buffers = new WorkerBuffers(this, BufferBytes);
+        Descriptions = new WorkerBuffers(this, DescriptionBytes);
+        _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
+        TaskCompletionSource started = new();
+        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true };
+        _thread.Start();
+        started.Task.GetAwaiter().GetResult();
+    }
+
+    /// <summary>The worker whose thread this is.</summary>
+    /// <exception cref="InvalidOperationException">The calling thread is not a worker's.</exception>
+    public static new Worker Current => (Worker)BlockLoop.Current;
+
+    /// <summary>The name of its thread.</summary>
+    public string Name { get; }
+
+    /// <summary>How long its present turn has taken; zero while it waits for something to do. Any thread.</summary>
+    public TimeSpan Busy => Volatile.Read(ref _turnStartedAt) is long start and not 0 ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero;
+
+    /// <summary>The memory for requests' data.</summary>
+    public WorkerBuffers Buffers { get; }
+
+    /// <summary>
+    /// The memory for descriptions of requests. Apart from their data: a request that has the one waits for the other.
+    /// </summary>
+    public WorkerBuffers Descriptions { get; }
+
+    private IoUring Ring => _ring!;
+
+    /// <inheritdoc/>
+    public override void Post(Action action)
+    {
+        _posted.Enqueue(action);
+        if (Interlocked.Exchange(ref _wakeUpSent, 1) != 0) return;
+        ulong one = 1;
+        _ = write(_wakeUp.Number, &one, sizeof(ulong));
+    }
+
+    /// <summary>Runs an action on the worker and tells when it is done. Any thread.</summary>
+    public Task RunAsync(Action action)
+    {
+        TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        Post(() =>
+        {
+            try
+            {
+                action();
+                done.SetResult();
+            }
+            catch (Exception failure) when (failure is LinuxException or InvalidOperationException)
+            {
+                done.SetException(failure);
+            }
+        });
+        return done.Task;
+    }
+
+    /// <summary>Gives work one turn after the completions at hand. Scheduling it twice is the same as once.</summary>
+    public void Schedule(IWork work)
+    {
+        if (work.IsScheduled) return;
+        work.IsScheduled = true;
+        _scheduled.Enqueue(work);
+    }
+
+    /// <summary>
+    /// Gives work a turn after a number of the stopwatch's ticks, for each call; a little later when much else is to do.
+    /// </summary>
+    public void ScheduleAfter(IWork work, long ticks) => _timed.Enqueue(work, Stopwatch.GetTimestamp() + ticks);
+
+    /// <inheritdoc/>
+    public override ValueTask DelayAsync(TimeSpan time)
+    {
+        Delay delay = _freeDelays.TryPop(out Delay? free) ? free : new Delay(this);
+        ScheduleAfter(delay, (long)(time.TotalSeconds * Stopwatch.Frequency));
+        return delay.Task;
+    }
+
+    /// <inheritdoc/>
+    public override IDisposable Watch(int descriptor, Action onReadable) => new DescriptorWatch(this, descriptor, onReadable);
+
+    /// <summary>
+    /// Looks for a number of the stopwatch's ticks whether work has something to do, then has it end that, once.
+    /// </summary>
+    public void Poll(IPolledWork work, long ticks) => _polled.Add((work, Stopwatch.GetTimestamp() + ticks));
+
+    /// <summary>Reads at an offset (−1: of a stream) into memory that never moves; the result is a byte count or −errno.</summary>
+    public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
+    {
+        IoOperation operation = Rent();
+        Submit(operation, IoUringOperation.Read, file, buffer, (ulong)offset, isPunted);
+        return operation.Task;
+    }
+
+    /// <summary>Writes memory that never moves at an offset (−1: to a stream); the result is a byte count or −errno.</summary>
+    public ValueTask<int> WriteAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
+    {
+        IoOperation operation = Rent();
+        Submit(operation, IoUringOperation.Write, file, buffer, (ulong)offset, isPunted);
+        return operation.Task;
+    }
+
+    /// <summary>Connects a socket to an address, as the kernel has it, in memory that never moves; the result is 0 or −errno.</summary>
+    internal ValueTask<int> ConnectAsync(FileDescriptor socket, Memory<byte> address)
+    {
+        IoOperation operation = Rent();
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Connect;
+        entry.Descriptor = socket.Number;
+        entry.Address = (ulong)PinnedMemory.AddressOf(address);
+        entry.Offset = (ulong)address.Length;
+        return operation.Task;
+    }
+
+    /// <summary>Starts a read of a stream-like descriptor into memory that never moves.</summary>
+    public void StartRead(RingOperation operation, FileDescriptor file, Memory<byte> buffer) =>
+        Submit(operation, IoUringOperation.Read, file, buffer, ulong.MaxValue);
+
+    /// <summary>Starts a write to a stream-like descriptor from memory that never moves.</summary>
+    public void StartWrite(RingOperation operation, FileDescriptor file, Memory<byte> buffer) =>
+        Submit(operation, IoUringOperation.Write, file, buffer, ulong.MaxValue);
+
+    /// <summary>Starts an fdatasync.</summary>
+    public void StartDataSync(RingOperation operation, FileDescriptor file)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Sync;
+        entry.Descriptor = file.Number;
+        entry.OperationFlags = DataSync;
+    }
+
+    /// <summary>Waits until a descriptor can be read.</summary>
+    internal void StartPoll(RingOperation operation, int descriptor)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Poll;
+        entry.Descriptor = descriptor;
+        entry.OperationFlags = Readable;
+    }
+
+    /// <summary>Starts to free a range of a file, which keeps its size and reads as zeros there.</summary>
+    public void StartPunchHole(RingOperation operation, FileDescriptor file, long offset, long length)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = IoUringOperation.Allocate;
+        entry.Descriptor = file.Number;
+        entry.Offset = (ulong)offset;
+        entry.Address = (ulong)length;
+        entry.Length = FileHole.PunchMode;
+    }
+
+    /// <summary>Asks the kernel to end an operation early; it then completes, usually as cancelled.</summary>
+    public void Cancel(RingOperation operation)
+    {
+        if (!operation.IsUnderWay) return;
+        ulong target = (ulong)operation.Slot;
+        IgnoredOperation cancel = new();
+        ref SubmissionEntry entry = ref Begin(cancel);
+        entry.Operation = IoUringOperation.Cancel;
+        entry.Address = target;
+    }
+
+    /// <summary>Ends the loop and waits for the thread. Any thread but the worker's own.</summary>
+    public void Dispose()
+    {
+        Post(() => _isStopping = true);
+        _thread.Join();
+        _wakeUp.Dispose();
+        Buffers.Dispose();
+        Descriptions.Dispose();
+    }
+
+    internal IoOperation Rent() =>
+        _freeOperations.TryPop(out IoOperation? operation) ? operation : new IoOperation(this);
+
+    internal void Recycle(IoOperation operation) => _freeOperations.Push(operation);
+
+    internal void Recycle(Delay delay) => _freeDelays.Push(delay);
+
+    private void Main(TaskCompletionSource started)
+    {
+        try
+        {
+            _ring = new IoUring(SubmissionCount, CompletionCount);
+            MakeCurrent();
+        }
+        catch (LinuxException failure)
+        {
+            started.SetException(failure);
+            return;
+        }
+
+        started.SetResult();
+        using (_ring)
+        {
+            WakeUp wakeUp = new(this);
+            wakeUp.Start();
+            while (!_isStopping) Turn();
+        }
+    }
+
+    private void Turn()
+    {
+        if (_polled.Count > 0) Poll();
+        Volatile.Write(ref _turnStartedAt, 0);
+        Ring.Enter(_scheduled.Count > 0 || _polled.Count > 0 ? IoUring.NoWait : FindPatience());
+        Volatile.Write(ref _turnStartedAt, Stopwatch.GetTimestamp());
+        while (Ring.TryTake(out CompletionEntry completion)) Complete(completion);
+        while (_posted.TryDequeue(out Action? action)) Run(action);
+        ScheduleTimed();
+
+        (_scheduled, _turns) = (_turns, _scheduled);
+        while (_turns.TryDequeue(out IWork? work))
+        {
+            work.IsScheduled = false;
+            work.Run();
+        }
+    }
+
+    /// <summary>Runs an action of somebody who posted it or watches a descriptor.</summary>
+    internal void Run(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (Exception failure) when (_onFailed is not null)
+        {
+            _onFailed(failure);
+        }
+    }
+
+    // Nanoseconds until timed work is due.
+    private long FindPatience()
+    {
+        if (!_timed.TryPeek(out _, out long due)) return IoUring.Forever;
+        long ticks = due - Stopwatch.GetTimestamp();
+        return ticks <= 0 ? IoUring.NoWait : (long)(ticks * (1e9 / Stopwatch.Frequency));
+    }
+
+    private void ScheduleTimed()
+    {
+        if (_timed.Count == 0) return;
+        long now = Stopwatch.GetTimestamp();
+        while (_timed.TryPeek(out IWork? work, out long due) && due <= now)
+        {
+            _timed.Dequeue();
+            Schedule(work);
+        }
+    }
+
+    // Ends when there is anything to do, or nothing more to look for.
+    private void Poll()
+    {
+        do
+        {
+            long now = Stopwatch.GetTimestamp();
+            for (int i = _polled.Count - 1; i >= 0; i--)
+            {
+                (IPolledWork work, long until) = _polled[i];
+                bool hasWork = work.HasWork;
+                if (!hasWork && now < until) continue;
+                _polled.RemoveAt(i);
+                work.EndPolling(hasWork);
+            }
+        }
+        while (_polled.Count > 0 && _scheduled.Count == 0 && !Ring.HasWork);
+    }
+
+    private void Complete(in CompletionEntry completion)
+    {
+        int slot = (int)completion.UserData;
+        RingOperation operation = _underWay[slot]!;
+        _underWay[slot] = null;
+        _freeSlots.Push(slot);
+        operation.Slot = -1;
+        operation.Completed(completion.Result);
+    }
+
+    private void Submit(
+        RingOperation operation, IoUringOperation code, FileDescriptor file, Memory<byte> buffer, ulong offset,
+        bool isPunted = false)
+    {
+        ref SubmissionEntry entry = ref Begin(operation);
+        entry.Operation = code;
+        entry.Flags = isPunted ? Punt : (byte)0;
+        entry.Descriptor = file.Number;
+        entry.Address = (ulong)PinnedMemory.AddressOf(buffer);
+        entry.Length = (uint)buffer.Length;
+        entry.Offset = offset;
+    }
+
+    private ref SubmissionEntry Begin(RingOperation operation)
+    {
+        if (operation.IsUnderWay) throw new InvalidOperationException("the operation is under way already");
+        if (!_freeSlots.TryPop(out int slot))
+        {
+            slot = _underWay.Count;
+            _underWay.Add(null);
+        }
+
+        _underWay[slot] = operation;
+        operation.Slot = slot;
+        ref SubmissionEntry entry = ref Ring.Prepare();
+        entry.UserData = (ulong)slot;
+        return ref entry;
+    }
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial int eventfd(uint value, int flags);
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial nint write(int descriptor, void* buffer, nuint length);
+
+    /// <summary>Keeps one read of the event descriptor under way, so that a post ends the wait.</summary>
+    private sealed class WakeUp(Worker worker) : RingOperation
+    {
+        private readonly Memory<byte> _counter = PinnedMemory.Allocate(sizeof(ulong));
+
+        public void Start() => worker.StartRead(this, worker._wakeUp, _counter);
+
+        // Actions queued before this are seen in this turn; later ones send a new wake-up.
+        protected internal override void Completed(int result)
+        {
+            Interlocked.Exchange(ref worker._wakeUpSent, 0);
+            Start();
+        }
+    }
+
+    private sealed class IgnoredOperation : RingOperation
+    {
+        protected internal override void Completed(int result)
+        {
+        }
+    }
+}

@@ -1,0 +1,172 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using Ublkback.Block;
+using Ublkback.Nbd.Protocol;
+
+namespace Ublkback.Nbd.Client;
+
+/// <summary>
+/// Keeps one connection to a server up, for one worker. Requests that were not answered when it was lost are asked again on the next one;
+/// they wait for that, but not for ever.
+/// </summary>
+/// <param name="connector">Connects.</param>
+/// <param name="first">A connection that is there already; null when there is none.</param>
+/// <param name="export">What the disk is like; a server that shows another one later is not used.</param>
+/// <param name="maxOutage">How long requests wait for a connection.</param>
+/// <param name="warn">Takes sentences about errors.</param>
+internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdExport export, TimeSpan maxOutage, Action<string> warn)
+{
+    private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(50);
+    private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(2);
+
+    private readonly LoopCondition _waiting = new();
+    private NbdConnection? _connection;
+    private Task? _running;
+    private long _lostAt; // a time of the stopwatch; 0 while connected
+    private bool _isWatching;
+    private bool _isClosed;
+
+    /// <summary>What keeps requests waiting; null when nothing does. Any thread.</summary>
+    public string? Trouble { get; private set; }
+
+    /// <summary>Begins to keep it up. On the worker, once.</summary>
+    public void Start()
+    {
+        Lose();
+        _running = RunAsync();
+    }
+
+    /// <summary>Asks the server, on this connection or a later one.</summary>
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    public async ValueTask<BlockStatus> CallAsync(NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
+    {
+        long waitsSince = 0;
+        while (true)
+        {
+            NbdConnection? connection = _connection;
+            if (connection is not null)
+            {
+                Watch();
+                if (await connection.CallAsync(command, flags, offset, length, data) is BlockStatus status) return status;
+            }
+
+            // However often it comes and goes, a request waits that long only.
+            if (waitsSince == 0) waitsSince = _lostAt == 0 ? Stopwatch.GetTimestamp() : _lostAt;
+            if (_isClosed || Stopwatch.GetElapsedTime(waitsSince) > maxOutage) return BlockStatus.IoError;
+            if (_connection == connection) await _waiting.WaitAsync();
+        }
+    }
+
+    /// <summary>Ends the connection. No request is under way. On the worker.</summary>
+    public async Task CloseAsync()
+    {
+        _isClosed = true;
+        _waiting.WakeAll();
+        if (_connection is not NbdConnection connection) return; // whatever comes of connecting is closed then
+        connection.Close();
+        if (await Task.WhenAny(_running!, BlockLoop.Current.DelayAsync(LongestPause).AsTask()) != _running) connection.Abort();
+        await _running!;
+    }
+
+    private async Task RunAsync()
+    {
+        NbdConnection? next = first;
+        TimeSpan pause = FirstPause;
+        bool isTold = false;
+        while (!_isClosed)
+        {
+            try
+            {
+                next ??= await connector.ConnectAsync();
+                CheckIsSame(next);
+                if (isTold) warn(string.Create(CultureInfo.InvariantCulture, $"{connector.Name}: connected again, after {Stopwatch.GetElapsedTime(_lostAt).TotalSeconds:F1} s"));
+                string cause = await UseAsync(next);
+                if (_isClosed) return;
+                Trouble = $"the connection to the server was lost: {cause}";
+                warn($"{connector.Name}: the connection was lost: {cause}; requests wait up to {maxOutage.TotalSeconds} s for the next");
+                isTold = true;
+                pause = FirstPause;
+            }
+            catch (IOException failure)
+            {
+                if (!isTold) warn($"{connector.Name}: cannot connect: {failure.Message}");
+                isTold = true;
+                Trouble = $"cannot connect to the server: {failure.Message}";
+                next = null;
+                await BlockLoop.Current.DelayAsync(pause);
+                pause = pause * 2 < LongestPause ? pause * 2 : LongestPause;
+                continue;
+            }
+
+            next = null;
+        }
+
+        if (next is not null)
+        {
+            next.Abort();
+            await next.RunAsync();
+        }
+    }
+
+    private async Task<string> UseAsync(NbdConnection connection)
+    {
+        Trouble = null;
+        _lostAt = 0;
+        _connection = connection;
+        _waiting.WakeAll();
+        string cause = await connection.RunAsync();
+        _connection = null;
+        Lose();
+        connection.GiveUp();
+        return cause;
+    }
+
+    private void Lose()
+    {
+        _lostAt = Stopwatch.GetTimestamp();
+        _ = WakeLateAsync();
+    }
+
+    // Those who have waited for as long as they may.
+    private async Task WakeLateAsync()
+    {
+        await BlockLoop.Current.DelayAsync(maxOutage);
+        _waiting.WakeAll();
+    }
+
+    private void CheckIsSame(NbdConnection next)
+    {
+        NbdExport now = next.Export;
+        string? difference = now.Size != export.Size ? $"the disk had {export.Size} bytes and has {now.Size} now"
+            : (now.Flags & export.Flags) != export.Flags || now.Can(NbdExportFlags.ReadOnly) != export.Can(NbdExportFlags.ReadOnly) ? "the disk can do less than it could"
+            : now.MinBlock > export.MinBlock || now.MaxBlock < export.MaxBlock ? "the server takes other sizes of requests than it did"
+            : null;
+        if (difference is null) return;
+        next.Abort();
+        _ = next.RunAsync();
+        throw new IOException(difference);
+    }
+
+    // While requests are under way, looks whether the server still answers.
+    private void Watch()
+    {
+        if (_isWatching) return;
+        _isWatching = true;
+        _ = WatchAsync();
+    }
+
+    private async Task WatchAsync()
+    {
+        while (true)
+        {
+            await BlockLoop.Current.DelayAsync(connector.Patience / 4);
+            if (_connection is not { UnderWay: > 0 } connection) break;
+            if (Stopwatch.GetElapsedTime(connection.LastAnswer) < connector.Patience) continue;
+            warn(string.Create(CultureInfo.InvariantCulture, $"{connector.Name}: the server has not answered for {connector.Patience.TotalSeconds} s"));
+            connection.Abort();
+        }
+
+        _isWatching = false;
+    }
+}

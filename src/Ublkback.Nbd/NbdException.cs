@@ -1,4 +1,0 @@
-namespace Ublkback.Nbd;
-
-/// <summary>The other end breaks the protocol, or refuses what is needed. The message is for people.</summary>
-internal sealed class NbdException(string message) : IOException(message);

@@ -1,0 +1,130 @@
+using Ublkback.Block;
+using Ublkback.Parallax.Collect;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Stores;
+using Ublkback.Rados.Pools;
+
+namespace Ublkback.Parallax.Admin;
+
+/// <summary>
+/// Opens VDIs: <c>vdi:NAME</c>, or <c>vdi:NAME@SNAPSHOT</c> for reading. Options: <c>store=file:FOLDER</c>, or
+/// <c>store=rados:POOL</c> with <c>conf=</c> and <c>id=</c>; <c>cache=</c> as for raw images.
+/// </summary>
+public static class VdiOpener
+{
+    /// <summary>The scheme of targets.</summary>
+    public const string Scheme = "vdi";
+
+    private const string StoreOption = "store";
+
+    private static readonly string[] StoreOptions = [StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
+
+    /// <summary>Opens a VDI. Blocks, so runs on a helper thread.</summary>
+    /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
+    public static IBlockImage Open(BlockTarget target, ImageOpening opening)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentNullException.ThrowIfNull(opening);
+        target.AllowOnly([.. StoreOptions, "cache"]);
+        VdiName name = VdiName.Parse(target.Location);
+        string cache = target.GetChoice("cache", "none", "writeback");
+        IVdiStore store = OpenStore(target);
+        try
+        {
+            VdiImage image = Open(store, name, cache, opening);
+            image.Owned = store;
+            return image;
+        }
+        catch
+        {
+            store.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Makes an empty VDI, and the store if it is not there.</summary>
+    /// <exception cref="TargetException">It cannot be made; nothing is left.</exception>
+    public static void Create(BlockTarget target, long size)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        target.AllowOnly(StoreOptions);
+        if (target.Hooks.Count > 0) throw new TargetException("the target of a new VDI has no hooks");
+        using IVdiStore store = OpenStore(target, makes: true);
+        Create(store, target.Location, size);
+    }
+
+    /// <summary>Makes an empty VDI in a store.</summary>
+    internal static void Create(IVdiStore store, string name, long size)
+    {
+        CheckSize(size);
+        using IDisposable structure = store.LockStructure();
+        store.Create(name, vdi => new VdiVersion(MapRoot.EmptyFor(VdiFormat.BlocksFor(size)), size, vdi, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1), "");
+    }
+
+    /// <summary>Refuses sizes that a VDI cannot have.</summary>
+    internal static void CheckSize(long size)
+    {
+        if (size is <= 0 or > VdiFormat.MaxSize || size % BlockRequest.SectorSize != 0)
+            throw new TargetException($"a VDI cannot have {size} bytes: give a multiple of {BlockRequest.SectorSize}, 128T at most");
+    }
+
+    /// <summary>Opens a VDI of a store, or a snapshot.</summary>
+    internal static VdiImage Open(IVdiStore store, VdiName name, string cache, ImageOpening opening)
+    {
+        if (name.Snapshot is not null && !opening.IsReadOnly)
+            throw new TargetException($"{name} is a snapshot, which is never written: attach it read-only (access=ro), or make a clone of it with 'ublkback vdi clone {name} NEW'");
+        IVdiContainer container = name.Snapshot is null ? store.OpenOwn(name.Vdi, cache, opening) : store.OpenOther(store.Find(name.Vdi), opening.Warn).Container;
+        IDisposable? pin = null;
+        try
+        {
+            VdiMetadata known = VdiMetadata.Read(container);
+            uint vdi = known.Superblock.Vdi;
+            (IVdiContainer, VdiSuperblock) OpenOther(uint other) => store.OpenOther(other, opening.Warn);
+            VdiParts parts;
+            if (name.Snapshot is null)
+            {
+                parts = new VdiParts(container, known, known.Head.Content, null, OpenOther, null, opening.Warn);
+                if (!opening.IsReadOnly) return Finish(parts, opening, image =>
+                {
+                    Housekeeper housekeeper = new(store, image, opening.Warn);
+                    parts.Segments.OnFull = () => housekeeper.CollectAsync(isAwaited: true);
+                    parts.Log.OnEnded = () =>
+                    {
+                        parts.Checkpointer.BeginIfDue();
+                        housekeeper.BeginIfDue();
+                    };
+                    return VdiSocket.Open(store, vdi, image, opening.Warn);
+                });
+            }
+            else
+            {
+                VdiSnapshot snapshot = VdiSnapshots.Find(store, name, known, container);
+                pin = store.Pin(vdi, snapshot.Id);
+                parts = new VdiParts(container, known, snapshot.Content, snapshot.Id, OpenOther, pin, opening.Warn);
+            }
+
+            return Finish(parts, opening, null);
+        }
+        catch (Exception failure)
+        {
+            pin?.Dispose();
+            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            throw failure is IOException or InvalidDataException ? new TargetException($"VDI {name} cannot be opened: {failure.Message}", failure) : failure;
+        }
+    }
+
+    private static IVdiStore OpenStore(BlockTarget target, bool makes = false) =>
+        VdiStoreFactory.Open(target.Options.GetValueOrDefault(StoreOption), target.Options, makes);
+
+    private static VdiImage Finish(VdiParts parts, ImageOpening opening, Func<VdiImage, IDisposable>? makeDoor)
+    {
+        ImageGeometry geometry = new(
+            (ulong)parts.Content.Size / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize, opening.IsReadOnly,
+            opening.IsReadOnly || !opening.AllowsDiscard ? 0 : VdiFormat.BlockSize);
+        VdiImage image = new(parts, geometry);
+        parts.Door = makeDoor?.Invoke(image);
+        return image;
+    }
+}

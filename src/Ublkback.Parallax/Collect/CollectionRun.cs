@@ -1,0 +1,74 @@
+using Ublkback.Block;
+using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Format;
+
+namespace Ublkback.Parallax.Collect;
+
+/// <summary>A VDI that is open for writing, while its file is collected. On its worker.</summary>
+internal sealed class CollectionRun
+{
+    private readonly HashSet<long> _spared = [];
+    private List<long> _candidates = [];
+    private (BlockAddress First, int Count) _table;
+
+    private CollectionRun(VdiImage image) => Image = image;
+
+    /// <summary>The VDI.</summary>
+    public VdiImage Image { get; }
+
+    /// <summary>What it needs of the segments that are not spared.</summary>
+    public IReadOnlyList<VdiVersion> Needed { get; private set; } = [];
+
+    /// <summary>Makes a checkpoint, and takes notice of what is needed then.</summary>
+    public static async Task<CollectionRun> BeginAsync(VdiImage image)
+    {
+        VdiParts parts = image.Parts;
+        CollectionRun vdi = new(image);
+        // Spared is what nobody has taken yet, now or from now on; and what the log has not left behind at the checkpoint.
+        parts.Segments.BeginSparing();
+        vdi.SpareUnfilled();
+        vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
+        BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
+        if (status == BlockStatus.Okay) status = await parts.Checkpointer.RepeatHeadAsync();
+        if (status != BlockStatus.Okay) throw new TargetException($"{parts.Container.Path}: nothing is given back, since no checkpoint can be made: {status}");
+        vdi.SpareUnfilled();
+        vdi._spared.UnionWith(parts.Log.Segments);
+        VdiHead head = parts.Checkpointer.Head;
+        vdi._table = (head.Table.Address, head.TableBlocks);
+        vdi.Needed = [parts.Content.Checkpoint.WithoutOpenLog, .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
+        return vdi;
+    }
+
+    /// <summary>Marks what the VDI itself needs, beside versions of its disk.</summary>
+    public void Mark(BlockMarks marks)
+    {
+        for (int i = 0; i < _table.Count; i++) marks.TryMark(new BlockAddress(_table.First.Value + (ulong)i));
+    }
+
+    /// <summary>Frees what is not marked, with pauses or without; gives the number of blocks.</summary>
+    public async Task<long> FreeAsync(BlockMarks marks, bool isPaced)
+    {
+        VdiParts parts = Image.Parts;
+        await parts.Reader.DrainAsync();
+        uint vdi = parts.Superblock.Vdi;
+        _spared.UnionWith(parts.Segments.GetSpared());
+        _candidates.RemoveAll(_spared.Contains);
+        parts.Segments.MarkUsed(_candidates); // until they are forgotten here too
+        (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced));
+        HashSet<long> free = [.. segments];
+        parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
+        parts.Segments.AddFree(segments);
+        return freed;
+    }
+
+    /// <summary>The file is not collected any more. Any thread.</summary>
+    public void End() => Image.Parts.Segments.EndSparing();
+
+    // Segments that are taken, though they may not be written to their end.
+    private void SpareUnfilled()
+    {
+        VdiParts parts = Image.Parts;
+        _spared.Add(parts.NodeWriter.Segment);
+        _spared.Add(parts.Log.NextSegment);
+    }
+}

@@ -1,0 +1,97 @@
+using Ublkback.Block;
+using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Stores;
+
+namespace Ublkback.Parallax.Collect;
+
+/// <summary>
+/// Gives back what no VDI and no snapshot needs any more, while guests go on. One at a time in a store.
+/// </summary>
+/// <remarks>
+/// It marks what is needed, and frees what is not marked. Needed are the versions that there were at its beginning; what came later needs no
+/// block that these did not, but for those in segments that were not used then, or not to their end, which it leaves alone.
+/// </remarks>
+internal sealed class Collector(IVdiStore store, Action<string> warn)
+{
+    private readonly BlockMarks _marks = new();
+
+    /// <summary>Blocks that were freed.</summary>
+    public long Freed { get; private set; }
+
+    /// <summary>Whether it takes its time, so as not to be in the way of guests.</summary>
+    public bool IsPaced { get; init; } = true;
+
+    /// <summary>Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no name any more.</summary>
+    /// <remarks>Who calls it keeps the VDIs from being closed meanwhile. When a single one is to be closed, it ends.</remarks>
+    /// <exception cref="OperationCanceledException">It has ended for that.</exception>
+    /// <exception cref="TargetException">Something is damaged, so that it cannot be known what is needed; nothing was freed.</exception>
+    public async Task RunAsync(IReadOnlyList<VdiImage> open, bool withUnnamed)
+    {
+        using IDisposable alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
+        List<CollectionRun> vdis = [];
+        try
+        {
+            foreach (VdiImage image in open) vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
+            CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
+            await Task.Run(() => Mark(vdis, closing), closing).ConfigureAwait(false);
+            foreach (CollectionRun vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
+            if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
+        }
+        finally
+        {
+            foreach (CollectionRun vdi in vdis) vdi.End();
+        }
+    }
+
+    /// <summary>Blocks of a VDI's file that are needed.</summary>
+    public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
+
+    private void Mark(List<CollectionRun> open, CancellationToken cancellation)
+    {
+        foreach (CollectionRun vdi in open) vdi.Mark(_marks);
+        List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
+        using (store.LockStructure())
+        {
+            HashSet<uint> known = [.. open.Select(vdi => vdi.Image.Parts.Superblock.Vdi)];
+            foreach (uint vdi in store.Names.Select(store.Find).Where(vdi => !known.Contains(vdi)))
+            {
+                (IVdiContainer container, _) = store.OpenOther(vdi, warn);
+                VdiMetadata file = VdiMetadata.Read(container);
+                // What its log has is in its own file. Snapshots that only the log knows need nothing elsewhere that its head does not.
+                needed.Add(file.Head.Content.WithoutOpenLog);
+                needed.AddRange(file.Snapshots.Select(snapshot => snapshot.Content));
+                container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            }
+        }
+
+        try
+        {
+            using VersionWalker walker = new(vdi => store.OpenOther(vdi, warn), _marks) { Cancellation = cancellation };
+            walker.Walk(needed);
+        }
+        catch (InvalidDataException failure)
+        {
+            throw new TargetException($"nothing is given back, since it cannot be known what is needed: {failure.Message}; see 'ublkback vdi fsck'", failure);
+        }
+    }
+
+    private void FreeUnnamed()
+    {
+        using IDisposable structure = store.LockStructure();
+        HashSet<uint> named = [.. store.Names.Select(store.Find)];
+        foreach (uint vdi in store.Numbers.Where(vdi => !named.Contains(vdi)))
+        {
+            if (!_marks.HasAny(vdi))
+            {
+                store.Remove(vdi);
+                continue;
+            }
+
+            IVdiContainer file = store.OpenUnnamed(vdi, warn);
+            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), isPaced: false).Blocks;
+            file.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+    }
+}

@@ -1,0 +1,177 @@
+using System.Globalization;
+using Ublkback.Block;
+using Ublkback.Linux.Kernel;
+using Ublkback.Parallax.Format;
+using Ublkback.Rados.Bindings;
+using Ublkback.Rados.Pools;
+
+namespace Ublkback.Parallax.Containers;
+
+/// <summary>A VDI in a pool: a segment is an object, and a free one is none.</summary>
+/// <remarks>
+/// Numbers of segments are taken in ranges, which are noted as keys of the first object, and are never used again: so a new segment is found
+/// without looking, whatever one who was replaced still does.
+/// </remarks>
+internal sealed class RadosContainer : IVdiContainer
+{
+    /// <summary>Segments of a range: 1 GiB.</summary>
+    public const int RangeSegments = 256;
+
+    private const string RangePrefix = "range.";
+    private const long FirstFree = 1; // after the one that says what the VDI is
+    private const long EndOfNumbers = 1L << 30; // of segments whose blocks have an address
+
+    private readonly RadosPool _pool;
+    private readonly RadosSegments _segments;
+    private readonly WriterLock? _owner;
+    private readonly IDisposable? _reading;
+    private long _next;
+    private long _rangeEnd;
+
+    /// <summary>Makes one.</summary>
+    /// <param name="pool">The pool.</param>
+    /// <param name="vdi">The VDI's number.</param>
+    /// <param name="owner">That we write it; null when not.</param>
+    /// <param name="reading">That we read it while nobody writes; null when not.</param>
+    /// <param name="warn">Takes what people should know.</param>
+    public RadosContainer(RadosPool pool, uint vdi, WriterLock? owner, IDisposable? reading, Action<string> warn)
+    {
+        _pool = pool;
+        _segments = new RadosSegments(vdi);
+        _owner = owner;
+        _reading = reading;
+        Blocks = new RadosBlocks(pool, _segments, owner, warn);
+    }
+
+    public string Path => $"rados:{_pool.Name}/{_segments.First}";
+
+    public IBlockImage Blocks { get; }
+
+    public bool IsRemote => true;
+
+    /// <summary>Makes the first object of a VDI.</summary>
+    /// <exception cref="RadosException">It cannot be made.</exception>
+    public static void Make(RadosPool pool, uint vdi, ReadOnlySpan<byte> content)
+    {
+        using RadosWrite write = new RadosWrite().Create().SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, content);
+        pool.Change(new RadosSegments(vdi).First, write);
+    }
+
+    public void Read(long block, Span<byte> target)
+    {
+        while (target.Length > 0)
+        {
+            RadosName name = _segments.Of(VdiFormat.SegmentOf(block));
+            Claim(VdiFormat.SegmentOf(block)); // what we go on from must not change any more
+            int blocks = (int)Math.Min(target.Length / VdiFormat.BlockSize, VdiFormat.SegmentBlocks - (block % VdiFormat.SegmentBlocks));
+            Span<byte> piece = target[..(blocks * VdiFormat.BlockSize)];
+            int done = Math.Max(0, _pool.Read(name, VdiFormat.OffsetOf(block % VdiFormat.SegmentBlocks), piece));
+            piece[done..].Clear();
+            target = target[piece.Length..];
+            block += blocks;
+        }
+    }
+
+    /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
+    public void Write(long block, ReadOnlySpan<byte> content)
+    {
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).Write(VdiFormat.OffsetOf(block), content);
+        _pool.Change(_segments.First, write);
+    }
+
+    public void Claim(long segment)
+    {
+        if (_owner is not null && !_owner.Claim(_segments.Of(segment))) throw new IOException($"{Path} has been taken over by another host");
+    }
+
+    public IEnumerable<long> FindFreeSegments()
+    {
+        while (true)
+        {
+            if (_next == _rangeEnd && !TryTakeRange()) yield break;
+            yield return _next++;
+        }
+    }
+
+    public IEnumerable<long> FindUsedSegments()
+    {
+        IReadOnlyList<long> ranges = ReadRanges();
+        foreach (long range in ranges)
+        {
+            bool isEmpty = true;
+            for (long segment = Math.Max(FirstFree, range * RangeSegments); segment < (range + 1) * RangeSegments; segment++)
+            {
+                if (_pool.Measure(_segments.Of(segment)) < 0) continue;
+                isEmpty = false;
+                yield return segment;
+            }
+
+            // The last one says which numbers come next.
+            if (isEmpty && _owner is not null && range != ranges[^1]) Forget(range);
+        }
+    }
+
+    public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
+    {
+        RadosName name = _segments.Of(segment);
+        int result = _owner!.Make(name, isReserve);
+        if (result == -LinuxError.Exists)
+        {
+            Claim(segment);
+            return BlockStatus.Okay;
+        }
+
+        if (result < 0) _next = segment; // to be tried again, or a full pool would use numbers up
+        BlockStatus status = LinuxError.ToStatus(-result);
+        return status is BlockStatus.Okay or BlockStatus.NoSpace ? status : throw new RadosException(-result, $"object {name} cannot be made");
+    }
+
+    public BlockStatus Free(IReadOnlyList<BlockRun> runs)
+    {
+        foreach (IGrouping<long, BlockRun> segment in runs.SelectMany(run => run.BySegment()).GroupBy(run => VdiFormat.SegmentOf(run.First)))
+        {
+            using RadosWrite write = new();
+            if (_owner is null) write.IfExists();
+            else write.IfAttributeNotAbove(WriterLock.EpochAttribute, _owner.Epoch);
+            foreach (BlockRun run in segment)
+            {
+                if (run.Count == VdiFormat.SegmentBlocks) write.Remove();
+                else write.Zero(VdiFormat.OffsetOf(run.First % VdiFormat.SegmentBlocks), VdiFormat.OffsetOf(run.Count));
+            }
+
+            int result = _pool.TryChange(_segments.Of(segment.Key), write);
+            if (result is < 0 and not -LinuxError.NoEntry) return LinuxError.ToStatus(-result);
+        }
+
+        return BlockStatus.Okay;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await Blocks.DisposeAsync().ConfigureAwait(false);
+        _owner?.Dispose();
+        _reading?.Dispose();
+    }
+
+    private bool TryTakeRange()
+    {
+        long range = ReadRanges() is [.., long last] ? last + 1 : 0;
+        if ((range + 1) * RangeSegments > EndOfNumbers) return false;
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).SetKey(KeyOf(range), "");
+        if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First)) throw new IOException($"{Path} has been taken over by another host");
+        _next = Math.Max(FirstFree, range * RangeSegments);
+        _rangeEnd = (range + 1) * RangeSegments;
+        return true;
+    }
+
+    private void Forget(long range)
+    {
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).RemoveKey(KeyOf(range));
+        _ = _pool.TryChange(_segments.First, write); // it is only looked at in vain
+    }
+
+    private IReadOnlyList<long> ReadRanges() =>
+        [.. _pool.GetKeys(_segments.First, RangePrefix).Select(key => long.Parse(key.Key[RangePrefix.Length..], NumberStyles.HexNumber, CultureInfo.InvariantCulture))];
+
+    private static string KeyOf(long range) => string.Create(CultureInfo.InvariantCulture, $"{RangePrefix}{range:x8}");
+}

@@ -1,0 +1,123 @@
+using System.Runtime.CompilerServices;
+using Ublkback.Block;
+using Ublkback.Linux.Files;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Log;
+
+namespace Ublkback.Parallax.Disk;
+
+/// <summary>Writes a disk's data: into the log. On the VDI's worker; allocates nothing in the steady state.</summary>
+/// <remarks>
+/// A block of which a part is written is read, changed and written as a whole, after everything that is on its way to it; meanwhile nobody
+/// else writes it.
+/// </remarks>
+internal sealed class BlockWriter(BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
+{
+    private const long MaxDiscard = 1L << 18; // blocks of one entry: 1 GiB
+
+    /// <summary>Writes whole sectors.</summary>
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    public async ValueTask<BlockStatus> WriteAsync(long offset, Memory<byte> data)
+    {
+        BlockStatus status = BlockStatus.Okay;
+        while (data.Length > 0 && status == BlockStatus.Okay)
+        {
+            BlockPiece piece = BlockPiece.FirstOf(offset, data.Length);
+            Memory<byte> part = data[..piece.Length];
+            status = piece.IsWhole ? await WriteBlocksAsync(piece.Block, part, isClaimed: false) : await ChangeBlockAsync(piece.Block, piece.Skip, part);
+            offset += piece.Length;
+            data = data[piece.Length..];
+        }
+
+        return status;
+    }
+
+    /// <summary>Has whole sectors read as zeros.</summary>
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    public async ValueTask<BlockStatus> DiscardAsync(long offset, long length)
+    {
+        // Blocks of which only a part is discarded stay as they are.
+        long block = VdiFormat.BlocksFor(offset);
+        long end = (offset + length) / VdiFormat.BlockSize;
+        BlockStatus status = BlockStatus.Okay;
+        while (block < end && status == BlockStatus.Okay)
+        {
+            long count = Math.Min(MaxDiscard, end - block);
+            (status, LogBatch? batch) = await ReserveAsync(block, count, isClaimed: false);
+            if (batch is null) break;
+            batch.Add(new LogEntry(LogEntryKind.Discard, block, (uint)count));
+            log.Commit();
+            status = await log.EndAsync(batch);
+            block += count;
+        }
+
+        return status;
+    }
+
+    /// <summary>Writes blocks again where they are, so that they follow each other in the file.</summary>
+    public async ValueTask<BlockStatus> RewriteAsync(long block, int count)
+    {
+        Memory<byte> data = await buffers.RentAsync(count * VdiFormat.BlockSize);
+        BlockStatus status = await ReadToChangeAsync(block, data);
+        if (status == BlockStatus.Okay) status = await WriteBlocksAsync(block, data, isClaimed: true);
+        claims.Release(block, count);
+        buffers.Return(data);
+        return status;
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> ChangeBlockAsync(long block, int skip, Memory<byte> data)
+    {
+        Memory<byte> whole = await buffers.RentAsync(VdiFormat.BlockSize);
+        BlockStatus status = await ReadToChangeAsync(block, whole);
+        if (status == BlockStatus.Okay)
+        {
+            data.Span.CopyTo(whole.Span.Slice(skip, data.Length));
+            status = await WriteBlocksAsync(block, whole, isClaimed: true);
+        }
+
+        claims.Release(block, 1);
+        buffers.Return(whole);
+        return status;
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> ReadToChangeAsync(long block, Memory<byte> data)
+    {
+        await claims.ClaimAsync(block, data.Length / VdiFormat.BlockSize);
+        await log.SettleAsync();
+        return await reader.ReadAsync(VdiFormat.OffsetOf(block), data);
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> WriteBlocksAsync(long block, Memory<byte> data, bool isClaimed)
+    {
+        int failures = log.Failures;
+        while (true)
+        {
+            (BlockStatus status, LogBatch? batch) = await ReserveAsync(block, data.Length / VdiFormat.BlockSize, isClaimed);
+            if (batch is null) return status;
+            for (; data.Length > 0 && batch.Room > 0; data = data[VdiFormat.BlockSize..])
+                batch.Add(LogEntryKind.Data, block++, data.Span[..VdiFormat.BlockSize]);
+            log.Commit();
+            if (data.Length > 0) continue;
+            status = await log.EndAsync(batch);
+            // Batches end in order, so those before have ended as well.
+            return log.Failures == failures ? status : BlockStatus.IoError;
+        }
+    }
+
+    // Waits until some blocks may be written. What is added to the batch must be so before anything else is awaited.
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<(BlockStatus Status, LogBatch? Batch)> ReserveAsync(long block, long count, bool isClaimed)
+    {
+        while (true)
+        {
+            BlockStatus status = await checkpointer.MakeRoomAsync();
+            if (status != BlockStatus.Okay) return (status, null);
+            (status, LogBatch? batch) = await log.ReserveAsync(isUrgent: false);
+            if (batch is null || isClaimed || !claims.Overlap(block, count)) return (status, batch);
+            await claims.ReleasedAsync();
+        }
+    }
+}

@@ -1,0 +1,41 @@
+namespace Ublkback.Parallax.Format;
+
+/// <summary>The numbers of the format (docs/PARALLAX-FORMAT.md). Everything is little-endian.</summary>
+internal static class VdiFormat
+{
+    /// <summary>The version that is written and read.</summary>
+    public const uint Version = 1;
+
+    /// <summary>Bytes of a block: the unit of the map, of addresses and of the log.</summary>
+    public const int BlockSize = 4096;
+
+    /// <summary>Blocks of a segment: the unit in which a VDI's file is allocated.</summary>
+    public const int SegmentBlocks = 1024;
+
+    /// <summary>Bytes of a segment.</summary>
+    public const int SegmentSize = SegmentBlocks * BlockSize;
+
+    /// <summary>Where the superblock is.</summary>
+    public const long SuperblockBlock = 0;
+
+    /// <summary>Where the first of the two heads is; the other one follows.</summary>
+    public const long FirstHeadBlock = 1;
+
+    /// <summary>Where it is noted who has the VDI open for writing.</summary>
+    public const long HolderBlock = 3;
+
+    /// <summary>Largest VDI in bytes: 128 TiB.</summary>
+    public const long MaxSize = 1L << 47;
+
+    /// <summary>Snapshots of a VDI at most, so that their table fits in a segment.</summary>
+    public const int MaxSnapshots = SegmentBlocks * (BlockSize / VdiSnapshot.Length);
+
+    /// <summary>Where block n of a file begins, in bytes.</summary>
+    public static long OffsetOf(long block) => block * BlockSize;
+
+    /// <summary>The segment that a block is in.</summary>
+    public static long SegmentOf(long block) => block / SegmentBlocks;
+
+    /// <summary>Blocks that a disk of a size has.</summary>
+    public static long BlocksFor(long byteCount) => (byteCount + BlockSize - 1) / BlockSize;
+}

@@ -1,0 +1,111 @@
+using System.Runtime.CompilerServices;
+using Ublkback.Block;
+using Ublkback.Parallax.Format;
+
+namespace Ublkback.Parallax.Map;
+
+/// <summary>
+/// Where the blocks of a disk are: nodes in the file, what has changed since they were written, and, while new ones are being written, what
+/// these will hold. On the VDI's worker.
+/// </summary>
+internal sealed class BlockMap(NodeCache nodes, MapRoot root)
+{
+    private Overlay _changes = new();
+    private Overlay? _frozen;
+    private Overlay? _spare;
+
+    /// <summary>The nodes in the file.</summary>
+    public MapRoot Root { get; private set; } = root;
+
+    /// <summary>How many changes are not in nodes.</summary>
+    public int ChangeCount => _changes.Count;
+
+    /// <summary>Finds a block; false when that needs a node which is not in memory.</summary>
+    public bool TryFind(long block, out MapEntry entry, out MapEntry missing)
+    {
+        missing = default;
+        if (_changes.TryGet(block, out entry) || (_frozen?.TryGet(block, out entry) ?? false)) return true;
+        return TryFindNode(block, 0, out entry, out missing);
+    }
+
+    /// <summary>Has in memory what <see cref="TryFind"/> missed.</summary>
+    public ValueTask<BlockStatus> LoadAsync(MapEntry missing) => nodes.LoadAsync(missing);
+
+    /// <summary>Finds the node of a level that covers a block, or at level 0 the block itself, as the nodes in the file have it.</summary>
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    public async ValueTask<(BlockStatus Status, MapEntry Entry)> FindNodeAsync(long block, int level)
+    {
+        MapEntry entry;
+        while (!TryFindNode(block, level, out entry, out MapEntry missing))
+        {
+            BlockStatus status = await nodes.LoadAsync(missing);
+            if (status != BlockStatus.Okay) return (status, default);
+        }
+
+        return (BlockStatus.Okay, entry);
+    }
+
+    /// <summary>A block was written.</summary>
+    public void Set(long block, MapEntry entry) => _changes.Set(block, entry);
+
+    /// <summary>Blocks read as zeros from now on.</summary>
+    public void Clear(long first, long count) => _changes.Clear(first, count);
+
+    /// <summary>Sets aside what has changed until now, to be written into nodes. It no longer changes.</summary>
+    public Overlay Freeze()
+    {
+        _frozen = _changes;
+        _changes = _spare ?? new Overlay();
+        _spare = null;
+        return _frozen;
+    }
+
+    /// <summary>What was set aside is in nodes now.</summary>
+    public void Replace(MapRoot root)
+    {
+        Root = root;
+        Forget();
+    }
+
+    /// <summary>The nodes in the file are others from now on, which say the same as far as that can be known.</summary>
+    public void Mend(MapEntry node) => Root = Root with { Node = node };
+
+    /// <summary>What was set aside could not be written.</summary>
+    public void Thaw()
+    {
+        _changes.AddEarlier(_frozen!);
+        Forget();
+    }
+
+    /// <summary>Is as another from now on, which is not used any more. Nothing is set aside.</summary>
+    public void Become(BlockMap other)
+    {
+        Root = other.Root;
+        _changes = other._changes;
+    }
+
+    private void Forget()
+    {
+        _spare = _frozen!;
+        _spare.Reset();
+        _frozen = null;
+    }
+
+    private bool TryFindNode(long block, int level, out MapEntry entry, out MapEntry missing)
+    {
+        missing = default;
+        entry = Root.Covers(block) ? Root.Node : default;
+        for (int at = Root.Depth; at > level && entry.Address.IsPlace; at--)
+        {
+            if (!nodes.TryGet(entry, out ReadOnlySpan<byte> node))
+            {
+                missing = entry;
+                return false;
+            }
+
+            entry = MapEntry.Read(node, MapRoot.EntryOf(block, at));
+        }
+
+        return true;
+    }
+}

@@ -1,0 +1,111 @@
+using Ublkback.Block;
+using Ublkback.Parallax.Format;
+
+namespace Ublkback.Parallax.Map;
+
+/// <summary>Brings changes into a map: writes the changed leaves anew, the nodes that point to them, and so on up to a new root.</summary>
+internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer)
+{
+    private readonly byte[] _node = new byte[VdiFormat.BlockSize];
+
+    /// <summary>Writes the nodes, for a disk of a number of blocks; gives the new root. On the VDI's worker.</summary>
+    public async Task<(BlockStatus Status, MapRoot Root)> RunAsync(Overlay changes, long blockCount)
+    {
+        int oldDepth = map.Root.Depth;
+        int depth = Math.Max(oldDepth, MapRoot.DepthFor(blockCount));
+        long[] leaves = await Task.Run(() => changes.ChangedLeaves);
+        (BlockStatus status, List<(long Index, MapEntry Entry)> updates) = await MergeLeavesAsync(leaves, changes);
+        for (int level = 2; level <= depth && status == BlockStatus.Okay; level++)
+        {
+            // Where the tree becomes higher, the old root is one of the nodes below.
+            if (level == oldDepth + 1 && (updates.Count == 0 || updates[0].Index != 0)) updates.Insert(0, (0, map.Root.Node));
+            (status, updates) = await MergeAsync(level, updates);
+        }
+
+        if (status == BlockStatus.Okay) status = await writer.FlushAsync();
+        return (status, new MapRoot(updates.Count == 0 ? map.Root.Node : updates[0].Entry, depth));
+    }
+
+    private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeLeavesAsync(long[] leaves, Overlay changes)
+    {
+        List<(long, MapEntry)> updates = new(leaves.Length);
+        foreach (long leaf in leaves)
+        {
+            long first = leaf * MapRoot.Fanout;
+            BlockStatus status = changes.IsCleared(leaf) ? Clear() : await ReadAsync(leaf, 1);
+            if (status == BlockStatus.Okay)
+            {
+                for (int i = 0; i < MapRoot.Fanout; i++)
+                {
+                    if (changes.TryGet(first + i, out MapEntry entry)) entry.Write(_node, i);
+                }
+
+                (status, MapEntry written) = await WriteAsync();
+                updates.Add((leaf, written));
+            }
+
+            if (status != BlockStatus.Okay) return (status, updates);
+        }
+
+        return (BlockStatus.Okay, updates);
+    }
+
+    private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeAsync(int level, List<(long Index, MapEntry Entry)> below)
+    {
+        List<(long, MapEntry)> updates = [];
+        for (int at = 0; at < below.Count;)
+        {
+            long index = below[at].Index / MapRoot.Fanout;
+            BlockStatus status = await ReadAsync(index, level);
+            for (; at < below.Count && below[at].Index / MapRoot.Fanout == index; at++) below[at].Entry.Write(_node, (int)(below[at].Index % MapRoot.Fanout));
+            MapEntry written = default;
+            if (status == BlockStatus.Okay) (status, written) = await WriteAsync();
+            if (status != BlockStatus.Okay) return (status, updates);
+            updates.Add((index, written));
+        }
+
+        return (BlockStatus.Okay, updates);
+    }
+
+    private async ValueTask<BlockStatus> ReadAsync(long index, int level)
+    {
+        if (level > map.Root.Depth) return Clear();
+        long block = index << (level * 8);
+        while (true)
+        {
+            (BlockStatus status, MapEntry entry) = await map.FindNodeAsync(block, level);
+            if (status != BlockStatus.Okay) return status;
+            if (entry.Address.IsNone) return Clear();
+            if (entry.Address.IsLost) return Fill(entry);
+            if (nodes.TryGet(entry, out ReadOnlySpan<byte> node))
+            {
+                node.CopyTo(_node);
+                return BlockStatus.Okay;
+            }
+
+            status = await nodes.LoadAsync(entry);
+            if (status != BlockStatus.Okay) return status;
+        }
+    }
+
+    private BlockStatus Fill(MapEntry entry)
+    {
+        for (int i = 0; i < MapRoot.Fanout; i++) entry.Write(_node, i);
+        return BlockStatus.Okay;
+    }
+
+    private BlockStatus Clear()
+    {
+        _node.AsSpan().Clear();
+        return BlockStatus.Okay;
+    }
+
+    // A node without entries is none.
+    private async ValueTask<(BlockStatus Status, MapEntry Entry)> WriteAsync()
+    {
+        if (!_node.AsSpan().ContainsAnyExcept((byte)0)) return (BlockStatus.Okay, default);
+        (BlockStatus status, MapEntry entry) = await writer.AddAsync(_node);
+        if (status == BlockStatus.Okay) nodes.Add(entry, _node);
+        return (status, entry);
+    }
+}

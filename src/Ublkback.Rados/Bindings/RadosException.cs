@@ -1,0 +1,17 @@
+using Ublkback.Linux.Kernel;
+
+namespace Ublkback.Rados.Bindings;
+
+/// <summary>A call of librados or librbd failed.</summary>
+/// <param name="errno">The error number, above zero.</param>
+/// <param name="what">What was tried, for people to read.</param>
+#pragma warning disable CA1032 // it is made of an error number only
+public sealed class RadosException(int errno, string what) : IOException($"{what}: {LinuxError.Describe(errno)}")
+#pragma warning restore CA1032
+{
+    /// <summary>The error number.</summary>
+    public int Errno => errno;
+
+    /// <summary>Throws when a result is an error; gives it back when it is none.</summary>
+    public static int Check(int result, string what) => result < 0 ? throw new RadosException(-result, what) : result;
+}

@@ -1,0 +1,39 @@
+using System.CommandLine;
+using Ublkback.Block;
+using Ublkback.Hosting;
+using Ublkback.ImageTools;
+using Ublkback.Linux.Workers;
+using Ublkback.Parallax.Admin;
+
+namespace Ublkback.Commands.Vdis;
+
+/// <summary>What the commands for VDIs share: a store that is open, and what goes wrong as one line.</summary>
+internal static class VdiSession
+{
+    /// <summary>The option that says which store.</summary>
+    public static Option<string?> Store() => new("--store")
+    {
+        Description = "The store: file:FOLDER, or rados:POOL?conf=/path/ceph.conf&id=USER. Default: $UBLKBACK_VDI_STORE, else file:/var/lib/ublkback/vdi.",
+        DefaultValueFactory = _ => Environment.GetEnvironmentVariable("UBLKBACK_VDI_STORE") is { Length: > 0 } store ? store : null,
+    };
+
+    /// <summary>Does something with a store.</summary>
+    /// <exception cref="CommandException">It could not be done.</exception>
+    public static async Task<int> RunAsync(string? store, Func<VdiAdmin, Task<int>> action, bool makes = false)
+    {
+        using Worker worker = new("vdi");
+        try
+        {
+            using VdiAdmin opened = VdiAdmin.Open(store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
+            return await action(opened).ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is TargetException or IOException or UnauthorizedAccessException)
+        {
+            throw new CommandException(failure.Message);
+        }
+    }
+
+    /// <summary>A VDI of a store as a target. The store's own options are the target's.</summary>
+    public static string TargetOf(string name, string? store) =>
+        store is null ? $"{VdiOpener.Scheme}:{name}" : $"{VdiOpener.Scheme}:{name}?store={store.Replace('?', '&')}";
+}
