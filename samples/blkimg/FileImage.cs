@@ -7,7 +7,9 @@ namespace BlkImg;
 internal sealed class FileImage(string path, bool isReadOnly) : IBlockImage
 {
     private readonly SafeFileHandle _file =
-        File.OpenHandle(path, FileMode.Open, isReadOnly ? FileAccess.Read : FileAccess.ReadWrite, FileShare.Read, FileOptions.Asynchronous);
+        File.OpenHandle(
+            path, FileMode.Open, isReadOnly ? FileAccess.Read : FileAccess.ReadWrite, FileShare.Read,
+            FileOptions.Asynchronous);
 
     public ImageGeometry Geometry { get; } = new((ulong)new FileInfo(path).Length / 512, 512, 512, isReadOnly);
 
@@ -19,7 +21,8 @@ internal sealed class FileImage(string path, bool isReadOnly) : IBlockImage
         try
         {
             if (request.Operation == BlockOperation.Read) await RandomAccess.ReadAsync(_file, request.Data, offset);
-            else if (request.Operation == BlockOperation.Write) await RandomAccess.WriteAsync(_file, request.Data, offset);
+            else if (request.Operation == BlockOperation.Write)
+                await RandomAccess.WriteAsync(_file, request.Data, offset);
             else if (request.Operation == BlockOperation.Flush) await Task.Run(() => RandomAccess.FlushToDisk(_file));
             else return BlockStatus.Unsupported;
             return BlockStatus.Okay;

@@ -1,6 +1,8 @@
 namespace Sample;
 
-/// <summary><c>rot13</c>: keeps the letters of text rotated by 13 places. A hook that changes data on its way.</summary>
+/// <summary>
+/// <c>rot13</c>: keeps the letters of text rotated by 13 places. A hook that changes data on its way.
+/// </summary>
 internal sealed class Rot13Hook : BlockHook
 {
     public Rot13Hook(HookTarget target) => target.AllowOnly();

@@ -1,6 +1,8 @@
 namespace Sample;
 
-/// <summary><c>stripes:SECTORS</c>: a read-only disk whose sectors are filled with their numbers. An image without storage.</summary>
+/// <summary>
+/// <c>stripes:SECTORS</c>: a read-only disk whose sectors are filled with their numbers. An image without storage.
+/// </summary>
 internal sealed class StripesImage : IBlockImage
 {
     public StripesImage(BlockTarget target)
@@ -17,9 +19,11 @@ internal sealed class StripesImage : IBlockImage
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
-        if (request.Operation != BlockOperation.Read) return new(BlockStatus.Okay); // a flush: a read-only disk gets no others
+        // a flush: a read-only disk gets no others
+        if (request.Operation != BlockOperation.Read) return new(BlockStatus.Okay);
         for (int i = 0; i < request.SectorCount; i++)
-            request.Data.Span.Slice(i * BlockRequest.SectorSize, BlockRequest.SectorSize).Fill((byte)(request.Sector + (ulong)i));
+            request.Data.Span.Slice(i * BlockRequest.SectorSize, BlockRequest.SectorSize)
+                .Fill((byte)(request.Sector + (ulong)i));
         return new(BlockStatus.Okay);
     }
 

@@ -4,8 +4,8 @@ namespace Ublkback.Blkif;
 
 /// <summary>
 /// The backend's end of a ring. Each slot is copied out once, so what was checked cannot change; the indices that
-/// decide are private, and the shared ones are only told to the guest or read with suspicion. The copies are the journal, in
-/// which a successor finds what it must answer. One thread at a time.
+/// decide are private, and the shared ones are only told to the guest or read with suspicion. The copies are the
+/// journal, in which a successor finds what it must answer. One thread at a time.
 /// </summary>
 public sealed unsafe class BackRing
 {
@@ -31,9 +31,9 @@ public sealed unsafe class BackRing
     }
 
     /// <summary>
-    /// Attaches to a ring that another process served until it died: finishes what that was about to publish, and publishes
-    /// answers that it did not come to. What it left without an answer is in <see cref="FindPending"/>. Null: the ring's
-    /// response index is none that the journal knows, so the guest has written it.
+    /// Attaches to a ring that another process served until it died: finishes what that was about to publish, and
+    /// publishes answers that it did not come to. What it left without an answer is in <see cref="FindPending"/>. Null:
+    /// the ring's response index is none that the journal knows, so the guest has written it.
     /// </summary>
     public static BackRing? Recover(nint address, int ringPageOrder, BlkifAbi abi, RingJournal journal)
     {
@@ -89,8 +89,8 @@ public sealed unsafe class BackRing
     }
 
     /// <summary>
-    /// Copies the next waiting request into a free entry of the journal. <see cref="CountWaiting"/> must have said that there
-    /// is one.
+    /// Copies the next waiting request into a free entry of the journal. <see cref="CountWaiting"/> must have said that
+    /// there is one.
     /// </summary>
     public void Take(int entry, out BlkifRequest request)
     {
@@ -111,7 +111,9 @@ public sealed unsafe class BackRing
     /// <summary>How many processes have had the request of an entry in hand, this one included.</summary>
     public int Attempts(int entry) => _journal.Attempts(entry);
 
-    /// <summary>Does not hold it against the request of an entry, if it is in hand, that this process ends now.</summary>
+    /// <summary>
+    /// Does not hold it against the request of an entry, if it is in hand, that this process ends now.
+    /// </summary>
     public void Forgive(int entry) => _journal.Attempts(entry) = 1;
 
     /// <summary>

@@ -40,7 +40,8 @@ public sealed record BlkifAbi
     public const int OperationOffset = 0;
 
     /// <summary>
-    /// Offset of the byte after the operation: number of segments, flag of a discard, or operation of an indirect request.
+    /// Offset of the byte after the operation: number of segments, flag of a discard, or operation of an indirect
+    /// request.
     /// </summary>
     public const int SegmentCountOffset = 1;
 

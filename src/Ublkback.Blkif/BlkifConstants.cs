@@ -13,7 +13,8 @@ public static class BlkifConstants
     public const int MaxDirectSegments = 11;
 
     /// <summary>
-    /// Most segments in an indirect request, as we offer it. A page holds 512 of them, so one page of segments is enough.
+    /// Most segments in an indirect request, as we offer it. A page holds 512 of them, so one page of segments is
+    /// enough.
     /// </summary>
     public const int MaxIndirectSegments = 256;
 

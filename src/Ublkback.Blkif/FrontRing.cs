@@ -84,7 +84,9 @@ public sealed unsafe class FrontRing
         return true;
     }
 
-    /// <summary>Asks for a notification at the next response, then looks once more; true when one came meanwhile.</summary>
+    /// <summary>
+    /// Asks for a notification at the next response, then looks once more; true when one came meanwhile.
+    /// </summary>
     public bool FinalCheck()
     {
         _shared.ResponseEvent = _responseConsumer + 1;

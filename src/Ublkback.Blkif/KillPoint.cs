@@ -16,7 +16,8 @@ public static class KillPoint
     static KillPoint()
 #pragma warning restore CA1810
     {
-        if (Environment.GetEnvironmentVariable("UBLKBACK_KILL_AT")?.Split(':') is not [string name, string count]) return;
+        if (Environment.GetEnvironmentVariable("UBLKBACK_KILL_AT")?.Split(':') is not [string name, string count])
+            return;
         Name = name;
         _left = int.Parse(count, CultureInfo.InvariantCulture);
     }

@@ -3,20 +3,20 @@ using System.Runtime.CompilerServices;
 namespace Ublkback.Blkif;
 
 /// <summary>
-/// What a backend has in hand of one ring, in memory that outlives its process, so that a successor answers each request
-/// exactly once. One thread at a time.
+/// What a backend has in hand of one ring, in memory that outlives its process, so that a successor answers each
+/// request exactly once. One thread at a time.
 /// </summary>
 /// <remarks>
-/// An entry holds the copied slot of one request, and a word that says what has become of it: <c>pending</c>, or the number
-/// of its response. It is free again once that many responses are published, so each step is one aligned store, and the
-/// process may die between any two:
+/// An entry holds the copied slot of one request, and a word that says what has become of it: <c>pending</c>, or the
+/// number of its response. It is free again once that many responses are published, so each step is one aligned store,
+/// and the process may die between any two:
 /// <code>
 /// take       the slot is copied; word = pending            from here on the request is consumed
 /// answer     status; word = number of the response
 /// publish    responses written into the ring; Intended; rsp_prod in the ring; Published
 /// </code>
-/// Stores of one process are seen in their order by the next, whatever ended it; only a dead machine loses them, and the
-/// guest with it. Counters have 64 bits, so that a word never comes round again.
+/// Stores of one process are seen in their order by the next, whatever ended it; only a dead machine loses them, and
+/// the guest with it. Counters have 64 bits, so that a word never comes round again.
 /// </remarks>
 public sealed unsafe class RingJournal(nint address, int slotCount)
 {

@@ -61,7 +61,8 @@ public sealed class EmulatedXen : IAsyncDisposable
         string link = Layout.DomainMemory(domid);
         File.Delete(link);
         File.CreateSymbolicLink(
-            link, string.Create(CultureInfo.InvariantCulture, $"/proc/{Syscall.getpid()}/fd/{memory.Descriptor.Number}"));
+            link,
+            string.Create(CultureInfo.InvariantCulture, $"/proc/{Syscall.getpid()}/fd/{memory.Descriptor.Number}"));
         Store.Listen(Layout.DomainSocket(domid), domid);
     }
 

@@ -194,6 +194,7 @@ public sealed class Toolstack(
 
         if (process.ExitCode == 0) return;
         string? reason = await store.ReadAsync($"{backend}/hotplug-error").ConfigureAwait(false);
-        throw new ToolstackException(reason ?? $"{script} {action} exited with {process.ExitCode}: {await errors.ConfigureAwait(false)}");
+        throw new ToolstackException(
+            reason ?? $"{script} {action} exited with {process.ExitCode}: {await errors.ConfigureAwait(false)}");
     }
 }

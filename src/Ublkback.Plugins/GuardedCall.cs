@@ -58,7 +58,8 @@ internal sealed class GuardedCall : IValueTaskSource<BlockStatus>
     /// <summary>The plugin's time is over.</summary>
     public void Abandon(TimeSpan timeout)
     {
-        _guard.Blame($"has not answered a {_request.Operation} of {_request.SectorCount} sectors at {_request.Sector} for {timeout.TotalSeconds} s: it fails");
+        _guard.Blame($"has not answered a {_request.Operation} of {_request.SectorCount} sectors at "
+            + $"{_request.Sector} for {timeout.TotalSeconds} s: it fails");
         _isAbandoned = true;
         _guard.Remove(this);
         _core.SetResult(BlockStatus.IoError);
@@ -73,7 +74,8 @@ internal sealed class GuardedCall : IValueTaskSource<BlockStatus>
 
     public ValueTaskSourceStatus GetStatus(short token) => _core.GetStatus(token);
 
-    public void OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+    public void OnCompleted(
+        Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
         _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
     private void OnAnswered()

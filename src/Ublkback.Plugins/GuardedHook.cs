@@ -2,7 +2,9 @@ using Ublkback.Block;
 
 namespace Ublkback.Plugins;
 
-/// <summary>Stands around a plugin's hook: before it a <see cref="GuardedImage"/>, behind it a <see cref="GuardedLower"/>.</summary>
+/// <summary>
+/// Stands around a plugin's hook: before it a <see cref="GuardedImage"/>, behind it a <see cref="GuardedLower"/>.
+/// </summary>
 internal sealed class GuardedHook(string name, BlockHook hook, TimeSpan timeout, Action<string> warn) : BlockHook
 {
     private GuardedLower? _exit;

@@ -4,8 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Plugins;
 
 /// <summary>
-/// Stands before code of a plugin that serves requests. The plugin gets private copies of them, so whatever it does to one,
-/// and whenever, it does to nobody else's memory; each is answered exactly once, on the loop, and in time.
+/// Stands before code of a plugin that serves requests. The plugin gets private copies of them, so whatever it does to
+/// one, and whenever, it does to nobody else's memory; each is answered exactly once, on the loop, and in time.
 /// </summary>
 internal sealed class GuardedImage : IBlockImage
 {
@@ -178,7 +178,8 @@ internal sealed class GuardedImage : IBlockImage
     {
         if (geometry is null) throw new TargetException($"{_name} has no geometry");
         if (geometry.SectorSize is not (512 or 4096) || geometry.SectorCount % ((ulong)geometry.SectorSize / 512) != 0)
-            throw new TargetException($"{_name} has {geometry.SectorCount} sectors of 512 bytes in units of {geometry.SectorSize} bytes, which cannot be");
+            throw new TargetException($"{_name} has {geometry.SectorCount} sectors of 512 bytes in units of "
+                + $"{geometry.SectorSize} bytes, which cannot be");
         return geometry;
     }
 }

@@ -5,8 +5,8 @@ using Ublkback.Block;
 namespace Ublkback.Plugins;
 
 /// <summary>
-/// What a plugin's hook takes for the image below it. Passes requests on to what really lies there: on the loop, whatever
-/// thread they come from, and only while the disk is open.
+/// What a plugin's hook takes for the image below it. Passes requests on to what really lies there: on the loop,
+/// whatever thread they come from, and only while the disk is open.
 /// </summary>
 internal sealed class GuardedLower(ImageGeometry geometry) : IBlockImage
 {
@@ -39,7 +39,8 @@ internal sealed class GuardedLower(ImageGeometry geometry) : IBlockImage
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
-        if (_loop is not BlockLoop loop) return new ValueTask<BlockStatus>(BlockStatus.IoError); // before the first request
+        // before the first request
+        if (_loop is not BlockLoop loop) return new ValueTask<BlockStatus>(BlockStatus.IoError);
         if (loop.IsCurrent) return PassAsync(request);
         TaskCompletionSource<BlockStatus> done = new();
         loop.Post(async () => done.SetResult(await PassAsync(request)));
@@ -65,7 +66,8 @@ internal sealed class GuardedLower(ImageGeometry geometry) : IBlockImage
         return new ValueTask(_closed.Task);
     }
 
-    // A seam knows requests by how deep they are, so what comes out of a pipeline into another goes on in another request.
+    // A seam knows requests by how deep they are, so what comes out of a pipeline into another goes on in another
+    // request.
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> PassAsync(BlockRequest request)
     {

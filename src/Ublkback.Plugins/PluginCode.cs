@@ -26,7 +26,8 @@ internal static class PluginCode
     {
         try
         {
-            await Task.Run(async () => await plugin.DisposeAsync().ConfigureAwait(false)).WaitAsync(EndPatience).ConfigureAwait(false);
+            await Task.Run(async () => await plugin.DisposeAsync().ConfigureAwait(false))
+                .WaitAsync(EndPatience).ConfigureAwait(false);
         }
         catch (TimeoutException)
         {

@@ -5,8 +5,8 @@ using System.Runtime.Loader;
 namespace Ublkback.Plugins;
 
 /// <summary>
-/// The assemblies of one plugin. What it depends on is looked for beside it first, so plugins may have different versions of
-/// a library; only <c>Ublkback.Block</c> is the daemon's, or its types would not be ours.
+/// The assemblies of one plugin. What it depends on is looked for beside it first, so plugins may have different
+/// versions of a library; only <c>Ublkback.Block</c> is the daemon's, or its types would not be ours.
 /// </summary>
 internal sealed class PluginContext(string path) : AssemblyLoadContext(Path.GetFileNameWithoutExtension(path))
 {

@@ -20,17 +20,21 @@ internal static class PluginFile
     {
         CheckAccess(path);
         if (FindVersion(path) is not Version version) return null;
-        if (!IsCompatible(version, Ours)) throw new TargetException($"it is made for {Library} {version.ToString(3)}, and this is {Ours.ToString(3)}: build it anew");
+        if (!IsCompatible(version, Ours))
+            throw new TargetException(
+                $"it is made for {Library} {version.ToString(3)}, and this is {Ours.ToString(3)}: build it anew");
         Assembly assembly = new PluginContext(path).LoadFromAssemblyPath(path);
-        Type[] types = [.. assembly.GetExportedTypes().Where(type => type.IsAssignableTo(typeof(IBlockPlugin)) && !type.IsAbstract)];
+        Type[] types = [.. assembly.GetExportedTypes()
+            .Where(type => type.IsAssignableTo(typeof(IBlockPlugin)) && !type.IsAbstract)];
         return types.Length == 1
             ? (IBlockPlugin)Activator.CreateInstance(types[0])!
-            : throw new TargetException($"it has {types.Length} public classes of {nameof(IBlockPlugin)}, and needs one");
+            : throw new TargetException(
+                $"it has {types.Length} public classes of {nameof(IBlockPlugin)}, and needs one");
     }
 
     /// <summary>
-    /// Whether what was built against one version of the library runs with another: the same major, or while that is 0 the
-    /// same minor, number, and nothing newer.
+    /// Whether what was built against one version of the library runs with another: the same major, or while that is 0
+    /// the same minor, number, and nothing newer.
     /// </summary>
     public static bool IsCompatible(Version built, Version ours) =>
         built.Major == ours.Major && (ours.Major == 0 ? built.Minor == ours.Minor : built.Minor <= ours.Minor);

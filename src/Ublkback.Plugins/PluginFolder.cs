@@ -11,8 +11,8 @@ public static class PluginFolder
     private static readonly TimeSpan DefaultTimeout = TimeSpan.FromSeconds(30);
 
     /// <summary>
-    /// Loads what is in a folder, if it is there, and adds it to a catalog. What cannot be a plugin is refused, and nothing
-    /// of it added.
+    /// Loads what is in a folder, if it is there, and adds it to a catalog. What cannot be a plugin is refused, and
+    /// nothing of it added.
     /// </summary>
     public static IReadOnlyList<PluginReport> Load(string folder, BlockCatalog catalog)
     {
@@ -41,11 +41,14 @@ public static class PluginFolder
             BlockCatalog own = new();
             plugin.Register(own);
             Add(own, catalog);
-            return new PluginReport(file, null, string.Join(", ", own.Hooks.Keys.Concat(own.Images.Keys.Select(scheme => $"{scheme}:"))));
+            return new PluginReport(
+                file, null, string.Join(", ", own.Hooks.Keys.Concat(own.Images.Keys.Select(scheme => $"{scheme}:"))));
         }
         catch (Exception failure)
         {
-            string refusal = failure is TargetException ? failure.Message : $"{failure.GetType().Name}: {failure.Message}";
+            string refusal = failure is TargetException
+                ? failure.Message
+                : $"{failure.GetType().Name}: {failure.Message}";
             catalog.AddRefusal($"the plugin {file} was refused: {refusal}");
             return new PluginReport(file, refusal, "");
         }
@@ -53,8 +56,10 @@ public static class PluginFolder
 
     private static void Add(BlockCatalog own, BlockCatalog catalog)
     {
-        foreach (string name in own.Hooks.Keys.Where(catalog.Hooks.ContainsKey)) throw new TargetException($"a hook {name} is known already");
-        foreach (string scheme in own.Images.Keys.Where(catalog.Images.ContainsKey)) throw new TargetException($"a scheme {scheme}: is known already");
+        foreach (string name in own.Hooks.Keys.Where(catalog.Hooks.ContainsKey))
+            throw new TargetException($"a hook {name} is known already");
+        foreach (string scheme in own.Images.Keys.Where(catalog.Images.ContainsKey))
+            throw new TargetException($"a scheme {scheme}: is known already");
         foreach ((string name, HookOpener opener) in own.Hooks) catalog.AddHook(name, Guard(opener));
         foreach ((string scheme, ImageOpener opener) in own.Images) catalog.AddImage(scheme, Guard(opener));
     }

@@ -30,7 +30,8 @@ public sealed unsafe class DeviceHypervisor : IHypervisor
 
     /// <inheritdoc/>
     public IEventChannel BindEventChannel(ushort domid, uint remotePort) =>
-        new DeviceEventChannel(FileDescriptor.Open(EventDevice, OpenFlags.O_RDWR | OpenFlags.O_NONBLOCK), domid, remotePort);
+        new DeviceEventChannel(
+            FileDescriptor.Open(EventDevice, OpenFlags.O_RDWR | OpenFlags.O_NONBLOCK), domid, remotePort);
 
     /// <inheritdoc/>
     public void Dispose() => _grants.Dispose();

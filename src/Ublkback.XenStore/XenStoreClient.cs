@@ -64,7 +64,8 @@ public sealed class XenStoreClient : IXenStore, IAsyncDisposable
 
     /// <summary>Home path of a domain.</summary>
     public async Task<string> GetDomainPathAsync(int domid) =>
-        XenStoreCodec.SplitStrings(await AskAsync(XenStoreMessageType.GetDomainPath, Number(domid)).ConfigureAwait(false)) is [string path, ..]
+        XenStoreCodec.SplitStrings(
+            await AskAsync(XenStoreMessageType.GetDomainPath, Number(domid)).ConfigureAwait(false)) is [string path, ..]
             ? path
             : throw new XenStoreException(XenStoreError.Io, $"an empty domain path for {domid}");
 
@@ -78,7 +79,9 @@ public sealed class XenStoreClient : IXenStore, IAsyncDisposable
     /// <summary>Tells the store that a domain is gone; for toolstacks.</summary>
     public Task ReleaseAsync(int domid) => AskAsync(XenStoreMessageType.Release, Number(domid));
 
-    /// <summary>Runs a body in a transaction, again as often as the store answers EAGAIN; on any failure it aborts.</summary>
+    /// <summary>
+    /// Runs a body in a transaction, again as often as the store answers EAGAIN; on any failure it aborts.
+    /// </summary>
     public async Task<T> TransactAsync<T>(Func<IXenStore, Task<T>> body)
     {
         for (int attempt = 1; ; attempt++)

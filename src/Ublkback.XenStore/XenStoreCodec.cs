@@ -13,10 +13,12 @@ public static class XenStoreCodec
     /// <summary>Appends a message to a writer.</summary>
     /// <exception cref="XenStoreException">The payload is longer than the protocol allows.</exception>
     public static void Write(
-        IBufferWriter<byte> output, XenStoreMessageType type, uint requestId, uint transaction, ReadOnlySpan<byte> payload)
+        IBufferWriter<byte> output, XenStoreMessageType type, uint requestId, uint transaction,
+        ReadOnlySpan<byte> payload)
     {
         if (payload.Length > XenStoreHeader.MaxPayload)
-            throw new XenStoreException(XenStoreError.TooBig, $"a {type} of {payload.Length} bytes (the limit is {XenStoreHeader.MaxPayload})");
+            throw new XenStoreException(
+                XenStoreError.TooBig, $"a {type} of {payload.Length} bytes (the limit is {XenStoreHeader.MaxPayload})");
         Span<byte> buffer = output.GetSpan(XenStoreHeader.Size + payload.Length);
         BinaryPrimitives.WriteUInt32LittleEndian(buffer, (uint)type);
         BinaryPrimitives.WriteUInt32LittleEndian(buffer[4..], requestId);
@@ -36,7 +38,8 @@ public static class XenStoreCodec
         input.Slice(0, XenStoreHeader.Size).CopyTo(raw);
         uint length = BinaryPrimitives.ReadUInt32LittleEndian(raw[12..]);
         if (length > XenStoreHeader.MaxPayload)
-            throw new InvalidDataException($"a xenstore message of {length} bytes (the limit is {XenStoreHeader.MaxPayload})");
+            throw new InvalidDataException(
+                $"a xenstore message of {length} bytes (the limit is {XenStoreHeader.MaxPayload})");
         if (input.Length < XenStoreHeader.Size + length) return false;
 
         XenStoreHeader header = new(

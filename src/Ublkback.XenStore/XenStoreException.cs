@@ -1,6 +1,8 @@
 namespace Ublkback.XenStore;
 
-/// <summary>Why the store refused a request; the names are those of the wire protocol (xs_wire.h, xsd_errors).</summary>
+/// <summary>
+/// Why the store refused a request; the names are those of the wire protocol (xs_wire.h, xsd_errors).
+/// </summary>
 public enum XenStoreError
 {
     /// <summary>An error that the store names but this client does not know.</summary>

@@ -42,7 +42,8 @@ internal sealed class XenStoreOperations(
     {
         try
         {
-            return XenStoreCodec.SplitStrings(await Ask(XenStoreMessageType.Directory, path, path).ConfigureAwait(false));
+            return XenStoreCodec.SplitStrings(
+                await Ask(XenStoreMessageType.Directory, path, path).ConfigureAwait(false));
         }
         catch (XenStoreException failure) when (failure.Error == XenStoreError.NoEntry)
         {

@@ -16,8 +16,8 @@ public static class UblkbackProgram
     private const int WrongUsage = 2;
 
     /// <summary>
-    /// Does what a command line says, and returns the exit status. A program of one's own calls this from its <c>main</c>, and
-    /// is <c>ublkback</c> with more.
+    /// Does what a command line says, and returns the exit status. A program of one's own calls this from its
+    /// <c>main</c>, and is <c>ublkback</c> with more.
     /// </summary>
     /// <param name="args">The command line.</param>
     /// <param name="addOwn">Adds images and hooks of the program, which are trusted as those that come with it.</param>

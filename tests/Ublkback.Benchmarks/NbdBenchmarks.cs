@@ -7,7 +7,9 @@ using Ublkback.Nbd.Client;
 
 namespace Ublkback.Benchmarks;
 
-/// <summary>Random reads of 4 KiB from <c>nbdkit memory</c> over a Unix socket; compare with fio's engine nbd.</summary>
+/// <summary>
+/// Random reads of 4 KiB from <c>nbdkit memory</c> over a Unix socket; compare with fio's engine nbd.
+/// </summary>
 [MemoryDiagnoser]
 public class NbdBenchmarks
 {
@@ -33,7 +35,9 @@ public class NbdBenchmarks
         while (!File.Exists(Socket)) Thread.Sleep(10);
         _worker = new Worker("test");
         _random = new Random(1);
-        _image = NbdOpener.Open(BlockTarget.Parse($"nbd:unix:{Socket}"), new ImageOpening("the benchmark", 1, false, true, null, Console.Error.WriteLine));
+        _image = NbdOpener.Open(
+            BlockTarget.Parse($"nbd:unix:{Socket}"),
+            new ImageOpening("the benchmark", 1, false, true, null, Console.Error.WriteLine));
     }
 
     [GlobalCleanup]
@@ -51,11 +55,13 @@ public class NbdBenchmarks
 
     private async Task LoopAsync()
     {
-        BlockRequest request = new() { Operation = BlockOperation.Read, SectorCount = 8, Data = PinnedMemory.AllocatePages(4096) };
+        BlockRequest request =
+            new() { Operation = BlockOperation.Read, SectorCount = 8, Data = PinnedMemory.AllocatePages(4096) };
         for (int left = Reads / Depth; left > 0; left--)
         {
             request.Sector = (ulong)_random.NextInt64(DiskSize / 4096) * 8;
-            if (await _image.HandleAsync(request) != BlockStatus.Okay) throw new InvalidOperationException("a read failed");
+            if (await _image.HandleAsync(request) != BlockStatus.Okay)
+                throw new InvalidOperationException("a read failed");
         }
     }
 }

@@ -13,7 +13,8 @@ public class PipelineBenchmarks
     private readonly GateImage _image = new();
     private readonly ValueTask<BlockStatus>[] _under = new ValueTask<BlockStatus>[Depth];
     private readonly BlockRequest[] _requests =
-        [.. Enumerable.Range(0, Depth).Select(_ => new BlockRequest { Operation = BlockOperation.Read, SectorCount = 8, Data = new byte[4096] })];
+        [.. Enumerable.Range(0, Depth)
+            .Select(_ => new BlockRequest { Operation = BlockOperation.Read, SectorCount = 8, Data = new byte[4096] })];
 
     private BlockPipeline _one = null!;
     private BlockPipeline _two = null!;
@@ -55,7 +56,8 @@ public class PipelineBenchmarks
 
     private sealed class PassingHook : BlockHook
     {
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
+            next.HandleAsync(request);
     }
 
     private sealed class GateImage : IBlockImage
@@ -95,7 +97,8 @@ public class PipelineBenchmarks
 
         public ValueTaskSourceStatus GetStatus(short token) => _core.GetStatus(token);
 
-        public void OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+        public void OnCompleted(
+            Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
             _core.OnCompleted(continuation, state, token, flags);
     }
 }

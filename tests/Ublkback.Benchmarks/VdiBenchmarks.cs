@@ -34,7 +34,8 @@ public class VdiBenchmarks
         _store = VdiAdmin.Open(StoreOption, makes: true, _worker, Opening);
         _store.Create("golden", DiskSize);
         _image = VdiOpener.Open(BlockTarget.Parse($"vdi:golden?store={StoreOption}"), Opening(false));
-        await _worker.InvokeAsync(() => Task.WhenAll(Enumerable.Range(0, Depth).Select(i => WriteAsync(new Random(i)))));
+        await _worker.InvokeAsync(
+            () => Task.WhenAll(Enumerable.Range(0, Depth).Select(i => WriteAsync(new Random(i)))));
         await _store.SnapshotAsync("golden", "v");
     }
 
@@ -50,15 +51,18 @@ public class VdiBenchmarks
     [Benchmark]
     public void Clone() => _store.Clone("golden@v", string.Create(CultureInfo.InvariantCulture, $"clone{_count++}"));
 
-    private static ImageOpening Opening(bool isReadOnly) => new("the benchmark", 1, isReadOnly, true, null, Console.Error.WriteLine);
+    private static ImageOpening Opening(bool isReadOnly) =>
+        new("the benchmark", 1, isReadOnly, true, null, Console.Error.WriteLine);
 
     private async Task WriteAsync(Random random)
     {
-        BlockRequest request = new() { Operation = BlockOperation.Write, SectorCount = 8, Data = PinnedMemory.AllocatePages(4096) };
+        BlockRequest request =
+            new() { Operation = BlockOperation.Write, SectorCount = 8, Data = PinnedMemory.AllocatePages(4096) };
         for (int left = Written / Depth; left > 0; left--)
         {
             request.Sector = (ulong)random.NextInt64(DiskSize / 4096) * 8;
-            if (await _image.HandleAsync(request) != BlockStatus.Okay) throw new InvalidOperationException("a write failed");
+            if (await _image.HandleAsync(request) != BlockStatus.Okay)
+                throw new InvalidOperationException("a write failed");
         }
     }
 }

@@ -5,7 +5,9 @@ using Ublkback.Linux.Workers;
 
 namespace Ublkback.Benchmarks;
 
-/// <summary>Reads of 4 KiB through a worker's io_uring, of /dev/zero so that only the path itself is measured.</summary>
+/// <summary>
+/// Reads of 4 KiB through a worker's io_uring, of /dev/zero so that only the path itself is measured.
+/// </summary>
 [MemoryDiagnoser]
 public class WorkerBenchmarks
 {

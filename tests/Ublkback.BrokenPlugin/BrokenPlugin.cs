@@ -22,7 +22,8 @@ public sealed class BrokenPlugin : IBlockPlugin
         {
             await Task.Yield();
             await Task.Delay(1).ConfigureAwait(false);
-            return await Task.Run(async () => await next.HandleAsync(request).ConfigureAwait(false)).ConfigureAwait(false);
+            return await Task.Run(async () => await next.HandleAsync(request).ConfigureAwait(false))
+                .ConfigureAwait(false);
         }))
         .AddHook("posts", Make((request, next) =>
         {
@@ -41,7 +42,13 @@ public sealed class BrokenPlugin : IBlockPlugin
             return default;
         }))
         .AddHook("outside", Make((_, next) => next.HandleAsync(
-            new BlockRequest { Operation = BlockOperation.Write, Sector = next.Geometry.SectorCount, SectorCount = 1, Data = new byte[512] })))
+            new BlockRequest
+            {
+                Operation = BlockOperation.Write,
+                Sector = next.Geometry.SectorCount,
+                SectorCount = 1,
+                Data = new byte[512]
+            })))
         .AddHook("cannot", (_, _) => throw new InvalidOperationException("no hook today"))
         .AddImage("lying", (_, _) => new LyingImage());
 
@@ -51,7 +58,9 @@ public sealed class BrokenPlugin : IBlockPlugin
     private sealed class BrokenHook(Func<BlockRequest, HookSeam, ValueTask<BlockStatus>> whatItDoes) : BlockHook
     {
         public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
-            request is { Operation: BlockOperation.Write, Sector: 8 } ? whatItDoes(request, next) : next.HandleAsync(request);
+            request is { Operation: BlockOperation.Write, Sector: 8 }
+                ? whatItDoes(request, next)
+                : next.HandleAsync(request);
     }
 
     private sealed class LyingImage : IBlockImage

@@ -24,7 +24,8 @@ public sealed class OneNodeCeph
     public static async Task<string> MakePoolAsync()
     {
         await Started.Value;
-        if (_pool is not null) await RunToolAsync("ceph", "osd", "pool", "rm", _pool, _pool, "--yes-i-really-really-mean-it");
+        if (_pool is not null)
+            await RunToolAsync("ceph", "osd", "pool", "rm", _pool, _pool, "--yes-i-really-really-mean-it");
         _pool = $"vdi{++_pools}";
         await RunAsync("pool", Folder, _pool);
         return _pool;
@@ -45,7 +46,8 @@ public sealed class OneNodeCeph
     }
 
     /// <summary>Runs a program of Ceph, which must not fail; gives what it says.</summary>
-    public static Task<string> RunToolAsync(string program, params string[] arguments) => RunProgramAsync(program, ["-c", Configuration, .. arguments]);
+    public static Task<string> RunToolAsync(string program, params string[] arguments) =>
+        RunProgramAsync(program, ["-c", Configuration, .. arguments]);
 
     [OneTimeTearDown]
     public async Task StopAsync()
@@ -68,7 +70,8 @@ public sealed class OneNodeCeph
         TimeSpan limit = TimeSpan.FromMinutes(2);
         string log = Path.Combine(Folder, "tools.log");
         // What goes on in the background keeps its outputs, so these are a file.
-        using Process process = Process.Start("sh", ["-c", "log=$1; shift; exec \"$@\" >>\"$log\" 2>&1", "sh", log, program, .. arguments]);
+        using Process process = Process.Start(
+            "sh", ["-c", "log=$1; shift; exec \"$@\" >>\"$log\" 2>&1", "sh", log, program, .. arguments]);
         await process.WaitForExitAsync().WaitAsync(limit);
         string said = await File.ReadAllTextAsync(log);
         Assert.That(process.ExitCode, Is.Zero, $"{program} {string.Join(' ', arguments)}: {said}");

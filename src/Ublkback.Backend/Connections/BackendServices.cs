@@ -35,7 +35,9 @@ public sealed record BackendServices(
     /// <summary>Queues that are offered: one for each worker.</summary>
     public int OfferedQueues => Math.Min(Workers.Count, MaxQueues);
 
-    /// <summary>Held while a vbd serves requests of which daemons may have died, so that only one vbd does at a time.</summary>
+    /// <summary>
+    /// Held while a vbd serves requests of which daemons may have died, so that only one vbd does at a time.
+    /// </summary>
     internal SemaphoreSlim SuspectsTurn { get; } = new(1);
 
     /// <summary>Each worker's batch of grant copies.</summary>
@@ -48,6 +50,7 @@ public sealed record BackendServices(
         string? domid = await store.ReadAsync("domid").ConfigureAwait(false);
         return int.TryParse(domid, out int own)
             ? await store.GetDomainPathAsync(own).ConfigureAwait(false)
-            : throw new XenStoreException(XenStoreError.NoEntry, "this domain's own node domid (has xen-init-dom0 run?)");
+            : throw new XenStoreException(
+                XenStoreError.NoEntry, "this domain's own node domid (has xen-init-dom0 run?)");
     }
 }

@@ -21,7 +21,8 @@ namespace Ublkback.Backend.Connections;
 /// <param name="HoldsFailed">Whether requests that the storage fails wait until it is mended.</param>
 /// <param name="OnActive">Called on a worker now and then while the guest uses the disk.</param>
 internal sealed record BlkifConnectionParts(
-    ushort Domid, SharedImage Image, VbdJournal Journal, IDisposable Requests, IReadOnlyList<QueueParts> Queues, VbdLog Log,
+    ushort Domid, SharedImage Image, VbdJournal Journal, IDisposable Requests, IReadOnlyList<QueueParts> Queues,
+    VbdLog Log,
     bool HoldsFailed, Action OnActive);
 
 /// <summary>What serves one queue.</summary>
@@ -36,10 +37,10 @@ internal sealed record QueueParts(
     QueueStatistics Statistics);
 
 /// <summary>
-/// One connected interface of a vbd: rings, event channels and image, kept by references. Making it takes one, which its
-/// vbd drops in <see cref="CloseAsync"/>; every request in flight holds one, from being dequeued until its response is
-/// published. When the last is dropped the event channels are unbound, the rings unmapped and the image let go, once. A
-/// storage that has stalled keeps only the image: the rings are let go of after a while.
+/// One connected interface of a vbd: rings, event channels and image, kept by references. Making it takes one, which
+/// its vbd drops in <see cref="CloseAsync"/>; every request in flight holds one, from being dequeued until its response
+/// is published. When the last is dropped the event channels are unbound, the rings unmapped and the image let go,
+/// once. A storage that has stalled keeps only the image: the rings are let go of after a while.
 /// </summary>
 internal sealed class BlkifConnection : ReferenceCounted
 {
@@ -83,14 +84,16 @@ internal sealed class BlkifConnection : ReferenceCounted
 
     /// <summary>Why requests are not served as they should be; null when they are. Any thread.</summary>
     public string? Trouble =>
-        _isQuarantined ? "quarantined: daemons have died of a request" : _failure is string failure ? $"held: {failure}" : Image.Trouble;
+        _isQuarantined
+            ? "quarantined: daemons have died of a request"
+            : _failure is string failure ? $"held: {failure}" : Image.Trouble;
 
     /// <summary>Called on a worker now and then while the guest uses the disk.</summary>
     public Action OnActive => _parts.OnActive;
 
     /// <summary>
-    /// Whether a process before us lost writes that were answered. The image, opened anew, does not know that, so no flush
-    /// reaches it.
+    /// Whether a process before us lost writes that were answered. The image, opened anew, does not know that, so no
+    /// flush reaches it.
     /// </summary>
     public bool HasLostWrites { get; }
 
@@ -128,9 +131,9 @@ internal sealed class BlkifConnection : ReferenceCounted
     }
 
     /// <summary>
-    /// Takes no further requests and drops the owner's reference; ends when those in flight are answered and the rings are
-    /// released, or after some seconds without those answers. A worker that a plugin blocks keeps the rings mapped, since it
-    /// may touch them when it goes on. Once.
+    /// Takes no further requests and drops the owner's reference; ends when those in flight are answered and the rings
+    /// are released, or after some seconds without those answers. A worker that a plugin blocks keeps the rings mapped,
+    /// since it may touch them when it goes on. Once.
     /// </summary>
     public async Task CloseAsync(bool isForSuccessor)
     {

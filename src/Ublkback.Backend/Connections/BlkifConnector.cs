@@ -32,7 +32,8 @@ internal sealed class BlkifConnector(
         SharedImage image, FrontendParameters frontend, bool mustGoOn, bool holdsFailed, Action onActive)
     {
         ReleaseFromKernel();
-        IDisposable requests = services.Requests.Take(address.Domid, frontend.Queues.Count * BlkifConstants.SlotCount(frontend.RingPageOrder));
+        IDisposable requests = services.Requests.Take(
+            address.Domid, frontend.Queues.Count * BlkifConstants.SlotCount(frontend.RingPageOrder));
         VbdJournal? journal = null;
         List<QueueParts> queues = [];
         try
@@ -55,7 +56,8 @@ internal sealed class BlkifConnector(
         }
 
         image.AddReference();
-        return new BlkifConnection(new BlkifConnectionParts(address.Domid, image, journal, requests, queues, log, holdsFailed, onActive), services.CopyBatches);
+        return new BlkifConnection(new BlkifConnectionParts(
+            address.Domid, image, journal, requests, queues, log, holdsFailed, onActive), services.CopyBatches);
     }
 
     /// <summary>Takes the device from the kernel's xen-blkback, should that have it.</summary>
@@ -74,7 +76,8 @@ internal sealed class BlkifConnector(
     private VbdJournal OpenJournal(SharedImage image, FrontendParameters frontend, bool mustGoOn, out bool isFresh)
     {
         JournalIdentity identity = new(
-            configuration.FrontendPath, configuration.SharingGroup, image.Image.Identity, frontend.Abi.Protocol, frontend.Queues);
+            configuration.FrontendPath, configuration.SharingGroup, image.Image.Identity, frontend.Abi.Protocol,
+            frontend.Queues);
         VbdJournal? journal = services.Journals.Open(address);
         string? difference = journal is null ? "there is no journal of it" : journal.Identity.DifferenceFrom(identity);
         isFresh = difference is not null;
@@ -98,7 +101,9 @@ internal sealed class BlkifConnector(
                     ?? throw new JournalException("the ring's response index was changed while no daemon served it");
             return new QueueParts(
                 image.ChooseWorker(services.Workers, firstWorker, number), mapping, channel, ring,
-                frontend.IsPersistent ? new PersistentGrants(services.Hypervisor, services.Grants, address.Domid) : null,
+                frontend.IsPersistent
+                    ? new PersistentGrants(services.Hypervisor, services.Grants, address.Domid)
+                    : null,
                 statistics.Queue(number));
         }
         catch

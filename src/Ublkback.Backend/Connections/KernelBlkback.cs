@@ -5,8 +5,8 @@ using Ublkback.Backend.Xenbus;
 namespace Ublkback.Backend.Connections;
 
 /// <summary>
-/// Takes devices away from the kernel's xen-blkback. Its module claims every vbd there is, also connected ones, whenever
-/// udev loads it.
+/// Takes devices away from the kernel's xen-blkback. Its module claims every vbd there is, also connected ones,
+/// whenever udev loads it.
 /// </summary>
 /// <param name="sysfsPath">Where sysfs is mounted.</param>
 public sealed class KernelBlkback(string sysfsPath)
@@ -16,8 +16,9 @@ public sealed class KernelBlkback(string sysfsPath)
     private const int UnbindRetryDelayMs = 2;
 
     /// <summary>
-    /// Loads the module, unless it is there: best before any device is connected. When it is loaded later it also claims
-    /// connected devices, fails to bind their ports, and then closes them under the guest. Blocks; failure is no matter.
+    /// Loads the module, unless it is there: best before any device is connected. When it is loaded later it also
+    /// claims connected devices, fails to bind their ports, and then closes them under the guest. Blocks; failure is no
+    /// matter.
     /// </summary>
     public void LoadEarly()
     {
@@ -49,7 +50,8 @@ public sealed class KernelBlkback(string sysfsPath)
         {
             try
             {
-                using FileStream unbind = new(Path.Combine(DriverOf(address), "unbind"), FileMode.Open, FileAccess.Write);
+                using FileStream unbind =
+                    new(Path.Combine(DriverOf(address), "unbind"), FileMode.Open, FileAccess.Write);
                 unbind.Write(System.Text.Encoding.ASCII.GetBytes(address.KernelName));
                 return true;
             }

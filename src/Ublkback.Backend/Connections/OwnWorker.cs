@@ -4,7 +4,9 @@ using Ublkback.Linux.Workers;
 
 namespace Ublkback.Backend.Connections;
 
-/// <summary>A worker that serves one image alone, since code of others may hold it up; it is watched for that.</summary>
+/// <summary>
+/// A worker that serves one image alone, since code of others may hold it up; it is watched for that.
+/// </summary>
 internal sealed class OwnWorker : IAsyncDisposable
 {
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1);
@@ -57,7 +59,10 @@ internal sealed class OwnWorker : IAsyncDisposable
             else if (!isHeldUp)
             {
                 isHeldUp = true;
-                _warn(string.Create(CultureInfo.InvariantCulture, $"{_suspects} has blocked the disk for {busy.TotalSeconds:F0} s: its code must not wait on the disk's worker"));
+                _warn(string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"{_suspects} has blocked the disk for {busy.TotalSeconds:F0} s: its code must not wait on the "
+                    + $"disk's worker"));
             }
         }
     }

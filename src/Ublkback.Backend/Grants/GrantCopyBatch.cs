@@ -17,7 +17,9 @@ internal sealed class GrantCopyBatch(IHypervisor hypervisor)
     private readonly RingRequest[] _owners = new RingRequest[Capacity];
     private int _count;
 
-    /// <summary>Adds a copy for a request, which learns of a failure. When the batch is full, it is made first.</summary>
+    /// <summary>
+    /// Adds a copy for a request, which learns of a failure. When the batch is full, it is made first.
+    /// </summary>
     public void Add(RingRequest owner, in GrantCopy copy)
     {
         if (_count == Capacity) Make();

@@ -19,7 +19,9 @@ public sealed record JournalIdentity(
     {
         if (Frontend != now.Frontend || Machine != now.Machine) return "its guest is another one now";
         if (Protocol != now.Protocol || !Queues.SequenceEqual(now.Queues)) return "the guest's rings are others now";
-        return Image == now.Image ? null : $"its image is another one now ({now.Image}, before {Image}): put the one before in its place";
+        return Image == now.Image
+            ? null
+            : $"its image is another one now ({now.Image}, before {Image}): put the one before in its place";
     }
 }
 

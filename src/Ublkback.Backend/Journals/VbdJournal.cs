@@ -10,12 +10,13 @@ namespace Ublkback.Backend.Journals;
 public sealed class JournalException(string message) : Exception(message);
 
 /// <summary>
-/// The journal of a connected vbd: a mapped file with a head, which says what it speaks of, and a <see cref="RingJournal"/>
+/// The journal of a connected vbd: a mapped file with a head, which says what it speaks of, and a
+/// <see cref="RingJournal"/>
 /// for each queue. Making and opening block.
 /// </summary>
 /// <remarks>
-/// Head, little-endian: 0 magic; 8 version; 12 offset of the first ring's journal; 16 length of the identity; 20 whether
-/// writes were lost (0 or 1); 24 the identity as JSON.
+/// Head, little-endian: 0 magic; 8 version; 12 offset of the first ring's journal; 16 length of the identity; 20
+/// whether writes were lost (0 or 1); 24 the identity as JSON.
 /// </remarks>
 public sealed class VbdJournal : IDisposable
 {
@@ -61,7 +62,8 @@ public sealed class VbdJournal : IDisposable
         int ringsAt = RoundUp(IdentityOffset + text.Length);
         long size = ringsAt + (identity.Queues.Count * RingJournal.SizeOf(SlotCountOf(identity)));
         File.Delete(path + ".new");
-        using FileDescriptor file = FileDescriptor.Open(path + ".new", OpenFlags.O_RDWR | OpenFlags.O_CREAT | OpenFlags.O_EXCL);
+        using FileDescriptor file = FileDescriptor.Open(
+            path + ".new", OpenFlags.O_RDWR | OpenFlags.O_CREAT | OpenFlags.O_EXCL);
         // Memory that is not there would be noticed only when a request is written to it.
         int errno = Syscall.posix_fallocate(file.Number, 0, (ulong)size);
         if (errno != 0) throw new LinuxException(errno, "posix_fallocate");
@@ -94,7 +96,8 @@ public sealed class VbdJournal : IDisposable
             if (version != Version)
             {
                 throw new JournalException(
-                    $"{path} has journal format {version}, and this daemon knows {Version}: start the ublkback that wrote it; the disk stays as it is");
+                    $"{path} has journal format {version}, and this daemon knows {Version}: start the ublkback that "
+                    + "wrote it; the disk stays as it is");
             }
 
             int ringsAt = BinaryPrimitives.ReadInt32LittleEndian(head[RingsOffset..]);
@@ -103,7 +106,8 @@ public sealed class VbdJournal : IDisposable
             JournalIdentity identity =
                 JsonSerializer.Deserialize(head.Slice(IdentityOffset, textLength), JournalJson.Default.JournalIdentity)
                 ?? throw Broken(path);
-            if (ringsAt + (identity.Queues.Count * RingJournal.SizeOf(SlotCountOf(identity))) != length) throw Broken(path);
+            if (ringsAt + (identity.Queues.Count * RingJournal.SizeOf(SlotCountOf(identity))) != length)
+                throw Broken(path);
             return new VbdJournal(mapping, ringsAt, identity);
         }
         catch (Exception failure)
@@ -124,7 +128,8 @@ public sealed class VbdJournal : IDisposable
     private static int SlotCountOf(JournalIdentity identity) =>
         BlkifConstants.SlotCount(ringPageOrder: 0) * identity.Queues[0].RingReferences.Count;
 
-    private static int RoundUp(int size) => (size + MemoryMapping.PageSize - 1) / MemoryMapping.PageSize * MemoryMapping.PageSize;
+    private static int RoundUp(int size) =>
+        (size + MemoryMapping.PageSize - 1) / MemoryMapping.PageSize * MemoryMapping.PageSize;
 
     private static JournalException Broken(string path) => new($"{path} is no journal, or was cut short");
 }

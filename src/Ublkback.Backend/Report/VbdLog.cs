@@ -12,7 +12,8 @@ namespace Ublkback.Backend.Report;
 public sealed partial class VbdLog(ILogger logger, VbdAddress address)
 {
     private readonly LogLimiter _limiter = new(TimeProvider.System);
-    private readonly LogLimiter _reconnects = new(TimeProvider.System); // a guest may connect and disconnect without end
+    // a guest may connect and disconnect without end
+    private readonly LogLimiter _reconnects = new(TimeProvider.System);
     private readonly string _vbd = address.ToString();
 
     internal void Found(string target) => Found(logger, _vbd, target);
@@ -44,16 +45,20 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     }
 
     internal void Held(BlockStatus status) =>
-        Limited($"requests are held ({(status == BlockStatus.NoSpace ? "the storage is full" : "the storage failed")}) and the guest waits: mend it, then run 'ublkback resume'");
+        Limited(
+            $"requests are held ({(status == BlockStatus.NoSpace ? "the storage is full" : "the storage failed")}) "
+            + "and the guest waits: mend it, then run 'ublkback resume'");
 
     internal void EmulatorToldOf(string text) => Limited($"QEMU's view of the disk: {text}");
 
     internal void EmulatorShutOut(string reason) =>
         Limited($"QEMU cannot be shown the disk, so the guest cannot boot from it: {reason}");
 
-    internal void LetGo() => Limited("the storage has not answered for 5 s; the guest's rings are let go of, the image when it answers");
+    internal void LetGo() =>
+        Limited("the storage has not answered for 5 s; the guest's rings are let go of, the image when it answers");
 
-    internal void Stuck() => Limited("its worker is blocked, so the guest's rings stay mapped until it goes on or the daemon ends");
+    internal void Stuck() =>
+        Limited("its worker is blocked, so the guest's rings stay mapped until it goes on or the daemon ends");
 
     internal void NotTakenOver(string reason) => NotTakenOver(logger, _vbd, reason);
 
@@ -76,13 +81,19 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     internal void Refused(in BlkifRequest request, RequestFault fault)
     {
         if (Passes(out int more))
-            Limited(logger, _vbd, $"refused {request.Operation} of {request.SegmentCount} segments at sector {request.Sector}: {fault}", LeftOut(more));
+            Limited(
+                logger, _vbd,
+                $"refused {request.Operation} of {request.SegmentCount} segments at sector {request.Sector}: {fault}",
+                LeftOut(more));
     }
 
     internal void FailedCopy(in BlkifRequest request, uint gref, short status)
     {
         if (Passes(out int more))
-            Limited(logger, _vbd, $"{request.Operation} at sector {request.Sector}: grant reference {gref} cannot be copied (status {status})", LeftOut(more));
+            Limited(
+                logger, _vbd,
+                $"{request.Operation} at sector {request.Sector}: grant reference {gref} cannot be copied (status "
+                + $"{status})", LeftOut(more));
     }
 
     internal void FailedCopyBatch(string reason) => Limited($"grant copies failed: {reason}");
@@ -114,11 +125,13 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: {Reason}")]
     private static partial void ImageRefused(ILogger logger, string vbd, string reason);
 
-    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: connected, {Queues} queue(s) of {Slots} slots, {Protocol}, {Persistent} grants")]
+    [LoggerMessage(Level = LogLevel.Information,
+        Message = "{Vbd}: connected, {Queues} queue(s) of {Slots} slots, {Protocol}, {Persistent} grants")]
     private static partial void Connected(
         ILogger logger, string vbd, int queues, int slots, string protocol, string persistent);
 
-    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: taken over from the daemon before, {Queues} queue(s)")]
+    [LoggerMessage(
+        Level = LogLevel.Information, Message = "{Vbd}: taken over from the daemon before, {Queues} queue(s)")]
     private static partial void Attached(ILogger logger, string vbd, int queues);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: has another size now, {Mebibytes} MiB")]
@@ -130,10 +143,15 @@ public sealed partial class VbdLog(ILogger logger, VbdAddress address)
     [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: disconnected")]
     private static partial void Disconnected(ILogger logger, string vbd);
 
-    [LoggerMessage(Level = LogLevel.Error, Message = "{Vbd}: connected to an earlier daemon and cannot be taken over: {Reason}; the disk stays as it is: mend that and restart the daemon, or detach the disk")]
+    [LoggerMessage(Level = LogLevel.Error,
+        Message = "{Vbd}: connected to an earlier daemon and cannot be taken over: {Reason}; the disk stays as it "
+            + "is: mend that and restart the daemon, or detach the disk")]
     private static partial void NotTakenOver(ILogger logger, string vbd, string reason);
 
-    [LoggerMessage(Level = LogLevel.Critical, Message = "{Vbd}: quarantined, since daemons have died of a request again and again ({Operation} of {Segments} segments at sector {Sector}): it and all others of this disk are answered with an error until the disk is attached again or the daemon restarted; please report this")]
+    [LoggerMessage(Level = LogLevel.Critical,
+        Message = "{Vbd}: quarantined, since daemons have died of a request again and again ({Operation} of "
+            + "{Segments} segments at sector {Sector}): it and all others of this disk are answered with an error "
+            + "until the disk is attached again or the daemon restarted; please report this")]
     private static partial void Quarantined(
         ILogger logger, string vbd, BlkifOperation operation, byte segments, ulong sector);
 

@@ -3,9 +3,9 @@ using Ublkback.Blkif;
 namespace Ublkback.Backend.Requests;
 
 /// <summary>
-/// Requests that a process before us had in hand when it died, on their way to be served again, in the order of the ring.
-/// One that was in hand at two deaths may be the cause, so it is served with nothing else of its ring in hand; and if we
-/// die of it then, our successor knows which it was. On the ring's worker.
+/// Requests that a process before us had in hand when it died, on their way to be served again, in the order of the
+/// ring. One that was in hand at two deaths may be the cause, so it is served with nothing else of its ring in hand;
+/// and if we die of it then, our successor knows which it was. On the ring's worker.
 /// </summary>
 internal sealed class RecoveredRequests
 {
@@ -13,8 +13,8 @@ internal sealed class RecoveredRequests
     public const int MaxAttemptsInCompany = 2;
 
     /// <summary>
-    /// Attempts after which it is answered with an error and never tried again: so many that kills, which have nothing to do
-    /// with it, hardly ever hit the same request as often.
+    /// Attempts after which it is answered with an error and never tried again: so many that kills, which have nothing
+    /// to do with it, hardly ever hit the same request as often.
     /// </summary>
     public const int MaxAttempts = 5;
 

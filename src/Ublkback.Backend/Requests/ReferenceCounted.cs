@@ -25,7 +25,8 @@ public abstract class ReferenceCounted
     {
         int left = Interlocked.Decrement(ref _references);
         if (left == 0) Release();
-        else if (left < 0) throw new InvalidOperationException($"a reference too many was dropped on a {GetType().Name}");
+        else if (left < 0)
+            throw new InvalidOperationException($"a reference too many was dropped on a {GetType().Name}");
     }
 
     /// <summary>Frees what the object holds. Must not block: it may run on a worker.</summary>

@@ -3,8 +3,8 @@ using Ublkback.Block;
 namespace Ublkback.Backend.Requests;
 
 /// <summary>
-/// How many requests the rings of a domain may hold: the daemon keeps a record for each slot of a ring, and the guest chooses how many slots
-/// and queues its disks have. Any thread.
+/// How many requests the rings of a domain may hold: the daemon keeps a record for each slot of a ring, and the guest
+/// chooses how many slots and queues its disks have. Any thread.
 /// </summary>
 public sealed class RequestBudget
 {
@@ -22,7 +22,9 @@ public sealed class RequestBudget
         {
             int own = _byDomain.GetValueOrDefault(domid);
             if (own + requests > MaxRequests)
-                throw new TargetException($"the disk's rings hold {requests} requests, and those of the guest's other disks {own}: {MaxRequests} are the most for a guest; give it fewer disks, or its blkfront smaller rings or fewer queues");
+                throw new TargetException($"the disk's rings hold {requests} requests, and those of the guest's "
+                    + $"other disks {own}: {MaxRequests} are the most for a guest; give it fewer disks, or its "
+                    + "blkfront smaller rings or fewer queues");
             _byDomain[domid] = own + requests;
         }
 

@@ -38,22 +38,25 @@ public enum RequestFault
 public static class RequestCheck
 {
     /// <summary>
-    /// Checks what the slot alone tells: the operation and the number of segments. <paramref name="segmentCount"/> is how
-    /// many there are, in the slot or in a page that it names.
+    /// Checks what the slot alone tells: the operation and the number of segments. <paramref name="segmentCount"/> is
+    /// how many there are, in the slot or in a page that it names.
     /// </summary>
     public static RequestFault CheckSlot(in BlkifRequest request, ImageGeometry geometry, out int segmentCount)
     {
         bool isIndirect = request.Operation == BlkifOperation.Indirect;
-        segmentCount = request.Operation == BlkifOperation.Discard ? 0 : isIndirect ? request.Handle : request.SegmentCount;
+        segmentCount =
+            request.Operation == BlkifOperation.Discard ? 0 : isIndirect ? request.Handle : request.SegmentCount;
         switch (request.Operation)
         {
             case BlkifOperation.Discard when geometry.DiscardGranularity == 0 || request.IsSecureDiscard:
                 return RequestFault.UnknownOperation;
-            case BlkifOperation.Indirect when request.InnerOperation is not (BlkifOperation.Read or BlkifOperation.Write):
+            case BlkifOperation.Indirect
+                when request.InnerOperation is not (BlkifOperation.Read or BlkifOperation.Write):
                 return RequestFault.UnknownOperation;
             case BlkifOperation.Read or BlkifOperation.Write or BlkifOperation.WriteBarrier
                 or BlkifOperation.FlushDiskCache or BlkifOperation.Discard or BlkifOperation.Indirect:
-                return segmentCount > (isIndirect ? BlkifConstants.MaxIndirectSegments : BlkifConstants.MaxDirectSegments)
+                return segmentCount
+                    > (isIndirect ? BlkifConstants.MaxIndirectSegments : BlkifConstants.MaxDirectSegments)
                     ? RequestFault.TooManySegments
                     : RequestFault.None;
             default:

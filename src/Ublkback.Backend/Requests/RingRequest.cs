@@ -119,7 +119,9 @@ internal sealed class RingRequest : BlockRequest
     public void FailCopy(in GrantCopy copy)
     {
         HasFailedCopy = true;
-        Log.FailedCopy(Wire, copy.Flags == GrantCopy.SourceIsGrant ? copy.SourceReference : copy.DestinationReference, copy.Status);
+        Log.FailedCopy(
+            Wire, copy.Flags == GrantCopy.SourceIsGrant ? copy.SourceReference : copy.DestinationReference,
+            copy.Status);
     }
 
     /// <summary>

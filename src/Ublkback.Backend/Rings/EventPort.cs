@@ -6,8 +6,8 @@ namespace Ublkback.Backend.Rings;
 
 /// <summary>
 /// Listens to an event channel on a worker: one read is under way at all times but while an event is being served. The
-/// port stays masked until <see cref="Rearm"/>, so a guest that notifies without end costs one event a turn; and less when
-/// its events bring nothing, see <see cref="EventThrottle"/>.
+/// port stays masked until <see cref="Rearm"/>, so a guest that notifies without end costs one event a turn; and less
+/// when its events bring nothing, see <see cref="EventThrottle"/>.
 /// </summary>
 internal sealed class EventPort : RingOperation, IWork
 {
@@ -57,7 +57,9 @@ internal sealed class EventPort : RingOperation, IWork
         if (_onStopped is null) Unmask();
     }
 
-    /// <summary>Ends listening; the action runs on the worker when the kernel holds nothing of the port any more.</summary>
+    /// <summary>
+    /// Ends listening; the action runs on the worker when the kernel holds nothing of the port any more.
+    /// </summary>
     public void Stop(Action onStopped)
     {
         _onStopped = onStopped;

@@ -3,13 +3,16 @@ using System.Diagnostics;
 namespace Ublkback.Backend.Rings;
 
 /// <summary>
-/// How long an event channel stays masked after an event: not at all, unless many events in a row have brought no request;
-/// then a millisecond, twice as long after each further one, to <see cref="MaxMilliseconds"/>. The next request ends that.
-/// So a guest that only notifies costs some thirty events a second (Xen's XSA-391 has the kernel's backends do the like).
+/// How long an event channel stays masked after an event: not at all, unless many events in a row have brought no
+/// request; then a millisecond, twice as long after each further one, to <see cref="MaxMilliseconds"/>. The next
+/// request ends that. So a guest that only notifies costs some thirty events a second (Xen's XSA-391 has the kernel's
+/// backends do the like).
 /// </summary>
 public sealed class EventThrottle
 {
-    /// <summary>Events without a request that are served at once: more than a frontend's polling or ours can cause.</summary>
+    /// <summary>
+    /// Events without a request that are served at once: more than a frontend's polling or ours can cause.
+    /// </summary>
     public const int MaxVainEvents = 8;
 
     /// <summary>The longest that a port is kept masked.</summary>

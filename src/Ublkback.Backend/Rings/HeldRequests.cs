@@ -5,8 +5,8 @@ using Ublkback.Block;
 namespace Ublkback.Backend.Rings;
 
 /// <summary>
-/// Requests of a ring that the storage failed, and that wait for somebody to mend it (<c>on-error=hold</c>). For the order
-/// of the ring they are still below the image. On the ring's worker.
+/// Requests of a ring that the storage failed, and that wait for somebody to mend it (<c>on-error=hold</c>). For the
+/// order of the ring they are still below the image. On the ring's worker.
 /// </summary>
 internal sealed class HeldRequests(RingServer server, BlkifConnection blkif)
 {
@@ -16,7 +16,9 @@ internal sealed class HeldRequests(RingServer server, BlkifConnection blkif)
     /// <summary>Whether a request is held, given how the image ended it.</summary>
     public bool TryHold(RingRequest request, BlockStatus status)
     {
-        if (_isClosing || !blkif.HoldsFailed || status is BlockStatus.Okay or BlockStatus.Unsupported || request.HasFailedCopy) return false;
+        if (_isClosing || !blkif.HoldsFailed || status is BlockStatus.Okay or BlockStatus.Unsupported
+            || request.HasFailedCopy)
+            return false;
         _held.Add((request, status));
         blkif.OnHeld(status);
         return true;

@@ -12,13 +12,13 @@ namespace Ublkback.Backend.Rings;
 
 /// <summary>
 /// Serves one ring, in turns on its worker. A turn answers what the image has finished and takes new requests, with one
-/// batch of grant copies for the data of both; it is bounded in requests and bytes, so no ring can hold up the others on
-/// its worker.
+/// batch of grant copies for the data of both; it is bounded in requests and bytes, so no ring can hold up the others
+/// on its worker.
 /// </summary>
 /// <remarks>
-/// Each request takes a reference on the blkif when it is dequeued and drops it when its response is published. Requests
-/// start in the order of the ring: one that must wait, for its segments, for its pages to be mapped, for a barrier or an
-/// overlapping discard, or for a buffer, keeps those behind it waiting too.
+/// Each request takes a reference on the blkif when it is dequeued and drops it when its response is published.
+/// Requests start in the order of the ring: one that must wait, for its segments, for its pages to be mapped, for a
+/// barrier or an overlapping discard, or for a buffer, keeps those behind it waiting too.
 /// </remarks>
 internal sealed class RingServer : IWork
 {
@@ -26,7 +26,8 @@ internal sealed class RingServer : IWork
     public const int MaxRequestsPerTurn = 64;
 
     /// <summary>
-    /// Bytes after which a turn starts, and answers, no further requests: one of the largest, so its data stays in the cache.
+    /// Bytes after which a turn starts, and answers, no further requests: one of the largest, so its data stays in the
+    /// cache.
     /// </summary>
     public const int MaxBytesPerTurn = 1 << 20;
 
@@ -99,8 +100,8 @@ internal sealed class RingServer : IWork
     }
 
     /// <summary>
-    /// Takes no further requests; those in hand, also those that wait, are served to their end. Those that are held fail
-    /// unless a successor is to go on with them. On the worker.
+    /// Takes no further requests; those in hand, also those that wait, are served to their end. Those that are held
+    /// fail unless a successor is to go on with them. On the worker.
     /// </summary>
     public void Stop(bool isForSuccessor)
     {
@@ -110,8 +111,8 @@ internal sealed class RingServer : IWork
     }
 
     /// <summary>
-    /// Never touches the ring, the journal and the guest's pages again; the action then runs on the worker. Requests below
-    /// the image go on in our own memory, and nobody learns how they end.
+    /// Never touches the ring, the journal and the guest's pages again; the action then runs on the worker. Requests
+    /// below the image go on in our own memory, and nobody learns how they end.
     /// </summary>
     public void LetGo(Action onLetGo)
     {
@@ -133,7 +134,9 @@ internal sealed class RingServer : IWork
         if (_isLetGo) StopListening();
     }
 
-    /// <summary>When the oldest request in hand was taken, in ticks of the stopwatch; null: none is. Any thread.</summary>
+    /// <summary>
+    /// When the oldest request in hand was taken, in ticks of the stopwatch; null: none is. Any thread.
+    /// </summary>
     public long? FindOldest()
     {
         long oldest = long.MaxValue;
@@ -296,7 +299,8 @@ internal sealed class RingServer : IWork
             if (!request.IsRefused)
             {
                 Statistics.Of(request.CountedAs).Record(
-                    request.Status == BlkifStatus.Okay, request.Length * BlockRequest.SectorSize, now - request.StartedAt);
+                    request.Status == BlkifStatus.Okay, request.Length * BlockRequest.SectorSize,
+                    now - request.StartedAt);
             }
 
             if (request.IsRecovered) OnRecoveredAnswered(request);

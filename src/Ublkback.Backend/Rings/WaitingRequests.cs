@@ -8,10 +8,12 @@ namespace Ublkback.Backend.Rings;
 
 /// <summary>
 /// The requests of a ring that were taken and have not started: they get, in the order of the ring, their segments, the
-/// mapping of their pages, their turn among overlapping ones, a buffer, and the data that they write. On the ring's worker.
+/// mapping of their pages, their turn among overlapping ones, a buffer, and the data that they write. On the ring's
+/// worker.
 /// </summary>
 internal sealed class WaitingRequests(
-    RingServer server, BlkifConnection blkif, Worker worker, GuestMemory memory, PersistentGrants? persistent, int slotCount)
+    RingServer server, BlkifConnection blkif, Worker worker, GuestMemory memory, PersistentGrants? persistent,
+    int slotCount)
 {
     private readonly RequestOrder _order = new(slotCount);
     private readonly Queue<RingRequest> _waiting = new();
@@ -52,7 +54,10 @@ internal sealed class WaitingRequests(
         request.SegmentPage = default;
     }
 
-    /// <summary>Takes the next of those that wait without starting it; false, and nothing is wanted any more, when there is none.</summary>
+    /// <summary>
+    /// Takes the next of those that wait without starting it; false, and nothing is wanted any more, when there is
+    /// none.
+    /// </summary>
     public bool TryGiveUp(out RingRequest? request)
     {
         if (_waiting.TryDequeue(out request)) return true;
@@ -65,7 +70,8 @@ internal sealed class WaitingRequests(
     public void OnHandled(RingRequest request) => _order.Remove(request);
 
     /// <summary>
-    /// Gives what waits, in order, all that it needs to start, as far as that is possible now; true when anything was begun.
+    /// Gives what waits, in order, all that it needs to start, as far as that is possible now; true when anything was
+    /// begun.
     /// </summary>
     public bool Admit()
     {

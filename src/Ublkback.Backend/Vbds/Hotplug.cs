@@ -28,7 +28,8 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
         {
             await directory.LookAtAsync(address).ConfigureAwait(false);
             Vbd vbd = directory.Find(address)
-                ?? throw new TargetException($"the device is not ublkback's: its script node does not name {BackendServices.ScriptName}");
+                ?? throw new TargetException(
+                    $"the device is not ublkback's: its script node does not name {BackendServices.ScriptName}");
             await vbd.CheckTargetAsync().ConfigureAwait(false);
             if (DevicePathOf(vbd) is string device)
                 await services.Store.WriteAsync($"{path}/physical-device-path", device).ConfigureAwait(false);
@@ -43,7 +44,8 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
         }
     }
 
-    // What QEMU opens for an HVM guest's own view of the disk: on vbd as its option file=, on vbd3 the path of an NBD socket.
+    // What QEMU opens for an HVM guest's own view of the disk: on vbd as its option file=, on vbd3 the path of an NBD
+    // socket.
     private static string? DevicePathOf(Vbd vbd)
     {
         bool isTap = vbd.Address.Kind == "vbd3";

@@ -69,7 +69,8 @@ public sealed class Vbd
     /// <summary>A view for people; any thread, may be a moment old.</summary>
     public VbdSummary Summarize() => new(
         Address, _configuration.Target, _configuration.IsReadOnly, _backend, _frontend, _blkif?.QueueCount,
-        _blkif?.SlotCount, _blkif?.PersistentPages, _image.Geometry, _blkif?.Trouble, _blkif?.FindOldestAge(), Statistics);
+        _blkif?.SlotCount, _blkif?.PersistentPages, _image.Geometry, _blkif?.Trouble, _blkif?.FindOldestAge(),
+        Statistics);
 
     /// <summary>Has the loop look at the store. Any thread.</summary>
     public void Wake() => _signal.Writer.TryWrite(true);
@@ -96,7 +97,8 @@ public sealed class Vbd
     public void Change(HookTarget change) => _image.Change(change);
 
     /// <summary>
-    /// Has the loop look whether the image has another size now, and tell the guest; ends when that is done. Any thread.
+    /// Has the loop look whether the image has another size now, and tell the guest; ends when that is done. Any
+    /// thread.
     /// </summary>
     public Task MeasureAsync()
     {
@@ -110,7 +112,9 @@ public sealed class Vbd
     /// <exception cref="TargetException">It cannot be done; the message says why.</exception>
     public async Task EnlargeAsync(long byteCount)
     {
-        BlkifConnection blkif = _blkif ?? throw new TargetException("no guest is connected to the disk: detach it and use 'ublkback image resize'");
+        BlkifConnection blkif = _blkif
+            ?? throw new TargetException(
+                "no guest is connected to the disk: detach it and use 'ublkback image resize'");
         await VbdImage.EnlargeAsync(blkif.Image, blkif.Loop, byteCount).ConfigureAwait(false);
         await MeasureAsync().ConfigureAwait(false);
     }
@@ -126,13 +130,15 @@ public sealed class Vbd
             watch = await _services.Store.WatchAsync($"{_configuration.FrontendPath}/state").ConfigureAwait(false);
             pump = PumpAsync(watch);
             Wake();
-            while (await StepUntilQuietAsync().ConfigureAwait(false)) await _signal.Reader.ReadAsync().ConfigureAwait(false);
+            while (await StepUntilQuietAsync().ConfigureAwait(false))
+                await _signal.Reader.ReadAsync().ConfigureAwait(false);
         }
         finally
         {
             await _stopping.CancelAsync().ConfigureAwait(false);
             await pump.ConfigureAwait(false);
-            if (watch is not null) await ForgivingAsync(() => _services.Store.UnwatchAsync(watch)).ConfigureAwait(false);
+            if (watch is not null)
+                await ForgivingAsync(() => _services.Store.UnwatchAsync(watch)).ConfigureAwait(false);
         }
     }
 
@@ -229,7 +235,8 @@ public sealed class Vbd
     private async Task OfferAsync()
     {
         _connector.ReleaseFromKernel();
-        if (_frontend is XenbusState.Initialising or XenbusState.InitWait) _services.Journals.Remove(Address); // no rings yet
+        // no rings yet
+        if (_frontend is XenbusState.Initialising or XenbusState.InitWait) _services.Journals.Remove(Address);
         _ = ForgivingAsync(_image.OpenAsync); // told by the hotplug request or at Connect
         await _state.SwitchAsync(XenbusState.InitWait, VbdNodes.Offer(_services.OfferedQueues)).ConfigureAwait(false);
         _isOffered = true;
@@ -321,7 +328,8 @@ public sealed class Vbd
     {
         _connector.ReleaseFromKernel();
         SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
-        await _state.SwitchAsync(XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
+        await _state.SwitchAsync(
+            XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
     }
 
     private async Task DisconnectAsync()
@@ -373,7 +381,8 @@ public sealed class Vbd
             ImageGeometry geometry = image.Image.Geometry;
             _log.Resized(geometry.SectorCount / 2048);
             // The guest reads the size again when the state is written, though it is the same.
-            await _state.SwitchAsync(XenbusState.Connected, XenbusState.Connected, VbdNodes.Size(geometry)).ConfigureAwait(false);
+            await _state.SwitchAsync(
+                XenbusState.Connected, XenbusState.Connected, VbdNodes.Size(geometry)).ConfigureAwait(false);
         }
         catch (LinuxException failure)
         {

@@ -18,13 +18,16 @@ public sealed class VbdDirectory(BackendServices services)
     private volatile bool _isStopping;
 
     /// <summary>The vbds there are now.</summary>
-    public IReadOnlyList<Vbd> Vbds => [.. _vbds.Values.Select(entry => entry.Vbd).OrderBy(vbd => vbd.Address.Domid).ThenBy(vbd => vbd.Address.DeviceId)];
+    public IReadOnlyList<Vbd> Vbds =>
+        [.. _vbds.Values.Select(entry => entry.Vbd).OrderBy(vbd => vbd.Address.Domid)
+            .ThenBy(vbd => vbd.Address.DeviceId)];
 
     /// <summary>Ends when the devices that were there at the start have been found.</summary>
     public Task Ready => _ready.Task;
 
     /// <summary>Finds a vbd.</summary>
-    public Vbd? Find(VbdAddress address) => _vbds.TryGetValue(address, out (Vbd Vbd, Task Life) entry) ? entry.Vbd : null;
+    public Vbd? Find(VbdAddress address) =>
+        _vbds.TryGetValue(address, out (Vbd Vbd, Task Life) entry) ? entry.Vbd : null;
 
     /// <summary>Serves until cancelled, then detaches from all rings in order.</summary>
     public async Task RunAsync(CancellationToken cancellation)
@@ -43,7 +46,9 @@ public sealed class VbdDirectory(BackendServices services)
         await Task.WhenAll(_vbds.Values.Select(entry => entry.Life)).ConfigureAwait(false);
     }
 
-    /// <summary>Looks at one device whether or not an event came; for the hotplug request, which may be earlier.</summary>
+    /// <summary>
+    /// Looks at one device whether or not an event came; for the hotplug request, which may be earlier.
+    /// </summary>
     public async Task LookAtAsync(VbdAddress address)
     {
         if (_vbds.TryGetValue(address, out (Vbd Vbd, Task Life) known))
@@ -77,7 +82,8 @@ public sealed class VbdDirectory(BackendServices services)
         List<VbdAddress> addresses = await ListAsync().ConfigureAwait(false);
         foreach (VbdAddress address in addresses)
         {
-            string? state = await services.Store.ReadAsync($"{services.Home}/{address.RelativePath}/state").ConfigureAwait(false);
+            string? state =
+                await services.Store.ReadAsync($"{services.Home}/{address.RelativePath}/state").ConfigureAwait(false);
             if (XenbusStates.Parse(state) == XenbusState.Connected) return;
         }
 

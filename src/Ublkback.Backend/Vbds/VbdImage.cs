@@ -11,7 +11,8 @@ namespace Ublkback.Backend.Vbds;
 /// The image of a vbd: opened on a helper thread as soon as the vbd is found, kept over reconnects, let go at its end.
 /// Used by the vbd's own loop and by the hotplug request, which may both ask for it.
 /// </summary>
-internal sealed class VbdImage(BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
+internal sealed class VbdImage(
+    BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
 {
     private static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(1);
 
@@ -49,11 +50,14 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
         pipeline.Change(change);
     }
 
-    /// <summary>Whether requests that the storage fails wait until it is mended; known once the image is open.</summary>
+    /// <summary>
+    /// Whether requests that the storage fails wait until it is mended; known once the image is open.
+    /// </summary>
     public bool HoldsFailed { get; private set; }
 
     /// <summary>
-    /// Looks whether an image has another size now. False also while its storage does not say. For one caller at a time.
+    /// Looks whether an image has another size now. False also while its storage does not say. For one caller at a
+    /// time.
     /// </summary>
     /// <exception cref="LinuxException">The size cannot be told.</exception>
     public async Task<bool> RemeasureAsync(IBlockImage image)
@@ -71,14 +75,17 @@ internal sealed class VbdImage(BackendServices services, VbdAddress address, Vbd
     public static Task EnlargeAsync(IBlockImage image, BlockLoop loop, long byteCount)
     {
         long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
-        if (byteCount < now) throw new TargetException($"a disk in use can only grow, and it has {now} bytes now: detach it and use 'ublkback image resize --shrink'");
-        if (byteCount % image.Geometry.SectorSize != 0) throw new TargetException($"{byteCount} bytes are not whole sectors of {image.Geometry.SectorSize} bytes");
+        if (byteCount < now)
+            throw new TargetException($"a disk in use can only grow, and it has {now} bytes now: detach it and use "
+                + "'ublkback image resize --shrink'");
+        if (byteCount % image.Geometry.SectorSize != 0)
+            throw new TargetException($"{byteCount} bytes are not whole sectors of {image.Geometry.SectorSize} bytes");
         return loop.InvokeAsync(() => image.ResizeAsync(byteCount));
     }
 
     /// <summary>
-    /// Drops the vbd's reference, and waits until the image is closed when that was the last; not for ever, since a storage
-    /// may have stalled.
+    /// Drops the vbd's reference, and waits until the image is closed when that was the last; not for ever, since a
+    /// storage may have stalled.
     /// </summary>
     public async Task CloseAsync()
     {

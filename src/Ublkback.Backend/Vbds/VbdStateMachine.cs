@@ -101,7 +101,8 @@ public static class VbdStateMachine
         (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)
             when !view.IsServing && !view.HasFailed => VbdAction.Attach,
 
-        (XenbusState.Connected, XenbusState.Closing) or (XenbusState.Closing, XenbusState.Connected or XenbusState.Closing)
+        (XenbusState.Connected, XenbusState.Closing)
+            or (XenbusState.Closing, XenbusState.Connected or XenbusState.Closing)
             when view.HasJournal && !view.HasFailed => VbdAction.Attach,
 
         (XenbusState.InitWait or XenbusState.Connected, XenbusState.Closing) => VbdAction.Close,

@@ -22,15 +22,20 @@ public sealed record FrontendParameters(
         string? protocol = await store.ReadAsync($"{frontendPath}/protocol").ConfigureAwait(false);
         BlkifAbi abi = BlkifAbi.FromProtocol(protocol)
             ?? throw new FrontendException($"the frontend's protocol {Quote(protocol!)} is unknown");
-        uint? queues = await NumberAsync(store, frontendPath, "multi-queue-num-queues", 1, (uint)offeredQueues).ConfigureAwait(false);
-        uint? order = await NumberAsync(store, frontendPath, "ring-page-order", 0, BlkifConstants.MaxRingPageOrder).ConfigureAwait(false);
-        bool isPersistent = await NumberAsync(store, frontendPath, "feature-persistent", 0, 1).ConfigureAwait(false) == 1;
+        uint? queues = await NumberAsync(
+            store, frontendPath, "multi-queue-num-queues", 1, (uint)offeredQueues).ConfigureAwait(false);
+        uint? order = await NumberAsync(
+            store, frontendPath, "ring-page-order", 0, BlkifConstants.MaxRingPageOrder).ConfigureAwait(false);
+        bool isPersistent = await NumberAsync(store, frontendPath, "feature-persistent", 0, 1).ConfigureAwait(false)
+            == 1;
 
         FrontendQueue[] found = new FrontendQueue[queues ?? 1];
         for (int i = 0; i < found.Length; i++)
         {
             // A single queue is described at the top, as by frontends that know of no others.
-            string path = found.Length == 1 ? frontendPath : string.Create(CultureInfo.InvariantCulture, $"{frontendPath}/queue-{i}");
+            string path = found.Length == 1
+                ? frontendPath
+                : string.Create(CultureInfo.InvariantCulture, $"{frontendPath}/queue-{i}");
             found[i] = await FrontendQueue.ReadAsync(store, path, (int?)order).ConfigureAwait(false);
         }
 
@@ -44,7 +49,8 @@ public sealed record FrontendParameters(
         string? text = await store.ReadAsync($"{directory}/{name}").ConfigureAwait(false);
         if (text is null) return null;
         if (!uint.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out uint value))
-            throw new FrontendException($"the frontend's {name} is {Quote(text)}, not a number from 0 to {uint.MaxValue}");
+            throw new FrontendException(
+                $"the frontend's {name} is {Quote(text)}, not a number from 0 to {uint.MaxValue}");
         return value >= least && value <= most
             ? value
             : throw new FrontendException($"the frontend's {name} is {value}, not from {least} to {most}");

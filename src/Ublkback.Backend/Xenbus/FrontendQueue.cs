@@ -22,7 +22,8 @@ public sealed record FrontendQueue(uint EventChannel, IReadOnlyList<uint> RingRe
         else
         {
             for (int i = 0; i < references.Length; i++)
-                references[i] = await NumberAsync(string.Create(CultureInfo.InvariantCulture, $"ring-ref{i}")).ConfigureAwait(false);
+                references[i] = await NumberAsync(string.Create(
+                    CultureInfo.InvariantCulture, $"ring-ref{i}")).ConfigureAwait(false);
         }
 
         return new FrontendQueue(await NumberAsync("event-channel").ConfigureAwait(false), references);
@@ -30,7 +31,8 @@ public sealed record FrontendQueue(uint EventChannel, IReadOnlyList<uint> RingRe
         Task<uint?> OptionalAsync(string name) => FrontendParameters.NumberAsync(store, path, name, 0, uint.MaxValue);
 
         async Task<uint> NumberAsync(string name) =>
-            await OptionalAsync(name).ConfigureAwait(false) ?? throw new FrontendException($"the frontend has no node {name}");
+            await OptionalAsync(name).ConfigureAwait(false)
+                ?? throw new FrontendException($"the frontend has no node {name}");
     }
 
     /// <inheritdoc/>

@@ -24,7 +24,8 @@ public readonly record struct VbdAddress(string Kind, ushort Domid, int DeviceId
     public static bool TryParse(string path, out VbdAddress address)
     {
         address = default;
-        if (path.Split('/') is not [string kind, string domid, string device, ..] || !Kinds.Contains(kind)) return false;
+        if (path.Split('/') is not [string kind, string domid, string device, ..] || !Kinds.Contains(kind))
+            return false;
         if (!ushort.TryParse(domid, NumberStyles.None, CultureInfo.InvariantCulture, out ushort domain)) return false;
         if (!int.TryParse(device, NumberStyles.None, CultureInfo.InvariantCulture, out int number)) return false;
         address = new VbdAddress(kind, domain, number);
@@ -35,12 +36,15 @@ public readonly record struct VbdAddress(string Kind, ushort Domid, int DeviceId
     public override string ToString() =>
         string.Create(CultureInfo.InvariantCulture, $"dom{Domid} {DeviceName} ({Kind} {DeviceId})");
 
-    /// <summary>The name that Linux guests give the device: xvda for 202:0, with the partition if there is one.</summary>
+    /// <summary>
+    /// The name that Linux guests give the device: xvda for 202:0, with the partition if there is one.
+    /// </summary>
     public string DeviceName
     {
         get
         {
-            // xen/docs/man/xen-vbd-interface.7: bit 28 extended (disk << 8 | partition), else 202 << 8 | disk << 4 | partition.
+            // xen/docs/man/xen-vbd-interface.7: bit 28 extended (disk
+            // << 8 | partition), else 202 << 8 | disk << 4 | partition.
             (int disk, int partition) = (DeviceId >> 28) == 1
                 ? ((DeviceId & 0xFFFFFFF) >> 8, DeviceId & 0xFF)
                 : (DeviceId >> 8) == 202
@@ -49,7 +53,9 @@ public readonly record struct VbdAddress(string Kind, ushort Domid, int DeviceId
             if (disk < 0) return DeviceId.ToString(CultureInfo.InvariantCulture);
             string letters = "";
             for (int rest = disk; rest >= 0; rest = (rest / 26) - 1) letters = (char)('a' + (rest % 26)) + letters;
-            return partition == 0 ? $"xvd{letters}" : string.Create(CultureInfo.InvariantCulture, $"xvd{letters}{partition}");
+            return partition == 0
+                ? $"xvd{letters}"
+                : string.Create(CultureInfo.InvariantCulture, $"xvd{letters}{partition}");
         }
     }
 }

@@ -34,7 +34,8 @@ public sealed record VbdConfiguration(
         if (frontend is null) return null;
         string domain = string.Create(CultureInfo.InvariantCulture, $"/local/domain/{address.Domid}");
         if (!frontend.StartsWith(domain + "/", StringComparison.Ordinal))
-            throw new FrontendException($"the frontend's directory {FrontendParameters.Quote(frontend)} is not in domain {address.Domid}");
+            throw new FrontendException(
+                $"the frontend's directory {FrontendParameters.Quote(frontend)} is not in domain {address.Domid}");
 
         return new VbdConfiguration(
             frontend,

@@ -36,7 +36,8 @@ internal static class VbdNodes
         [("sectors", Number(geometry.SectorCount))];
 
     private static IEnumerable<(string Name, string? Value)> Discard(int granularity) => granularity == 0
-        ? [("feature-discard", null), ("discard-granularity", null), ("discard-alignment", null), ("discard-secure", null)]
+        ? [("feature-discard", null), ("discard-granularity", null), ("discard-alignment", null),
+            ("discard-secure", null)]
         :
         [
             ("feature-discard", "1"), ("discard-granularity", Number((ulong)granularity)), ("discard-alignment", "0"),

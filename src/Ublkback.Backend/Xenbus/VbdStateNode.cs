@@ -6,11 +6,15 @@ namespace Ublkback.Backend.Xenbus;
 internal sealed class VbdStateNode(XenStoreClient store, string path)
 {
     /// <summary>Writes nodes and then the state, together; false when the device is gone.</summary>
-    public Task<bool> SwitchAsync(XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) => SwitchAsync(null, state, nodes);
+    public Task<bool> SwitchAsync(XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
+        SwitchAsync(null, state, nodes);
 
     /// <summary>The same if the state is what it is taken for; false when it is not.</summary>
-    /// <remarks>The state is read in the same transaction, so that a node that was deleted is never made again.</remarks>
-    public Task<bool> SwitchAsync(XenbusState? from, XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
+    /// <remarks>
+    /// The state is read in the same transaction, so that a node that was deleted is never made again.
+    /// </remarks>
+    public Task<bool> SwitchAsync(
+        XenbusState? from, XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
         store.TransactAsync(async store =>
         {
             string? current = await store.ReadAsync($"{path}/state").ConfigureAwait(false);

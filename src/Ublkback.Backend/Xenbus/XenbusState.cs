@@ -37,5 +37,6 @@ public static class XenbusStates
     };
 
     /// <summary>What a node with the state holds.</summary>
-    public static string ToNode(this XenbusState state) => ((int)state).ToString(System.Globalization.CultureInfo.InvariantCulture);
+    public static string ToNode(this XenbusState state) =>
+        ((int)state).ToString(System.Globalization.CultureInfo.InvariantCulture);
 }

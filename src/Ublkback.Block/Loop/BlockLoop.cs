@@ -15,7 +15,8 @@ public abstract class BlockLoop
 
     /// <summary>The loop whose thread this is.</summary>
     /// <exception cref="InvalidOperationException">The calling thread is not a loop's.</exception>
-    public static BlockLoop Current => _current ?? throw new InvalidOperationException("this code runs on workers only");
+    public static BlockLoop Current =>
+        _current ?? throw new InvalidOperationException("this code runs on workers only");
 
     /// <summary>Whether the calling thread is a loop's. Any thread.</summary>
     public static bool IsAnyCurrent => _current is not null;
@@ -55,7 +56,8 @@ public abstract class BlockLoop
     public abstract ValueTask DelayAsync(TimeSpan time);
 
     /// <summary>
-    /// Runs an action on the loop when a file descriptor can be read, again and again until the result is disposed there.
+    /// Runs an action on the loop when a file descriptor can be read, again and again until the result is disposed
+    /// there.
     /// </summary>
     public abstract IDisposable Watch(int descriptor, Action onReadable);
 

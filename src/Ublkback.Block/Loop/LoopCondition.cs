@@ -3,8 +3,8 @@ using System.Threading.Tasks.Sources;
 namespace Ublkback.Block;
 
 /// <summary>
-/// Those who wait on a loop until something has changed; they look again when they are woken. Allocates nothing in the steady
-/// state. They go on from the loop itself: one who went on at once could wake the next, and so on without end.
+/// Those who wait on a loop until something has changed; they look again when they are woken. Allocates nothing in the
+/// steady state. They go on from the loop itself: one who went on at once could wake the next, and so on without end.
 /// </summary>
 public sealed class LoopCondition
 {
@@ -48,7 +48,8 @@ public sealed class LoopCondition
 
         public ValueTaskSourceStatus GetStatus(short token) => _core.GetStatus(token);
 
-        public void OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+        public void OnCompleted(
+            Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
             _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
         public void GetResult(short token)

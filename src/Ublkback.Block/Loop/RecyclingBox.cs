@@ -3,7 +3,9 @@ using System.Threading.Tasks.Sources;
 
 namespace Ublkback.Block;
 
-/// <summary>The result side of an async method that had to wait. See <see cref="RecyclingMethodBuilder{TResult}"/>.</summary>
+/// <summary>
+/// The result side of an async method that had to wait. See <see cref="RecyclingMethodBuilder{TResult}"/>.
+/// </summary>
 internal class RecyclingBox<TResult> : IValueTaskSource<TResult>
 {
     private ManualResetValueTaskSourceCore<TResult> _core;

@@ -3,8 +3,9 @@ using System.Runtime.CompilerServices;
 namespace Ublkback.Block;
 
 /// <summary>
-/// Tells when all requests have ended that may still use clusters which are no longer referred to: a request looks up where a cluster is,
-/// then does its I/O there, and meanwhile the cluster must not become another's. On the image's worker.
+/// Tells when all requests have ended that may still use clusters which are no longer referred to: a request looks up
+/// where a cluster is, then does its I/O there, and meanwhile the cluster must not become another's. On the image's
+/// worker.
 /// </summary>
 public sealed class RequestQuiescence
 {
@@ -22,10 +23,14 @@ public sealed class RequestQuiescence
         return _current;
     }
 
-    /// <summary>A request begins, once nothing is done for which there must be none; the result is for <see cref="End"/>.</summary>
+    /// <summary>
+    /// A request begins, once nothing is done for which there must be none; the result is for <see cref="End"/>.
+    /// </summary>
     public ValueTask<int> BeginAsync() => _alone.IsBusy ? WaitAndBeginAsync() : new ValueTask<int>(Begin());
 
-    /// <summary>Does something while no request is under way. Those that come wait, if they begin by <see cref="BeginAsync"/>.</summary>
+    /// <summary>
+    /// Does something while no request is under way. Those that come wait, if they begin by <see cref="BeginAsync"/>.
+    /// </summary>
     public async Task<T> RunAloneAsync<T>(Func<Task<T>> action)
     {
         ArgumentNullException.ThrowIfNull(action);

@@ -52,11 +52,13 @@ public sealed class BlockCatalog
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
         if (!_images.TryGetValue(target.Scheme, out ImageOpener? openImage))
-            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this version knows {Names(_images.Keys)}{Refusals}");
+            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this "
+                + $"version knows {Names(_images.Keys)}{Refusals}");
         foreach (HookTarget hook in target.Hooks)
         {
             if (!_hooks.ContainsKey(hook.Name))
-                throw new TargetException($"unknown hook {hook.Name} in the target of {target.Location}: this version knows {Names(_hooks.Keys)}{Refusals}");
+                throw new TargetException($"unknown hook {hook.Name} in the target of {target.Location}: this "
+                    + $"version knows {Names(_hooks.Keys)}{Refusals}");
         }
 
         IBlockImage image = openImage(target, opening);

@@ -12,30 +12,36 @@ namespace Ublkback.Block;
 ///            BlockStatus status = await next.HandleAsync(request); … return status;
 /// </code>
 /// Unless <see cref="AllowsManyWorkers"/>, everything of a hook but its construction, <see cref="Measure"/> and its
-/// disposal happens on one <see cref="BlockLoop"/>, so it needs no locks; and it must not block, since other disks wait.
+/// disposal happens on one <see cref="BlockLoop"/>, so it needs no locks; and it must not block, since other disks
+/// wait.
 /// </remarks>
 public abstract class BlockHook : IAsyncDisposable
 {
-    /// <summary>Whether the hook may be called on several workers at the same time, one for each queue of the disk.</summary>
+    /// <summary>
+    /// Whether the hook may be called on several workers at the same time, one for each queue of the disk.
+    /// </summary>
     public virtual bool AllowsManyWorkers => false;
 
     /// <summary>Whether the disk is to have a worker of its own, since the hook may hold up its worker.</summary>
     public virtual bool NeedsOwnWorker => false;
 
-    /// <summary>What keeps requests waiting in the hook, for people to read; null when nothing does. Any thread.</summary>
+    /// <summary>
+    /// What keeps requests waiting in the hook, for people to read; null when nothing does. Any thread.
+    /// </summary>
     public virtual string? Trouble => null;
 
     /// <summary>
-    /// Size, sector sizes and access that the layers above see. Called when the disk is opened, and when what lies below
-    /// has another size.
+    /// Size, sector sizes and access that the layers above see. Called when the disk is opened, and when what lies
+    /// below has another size.
     /// </summary>
-    /// <exception cref="TargetException">The hook cannot work on that; when the disk is opened, that is refused.</exception>
+    /// <exception cref="TargetException">The hook cannot work on that; when the disk is opened, that is
+    /// refused.</exception>
     public virtual ImageGeometry Measure(ImageGeometry below) => below;
 
     /// <summary>
     /// Handles one request, which is valid: inside the geometry that <see cref="Measure"/> gave. Called again before
-    /// earlier calls have ended. The request is the hook's until the result is there; the hook may change it to pass it on,
-    /// or pass on requests of its own. Results may come in any order, each exactly once.
+    /// earlier calls have ended. The request is the hook's until the result is there; the hook may change it to pass it
+    /// on, or pass on requests of its own. Results may come in any order, each exactly once.
     /// </summary>
     public abstract ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next);
 

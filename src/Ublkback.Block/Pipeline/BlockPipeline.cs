@@ -38,14 +38,16 @@ public sealed class BlockPipeline : IBlockImage
     {
         get
         {
-            IEnumerable<string?> names = _hooks.Where(hook => hook.Hook.NeedsOwnWorker).Select(hook => $"hook {hook.Name}");
+            IEnumerable<string?> names = _hooks.Where(hook => hook.Hook.NeedsOwnWorker)
+                .Select(hook => $"hook {hook.Name}");
             string all = string.Join(", ", names.Append(_image.NeedsOwnWorkerFor).Where(name => name is not null));
             return all.Length == 0 ? null : all;
         }
     }
 
     /// <inheritdoc/>
-    public string? Trouble => _hooks.Select(hook => hook.Hook.Trouble).FirstOrDefault(trouble => trouble is not null) ?? _image.Trouble;
+    public string? Trouble =>
+        _hooks.Select(hook => hook.Hook.Trouble).FirstOrDefault(trouble => trouble is not null) ?? _image.Trouble;
 
     /// <inheritdoc/>
     public bool HasLostWrites => _image.HasLostWrites;
@@ -94,7 +96,8 @@ public sealed class BlockPipeline : IBlockImage
         ArgumentNullException.ThrowIfNull(change);
         (string Name, BlockHook Hook)[] hooks = [.. _hooks.Where(hook => hook.Name == change.Name)];
         if (hooks.Length == 0)
-            throw new TargetException($"the disk has no hook {change.Name}, but {string.Join(", ", _hooks.Select(hook => hook.Name))}");
+            throw new TargetException(
+                $"the disk has no hook {change.Name}, but {string.Join(", ", _hooks.Select(hook => hook.Name))}");
         foreach ((_, BlockHook hook) in hooks) hook.Change(change);
     }
 

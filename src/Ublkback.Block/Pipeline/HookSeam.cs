@@ -1,9 +1,9 @@
 namespace Ublkback.Block;
 
 /// <summary>
-/// The seam between a hook and what lies below it, or between the disk's rings and the topmost. It lets only valid requests
-/// pass, each once at a time, gives them back as they came, and turns an exception into a failed request; who broke a rule
-/// is named in the log.
+/// The seam between a hook and what lies below it, or between the disk's rings and the topmost. It lets only valid
+/// requests pass, each once at a time, gives them back as they came, and turns an exception into a failed request; who
+/// broke a rule is named in the log.
 /// </summary>
 public sealed class HookSeam
 {
@@ -16,7 +16,8 @@ public sealed class HookSeam
     private readonly Action<string> _warn;
     private volatile ImageGeometry _geometry;
 
-    internal HookSeam(int depth, string? above, string below, BlockHook? hook, HookSeam? next, IBlockImage image, Action<string> warn)
+    internal HookSeam(
+        int depth, string? above, string below, BlockHook? hook, HookSeam? next, IBlockImage image, Action<string> warn)
     {
         _depth = depth;
         _above = above;
@@ -46,7 +47,9 @@ public sealed class HookSeam
         BlockStatus status;
         try
         {
-            ValueTask<BlockStatus> below = _hook is null ? _image.HandleAsync(request) : _hook.HandleAsync(request, _next!);
+            ValueTask<BlockStatus> below = _hook is null
+                ? _image.HandleAsync(request)
+                : _hook.HandleAsync(request, _next!);
             if (!below.IsCompleted) return call.LeaveAfter(below);
             status = below.GetAwaiter().GetResult();
         }

@@ -1,8 +1,8 @@
 namespace Ublkback.Block;
 
 /// <summary>
-/// What an assembly in the folder of plugins has a public class of, with a constructor without parameters. Made once, when
-/// the daemon starts.
+/// What an assembly in the folder of plugins has a public class of, with a constructor without parameters. Made once,
+/// when the daemon starts.
 /// </summary>
 public interface IBlockPlugin
 {

@@ -3,8 +3,8 @@ namespace Ublkback.Block;
 /// <summary>How an image is to be opened, beside what its target says.</summary>
 /// <param name="Owner">Who the image is opened for, as people should read it in messages of others.</param>
 /// <param name="DiskId">
-/// Below 2^62; a number that no other disk on this host has, and this one has in each life of the daemon. An image is open
-/// only when all I/O has ended that an earlier process began for the same disk.
+/// Below 2^62; a number that no other disk on this host has, and this one has in each life of the daemon. An image is
+/// open only when all I/O has ended that an earlier process began for the same disk.
 /// </param>
 /// <param name="IsReadOnly">Whether the disk is given to the guest without the right to write.</param>
 /// <param name="AllowsDiscard">Whether the guest may free sectors, if the image can.</param>
@@ -24,10 +24,13 @@ public sealed record ImageOpening(
     int? Domid = null, string Device = "", string? StateFolder = null)
 {
     /// <summary>
-    /// Whether what was answered must outlive this process; otherwise who opened the image does it all again after a death.
+    /// Whether what was answered must outlive this process; otherwise who opened the image does it all again after a
+    /// death.
     /// </summary>
     public bool OutlivesProcess { get; init; } = true;
 
-    /// <summary>The paths of the images that lie over this one, the topmost first; none when it is a disk's own.</summary>
+    /// <summary>
+    /// The paths of the images that lie over this one, the topmost first; none when it is a disk's own.
+    /// </summary>
     public IReadOnlyList<string> Overlays { get; init; } = [];
 }

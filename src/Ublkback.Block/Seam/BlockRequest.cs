@@ -23,8 +23,9 @@ public class BlockRequest
     public long SectorCount { get; set; }
 
     /// <summary>
-    /// The data of a read or write, <see cref="SectorCount"/> × 512 bytes in one piece. It is a private copy of the guest's, so nothing
-    /// changes it meanwhile; it starts on a page boundary and never moves, so it may be the target of direct I/O.
+    /// The data of a read or write, <see cref="SectorCount"/> × 512 bytes in one piece. It is a private copy of the
+    /// guest's, so nothing changes it meanwhile; it starts on a page boundary and never moves, so it may be the target
+    /// of direct I/O.
     /// </summary>
     public Memory<byte> Data { get; set; }
 
@@ -47,10 +48,13 @@ public class BlockRequest
         if ((ulong)SectorCount > geometry.SectorCount || Sector > geometry.SectorCount - (ulong)SectorCount)
             return $"{SectorCount} sectors at {Sector} of {geometry.SectorCount}";
         uint unit = (uint)geometry.SectorSize / SectorSize;
-        if (Sector % unit != 0 || SectorCount % unit != 0) return $"not in whole sectors of {geometry.SectorSize} bytes";
+        if (Sector % unit != 0 || SectorCount % unit != 0)
+            return $"not in whole sectors of {geometry.SectorSize} bytes";
         if (geometry.IsReadOnly && Operation != BlockOperation.Read) return $"a {Operation} on a read-only disk";
         if (Operation == BlockOperation.Discard)
             return geometry.DiscardGranularity == 0 ? "a discard, which is not offered" : null;
-        return Data.Length == SectorCount * SectorSize ? null : $"{Data.Length} bytes of data for {SectorCount} sectors";
+        return Data.Length == SectorCount * SectorSize
+            ? null
+            : $"{Data.Length} bytes of data for {SectorCount} sectors";
     }
 }

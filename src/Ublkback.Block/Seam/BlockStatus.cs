@@ -1,6 +1,8 @@
 namespace Ublkback.Block;
 
-/// <summary>How a <see cref="BlockRequest"/> ended. A closed set: anything unexpected is an <see cref="IoError"/>.</summary>
+/// <summary>
+/// How a <see cref="BlockRequest"/> ended. A closed set: anything unexpected is an <see cref="IoError"/>.
+/// </summary>
 public enum BlockStatus : byte
 {
     /// <summary>All that was asked has been done.</summary>

@@ -8,11 +8,14 @@ public static class Crc32C
 {
     private const int Lanes = 4;
 
-    /// <summary>The checksums of blocks of a length, a multiple of 8, that follow each other. Faster than one after the other.</summary>
+    /// <summary>
+    /// The checksums of blocks of a length, a multiple of 8, that follow each other. Faster than one after the other.
+    /// </summary>
     public static void OfEach(ReadOnlySpan<byte> blocks, int blockLength, Span<uint> crcs)
     {
         int i = 0;
-        for (; (i + Lanes) * blockLength <= blocks.Length; i += Lanes) OfFour(blocks.Slice(i * blockLength, Lanes * blockLength), crcs[i..]);
+        for (; (i + Lanes) * blockLength <= blocks.Length; i += Lanes)
+            OfFour(blocks.Slice(i * blockLength, Lanes * blockLength), crcs[i..]);
         for (; i * blockLength < blocks.Length; i++) crcs[i] = Of(blocks.Slice(i * blockLength, blockLength));
     }
 
@@ -31,7 +34,8 @@ public static class Crc32C
     {
         ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(blocks);
         int count = words.Length / Lanes;
-        ReadOnlySpan<ulong> first = words[..count], second = words.Slice(count, count), third = words.Slice(2 * count, count), fourth = words.Slice(3 * count, count);
+        ReadOnlySpan<ulong> first = words[..count], second = words.Slice(
+            count, count), third = words.Slice(2 * count, count), fourth = words.Slice(3 * count, count);
         uint one = uint.MaxValue, two = uint.MaxValue, three = uint.MaxValue, four = uint.MaxValue;
         for (int i = 0; i < count; i++)
         {

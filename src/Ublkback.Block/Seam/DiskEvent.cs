@@ -10,7 +10,8 @@ public enum DiskEvent
     Resumed,
 
     /// <summary>
-    /// This process takes no further requests, and a successor will go on with the disk; those in hand are still served.
+    /// This process takes no further requests, and a successor will go on with the disk; those in hand are still
+    /// served.
     /// </summary>
     Paused,
 

@@ -7,8 +7,8 @@ public interface IBlockImage : IAsyncDisposable
     ImageGeometry Geometry { get; }
 
     /// <summary>
-    /// What the disk's data is kept in, so that two opened images have the same identity exactly when they have the same
-    /// data: a file that was put in the place of another has a different one.
+    /// What the disk's data is kept in, so that two opened images have the same identity exactly when they have the
+    /// same data: a file that was put in the place of another has a different one.
     /// </summary>
     string Identity { get; }
 
@@ -26,12 +26,14 @@ public interface IBlockImage : IAsyncDisposable
     /// </summary>
     string? NeedsOwnWorkerFor => null;
 
-    /// <summary>What keeps requests of the disk waiting, for people to read; null when nothing does. Any thread.</summary>
+    /// <summary>
+    /// What keeps requests of the disk waiting, for people to read; null when nothing does. Any thread.
+    /// </summary>
     string? Trouble => null;
 
     /// <summary>
-    /// Whether writes that were answered may be lost, since a flush failed, so that no later flush of this image or of one
-    /// that a successor opens in its place can promise anything. Any thread.
+    /// Whether writes that were answered may be lost, since a flush failed, so that no later flush of this image or of
+    /// one that a successor opens in its place can promise anything. Any thread.
     /// </summary>
     bool HasLostWrites => false;
 
@@ -47,11 +49,13 @@ public interface IBlockImage : IAsyncDisposable
     }
 
     /// <summary>
-    /// Makes the disk larger, or smaller when nobody uses it, if the image can do that itself; <see cref="Remeasure"/> finds it so. Where it
-    /// is larger it reads as zeros. On the loop of one of its queues; requests may be under way meanwhile.
+    /// Makes the disk larger, or smaller when nobody uses it, if the image can do that itself; <see cref="Remeasure"/>
+    /// finds it so. Where it is larger it reads as zeros. On the loop of one of its queues; requests may be under way
+    /// meanwhile.
     /// </summary>
     /// <param name="byteCount">The new size in bytes, in whole sectors of the disk.</param>
-    /// <exception cref="TargetException">It cannot be done; the message says why, and the disk has its old size.</exception>
+    /// <exception cref="TargetException">It cannot be done; the message says why, and the disk has its old
+    /// size.</exception>
     Task ResizeAsync(long byteCount) => throw new TargetException("a disk of this kind cannot be resized from here");
 
     /// <summary>

@@ -3,8 +3,8 @@ using System.Runtime.CompilerServices;
 namespace Ublkback.Block;
 
 /// <summary>
-/// Another image, addressed in bytes instead of sectors. All offsets and lengths are whole sectors of 512 bytes. On one worker; allocates
-/// nothing in the steady state.
+/// Another image, addressed in bytes instead of sectors. All offsets and lengths are whole sectors of 512 bytes. On one
+/// worker; allocates nothing in the steady state.
 /// </summary>
 public sealed class ImageAccess(IBlockImage image)
 {
@@ -12,7 +12,8 @@ public sealed class ImageAccess(IBlockImage image)
 
     /// <summary>Has the image do something.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public async ValueTask<BlockStatus> RunAsync(BlockOperation operation, long offset, long byteCount, Memory<byte> data)
+    public async ValueTask<BlockStatus> RunAsync(
+        BlockOperation operation, long offset, long byteCount, Memory<byte> data)
     {
         BlockRequest request = _free.TryPop(out BlockRequest? free) ? free : new BlockRequest();
         request.Operation = operation;

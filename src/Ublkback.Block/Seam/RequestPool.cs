@@ -4,9 +4,9 @@ using System.Runtime.InteropServices;
 namespace Ublkback.Block;
 
 /// <summary>
-/// Recycled requests, with memory of their own, for hooks that pass on something else than what they were given. It starts on
-/// a page boundary and never moves, so it may be the target of direct I/O. On one loop. In the steady state it allocates
-/// nothing; it keeps as much as was ever in use at once.
+/// Recycled requests, with memory of their own, for hooks that pass on something else than what they were given. It
+/// starts on a page boundary and never moves, so it may be the target of direct I/O. On one loop. In the steady state
+/// it allocates nothing; it keeps as much as was ever in use at once.
 /// </summary>
 public sealed class RequestPool
 {
@@ -21,7 +21,9 @@ public sealed class RequestPool
         return Rent(like.Operation, like.Sector, like.SectorCount, like.Data.Length);
     }
 
-    /// <summary>A request for an operation on a range, with as much memory as it needs, whose content is undefined.</summary>
+    /// <summary>
+    /// A request for an operation on a range, with as much memory as it needs, whose content is undefined.
+    /// </summary>
     public BlockRequest Rent(BlockOperation operation, ulong sector, long sectorCount)
     {
         bool hasData = operation is BlockOperation.Read or BlockOperation.Write;
@@ -38,7 +40,9 @@ public sealed class RequestPool
     private PooledRequest Rent(BlockOperation operation, ulong sector, long sectorCount, int length)
     {
         int size = (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(PageSize, length));
-        PooledRequest request = StackOf(size).TryPop(out PooledRequest? free) ? free : new PooledRequest(Allocate(size));
+        PooledRequest request = StackOf(size).TryPop(out PooledRequest? free)
+            ? free
+            : new PooledRequest(Allocate(size));
         request.Operation = operation;
         request.Sector = sector;
         request.SectorCount = sectorCount;

@@ -4,8 +4,8 @@ using System.Threading.Tasks.Sources;
 namespace Ublkback.Block;
 
 /// <summary>
-/// A request's stay below one seam. The request keeps it for the next time, so a request that is recycled allocates nothing,
-/// and passing a seam costs less than an async method would.
+/// A request's stay below one seam. The request keeps it for the next time, so a request that is recycled allocates
+/// nothing, and passing a seam costs less than an async method would.
 /// </summary>
 internal sealed class SeamCall : IValueTaskSource<BlockStatus>
 {
@@ -42,8 +42,8 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
     }
 
     /// <summary>
-    /// What is below has answered: gives the request back as it came. When that has passed the request on and not got it
-    /// back, the data may still be read or written, so the answer waits for it, and is an error.
+    /// What is below has answered: gives the request back as it came. When that has passed the request on and not got
+    /// it back, the data may still be read or written, so the answer waits for it, and is an error.
     /// </summary>
     public ValueTask<BlockStatus> Leave(BlockStatus status)
     {
@@ -72,7 +72,8 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
 
     public ValueTaskSourceStatus GetStatus(short token) => _core.GetStatus(token);
 
-    public void OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+    public void OnCompleted(
+        Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
         _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
     private void OnEnded()

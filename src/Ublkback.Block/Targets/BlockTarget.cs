@@ -42,7 +42,8 @@ public sealed record BlockTarget(
         if (!Options.TryGetValue(key, out string? value)) return words[0];
         return words.Contains(value)
             ? value
-            : throw new TargetException($"option {key}={value} of target {Location} is unknown: use {key}={string.Join($" or {key}=", words.ToArray())}");
+            : throw new TargetException($"option {key}={value} of target {Location} is unknown: use "
+                + $"{key}={string.Join($" or {key}=", words.ToArray())}");
     }
 
     /// <summary>The same target with an option that it does not have yet.</summary>
@@ -61,7 +62,8 @@ public sealed record BlockTarget(
         foreach (string key in Options.Keys)
         {
             if (!keys.Contains(key) && key != OnErrorOption)
-                throw new TargetException($"unknown option {key} in target {Scheme}:{Location}: it takes {string.Join(", ", keys.ToArray())}, {OnErrorOption}");
+                throw new TargetException($"unknown option {key} in target {Scheme}:{Location}: it takes "
+                    + $"{string.Join(", ", keys.ToArray())}, {OnErrorOption}");
         }
     }
 }

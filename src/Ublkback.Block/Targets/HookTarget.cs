@@ -46,7 +46,8 @@ public sealed record HookTarget(string Name, IReadOnlyDictionary<string, string>
         if (Get(key) is not string value) return words[0];
         return words.Contains(value)
             ? value
-            : throw new TargetException($"{key}={value} is unknown: use {key}={string.Join($" or {key}=", words.ToArray())}");
+            : throw new TargetException(
+                $"{key}={value} is unknown: use {key}={string.Join($" or {key}=", words.ToArray())}");
     }
 
     /// <summary>A whole number from 0 on; null when it is not there.</summary>
@@ -69,14 +70,20 @@ public sealed record HookTarget(string Name, IReadOnlyDictionary<string, string>
             : throw new TargetException($"{key}={value} is not a number from 0 to 1");
     }
 
-    /// <summary>A size in bytes, written with one of the suffixes K, M, G, T (powers of 1024) or none; null when it is not there.</summary>
+    /// <summary>
+    /// A size in bytes, written with one of the suffixes K, M, G, T (powers of 1024) or none; null when it is not
+    /// there.
+    /// </summary>
     /// <exception cref="TargetException">It is no size.</exception>
     public long? GetSize(string key) =>
         TryGetWithUnit(key, SizeUnits, out double size) ? (long)size : Missing<long>(key, "a size such as 10M");
 
-    /// <summary>A duration, written with one of the suffixes us, ms or s, a day at most; null when it is not there.</summary>
+    /// <summary>
+    /// A duration, written with one of the suffixes us, ms or s, a day at most; null when it is not there.
+    /// </summary>
     /// <exception cref="TargetException">It is no duration.</exception>
-    public TimeSpan? GetDuration(string key) => TryGetWithUnit(key, DurationUnits, out double seconds) && seconds <= MaxSeconds
+    public TimeSpan? GetDuration(string key) =>
+        TryGetWithUnit(key, DurationUnits, out double seconds) && seconds <= MaxSeconds
         ? TimeSpan.FromSeconds(seconds)
         : Missing<TimeSpan>(key, "a duration such as 5ms");
 

@@ -12,7 +12,8 @@ internal sealed class TargetReader(string text)
     {
         _rest = text;
         if (text.Length == 0)
-            throw new TargetException("no target given: say which file or device to serve, as in target=/var/lib/xen/images/disk.img");
+            throw new TargetException(
+                "no target given: say which file or device to serve, as in target=/var/lib/xen/images/disk.img");
         if (text.Length > BlockTarget.MaxLength)
             throw new TargetException($"the target is longer than {BlockTarget.MaxLength} characters");
         if (text.Any(char.IsControl))
@@ -56,7 +57,8 @@ internal sealed class TargetReader(string text)
         {
             int close = _rest.IndexOf(')', end);
             if (close < 0)
-                throw new TargetException($"the arguments of {_rest[..end]} in target {text} have no closing parenthesis");
+                throw new TargetException(
+                    $"the arguments of {_rest[..end]} in target {text} have no closing parenthesis");
             end = close + 1;
         }
 

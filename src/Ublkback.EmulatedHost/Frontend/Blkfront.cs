@@ -53,7 +53,9 @@ public sealed class Blkfront : IAsyncDisposable
     /// <exception cref="TimeoutException">The backend did not come along in time.</exception>
     public static async Task<Blkfront> ConnectAsync(
         EmulatedGuest guest, XenStoreClient store, int deviceId, BlkfrontOptions options, TimeSpan timeout) =>
-        new(guest, await FrontendConnection.ConnectAsync(guest, store, deviceId, options, timeout).ConfigureAwait(false));
+        new(
+            guest,
+            await FrontendConnection.ConnectAsync(guest, store, deviceId, options, timeout).ConfigureAwait(false));
 
     /// <summary>Reads whole sectors; the buffer's length tells how many.</summary>
     public Task<BlkifStatus> ReadAsync(ulong sector, Memory<byte> buffer) =>
@@ -65,11 +67,13 @@ public sealed class Blkfront : IAsyncDisposable
 
     /// <summary>Writes up to 11 pages after all that was asked before, and durably.</summary>
     public async Task<BlkifStatus> WriteBarrierAsync(ulong sector, ReadOnlyMemory<byte> buffer) =>
-        (await TransferPieceAsync(BlkifOperation.WriteBarrier, sector, MemoryMarshal.AsMemory(buffer)).ConfigureAwait(false)).Status;
+        (await TransferPieceAsync(BlkifOperation.WriteBarrier, sector, MemoryMarshal.AsMemory(buffer))
+            .ConfigureAwait(false)).Status;
 
     /// <summary>Makes completed writes durable.</summary>
     public async Task<BlkifStatus> FlushAsync() =>
-        (await SubmitAsync(new BlkifRequest { Operation = BlkifOperation.FlushDiskCache }).ConfigureAwait(false)).Status;
+        (await SubmitAsync(new BlkifRequest { Operation = BlkifOperation.FlushDiskCache })
+            .ConfigureAwait(false)).Status;
 
     /// <summary>Frees sectors.</summary>
     public async Task<BlkifStatus> DiscardAsync(ulong sector, ulong count) => (await SubmitAsync(new BlkifRequest
@@ -252,7 +256,8 @@ public sealed class Blkfront : IAsyncDisposable
 
         private unsafe void Drain(Span<byte> buffer)
         {
-            fixed (byte* bytes = buffer) _ = Syscall.read(_queue.Channel.Descriptor.Number, bytes, (ulong)buffer.Length);
+            fixed (byte* bytes = buffer)
+                _ = Syscall.read(_queue.Channel.Descriptor.Number, bytes, (ulong)buffer.Length);
         }
     }
 }

@@ -118,7 +118,8 @@ public sealed class FrontendConnection : IDisposable
         }
         catch (OperationCanceledException)
         {
-            throw new TimeoutException($"{path} stays in state {state ?? "(none)"}; awaited: {string.Join(", ", states)}");
+            throw new TimeoutException(
+                $"{path} stays in state {state ?? "(none)"}; awaited: {string.Join(", ", states)}");
         }
         finally
         {
@@ -138,8 +139,10 @@ public sealed class FrontendConnection : IDisposable
     {
         yield return ("protocol", Options.Abi.Protocol);
         yield return ("feature-persistent", Options.IsPersistent ? "1" : "0");
-        if (Options.RingPageOrder is int order) yield return ("ring-page-order", order.ToString(CultureInfo.InvariantCulture));
-        if (Queues.Count > 1) yield return ("multi-queue-num-queues", Queues.Count.ToString(CultureInfo.InvariantCulture));
+        if (Options.RingPageOrder is int order)
+            yield return ("ring-page-order", order.ToString(CultureInfo.InvariantCulture));
+        if (Queues.Count > 1)
+            yield return ("multi-queue-num-queues", Queues.Count.ToString(CultureInfo.InvariantCulture));
         for (int i = 0; i < Queues.Count; i++)
         {
             // A single queue is described at the top.

@@ -15,9 +15,9 @@ namespace Ublkback.EmulatedHost.Frontend;
 public sealed record LoadPattern(bool IsWrite, bool IsRandom, int BlockSize, int Depth);
 
 /// <summary>
-/// Keeps one queue of a frontend busy, and does nothing else: pages are granted before it starts, data is not looked at,
-/// and nothing is allocated while it runs. Like an idle processor of a guest, it looks for answers for a while before it
-/// sleeps. All on one worker.
+/// Keeps one queue of a frontend busy, and does nothing else: pages are granted before it starts, data is not looked
+/// at, and nothing is allocated while it runs. Like an idle processor of a guest, it looks for answers for a while
+/// before it sleeps. All on one worker.
 /// </summary>
 public sealed class LoadQueue : RingOperation, IWork, IPolledWork
 {

@@ -26,7 +26,8 @@ public sealed unsafe class EmulatedGuest : IDisposable
         Directory.CreateDirectory(layout.PortDirectory(domid));
         foreach (string pipe in Directory.EnumerateFiles(layout.PortDirectory(domid), "*.to-peer"))
         {
-            int port = int.Parse(Path.GetFileName(pipe).Split('.')[0], System.Globalization.CultureInfo.InvariantCulture);
+            int port = int.Parse(
+                Path.GetFileName(pipe).Split('.')[0], System.Globalization.CultureInfo.InvariantCulture);
             _lastPort = Math.Max(_lastPort, port);
         }
     }
@@ -60,7 +61,8 @@ public sealed unsafe class EmulatedGuest : IDisposable
     public uint Grant(uint page, int toDomid, bool isReadOnly = false)
     {
         if (!_freeGrants.TryPop(out uint reference)) reference = (uint)Interlocked.Increment(ref _nextGrant) - 1;
-        if (reference >= DomainMemory.GrantCount) throw new InvalidOperationException($"domain {Domid} is out of grants");
+        if (reference >= DomainMemory.GrantCount)
+            throw new InvalidOperationException($"domain {Domid} is out of grants");
         ref GrantEntry entry = ref _memory.Grants[(int)reference];
         entry.Frame = page;
         entry.Domid = (ushort)toDomid;

@@ -22,7 +22,8 @@ public sealed unsafe class EmulatedHypervisor(HostLayout layout, ushort ownDomid
             if (memory.Resolve(references[i], ownDomid, writes: true, out uint frame) != GrantCopy.Okay)
             {
                 mapping.Dispose();
-                throw new LinuxException(LinuxError.InvalidArgument, $"mapping grant reference {references[i]} of domain {domid}");
+                throw new LinuxException(
+                    LinuxError.InvalidArgument, $"mapping grant reference {references[i]} of domain {domid}");
             }
 
             mapping.Replace(

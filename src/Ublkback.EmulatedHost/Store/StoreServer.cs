@@ -38,7 +38,8 @@ public sealed class StoreServer : IAsyncDisposable
         lock (_lock)
         {
             if (_listeners.Remove(path, out (Socket Socket, Task Accepting) listener)) listener.Socket.Dispose();
-            foreach (StoreSession session in _sessions.Where(session => session.Domid == domid).ToArray()) session.Dispose();
+            foreach (StoreSession session in _sessions.Where(session => session.Domid == domid).ToArray())
+                session.Dispose();
         }
 
         File.Delete(path);

@@ -50,7 +50,8 @@ internal sealed class StoreSession : IDisposable
         foreach ((string watched, string token, string shown) in _watches)
         {
             if (path == watched || path.StartsWith(watched == "/" ? "/" : watched + "/", StringComparison.Ordinal))
-                SendEvent(string.Concat(shown, path.AsSpan(watched == "/" && shown == "/" ? 1 : watched.Length)), token);
+                SendEvent(
+                    string.Concat(shown, path.AsSpan(watched == "/" && shown == "/" ? 1 : watched.Length)), token);
             else if (isRemoval && watched.StartsWith(path + "/", StringComparison.Ordinal))
                 SendEvent(shown, token);
         }
@@ -120,10 +121,12 @@ internal sealed class StoreSession : IDisposable
                 byte[] names = XenStoreCodec.Strings([.. View(message).Get(Absolute(first)).Children]);
                 return names.Length <= XenStoreHeader.MaxPayload ? names : throw new StoreException("E2BIG");
             case XenStoreMessageType.DirectoryPart:
-                return ListPart(View(message).Get(Absolute(first)), int.Parse(arguments[1], CultureInfo.InvariantCulture));
+                return ListPart(
+                    View(message).Get(Absolute(first)), int.Parse(arguments[1], CultureInfo.InvariantCulture));
             case XenStoreMessageType.GetPermissions:
                 return XenStoreCodec.Strings([.. View(message).Get(Absolute(first)).Permissions.Select(
-                    permission => string.Create(CultureInfo.InvariantCulture, $"{permission.Access}{permission.Domid}"))]);
+                    permission =>
+                        string.Create(CultureInfo.InvariantCulture, $"{permission.Access}{permission.Domid}"))]);
             case XenStoreMessageType.Write:
                 int end = Array.IndexOf(message.Payload, (byte)0);
                 if (end < 0) throw new StoreException("EINVAL");
@@ -140,11 +143,14 @@ internal sealed class StoreSession : IDisposable
                 _transactions[++_lastTransaction] = new StoreTree(_server.Nodes, Domid);
                 return XenStoreCodec.Strings(_lastTransaction.ToString(CultureInfo.InvariantCulture));
             case XenStoreMessageType.TransactionEnd:
-                if (!_transactions.Remove(message.Header.Transaction, out StoreTree? ended)) throw new StoreException("ENOENT");
+                if (!_transactions.Remove(message.Header.Transaction, out StoreTree? ended))
+                    throw new StoreException("ENOENT");
                 if (first == "T" && !_server.TryCommit(ended)) throw new StoreException("EAGAIN");
                 return Done;
             case XenStoreMessageType.Watch:
-                Watch(message.Header, first, arguments is [_, string token, ..] ? token : throw new StoreException("EINVAL"));
+                Watch(
+                    message.Header, first,
+                    arguments is [_, string token, ..] ? token : throw new StoreException("EINVAL"));
                 return Done;
             case XenStoreMessageType.Unwatch:
                 string watched = Absolute(first);
@@ -156,7 +162,8 @@ internal sealed class StoreSession : IDisposable
                 _transactions.Clear();
                 return Done;
             case XenStoreMessageType.GetDomainPath:
-                return XenStoreCodec.Strings(string.Create(CultureInfo.InvariantCulture, $"/local/domain/{ParseDomid(first)}"));
+                return XenStoreCodec.Strings(
+                    string.Create(CultureInfo.InvariantCulture, $"/local/domain/{ParseDomid(first)}"));
             case XenStoreMessageType.IsDomainIntroduced:
                 return XenStoreCodec.Strings(_server.IsIntroduced(ParseDomid(first)) ? "T" : "F");
             case XenStoreMessageType.Introduce:
@@ -192,7 +199,8 @@ internal sealed class StoreSession : IDisposable
         if (offset > names.Length) throw new StoreException("EINVAL");
         int length = Math.Min(MaxPart, names.Length - offset);
         // A part ends with a whole name, the last part with an empty one.
-        if (offset + length < names.Length) length = Array.LastIndexOf(names, (byte)0, offset + length - 1, length) - offset + 1;
+        if (offset + length < names.Length)
+            length = Array.LastIndexOf(names, (byte)0, offset + length - 1, length) - offset + 1;
         return [.. generation, .. names.AsSpan(offset, length)];
     }
 
@@ -227,7 +235,8 @@ internal sealed class StoreSession : IDisposable
     private void Watch(XenStoreHeader header, string path, string token)
     {
         string absolute = Absolute(path);
-        if (_watches.Exists(watch => watch.Path == absolute && watch.Token == token)) throw new StoreException("EEXIST");
+        if (_watches.Exists(watch => watch.Path == absolute && watch.Token == token))
+            throw new StoreException("EEXIST");
         _watches.Add((absolute, token, path));
         Send(header, XenStoreMessageType.Watch, Done);
         SendEvent(path, token);

@@ -3,7 +3,8 @@ using System.Collections.Immutable;
 namespace Ublkback.EmulatedHost.Store;
 
 /// <summary>One node, immutable: a change makes a new one, so two trees differ where their nodes do.</summary>
-internal sealed record StoreNode(byte[] Value, ImmutableArray<StorePermission> Permissions, ImmutableSortedSet<string> Children)
+internal sealed record StoreNode(
+    byte[] Value, ImmutableArray<StorePermission> Permissions, ImmutableSortedSet<string> Children)
 {
     // Two nodes are the same only when they are one: that is how a transaction sees a change and change back.
     public bool Equals(StoreNode? other) => ReferenceEquals(this, other);
@@ -25,8 +26,12 @@ internal readonly record struct StorePermission(char Access, int Domid)
 /// </summary>
 internal sealed class StoreTree(ImmutableDictionary<string, StoreNode> nodes, int domid)
 {
-    public static readonly ImmutableDictionary<string, StoreNode> Empty = ImmutableDictionary.Create<string, StoreNode>(StringComparer.Ordinal)
-        .Add("/", new StoreNode([], [new StorePermission('n', 0)], ImmutableSortedSet.Create<string>(StringComparer.Ordinal)));
+    public static readonly ImmutableDictionary<string, StoreNode> Empty =
+        ImmutableDictionary.Create<string, StoreNode>(StringComparer.Ordinal)
+        .Add(
+            "/",
+            new StoreNode(
+                [], [new StorePermission('n', 0)], ImmutableSortedSet.Create<string>(StringComparer.Ordinal)));
 
     private readonly ImmutableDictionary<string, StoreNode> _start = nodes;
     private readonly HashSet<string> _lookedAt = [];

@@ -6,8 +6,8 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Crypt;
 
 /// <summary>
-/// <c>crypt(key=FILE,discard=no|yes)</c>: encrypts what the layers below keep, as dm-crypt's aes-xts-plain64 does. The file
-/// holds the key and nothing else, 64 bytes for AES-256 or 32 for AES-128, and nobody but its owner may read it.
+/// <c>crypt(key=FILE,discard=no|yes)</c>: encrypts what the layers below keep, as dm-crypt's aes-xts-plain64 does. The
+/// file holds the key and nothing else, 64 bytes for AES-256 or 32 for AES-128, and nobody but its owner may read it.
 /// </summary>
 /// <remarks>
 /// Discards tell who sees the image which sectors are in use, so they are off unless asked for, as in dm-crypt.
@@ -25,7 +25,8 @@ public sealed class CryptHook : BlockHook
         target.AllowOnly("key", "discard");
         NeedOpenSsl();
         _allowsDiscard = target.GetChoice("discard", "no", "yes") == "yes";
-        byte[] key = ReadKey(target.Get("key") ?? throw new TargetException("it has no key: write crypt(key=/path/of/key)"));
+        byte[] key = ReadKey(
+            target.Get("key") ?? throw new TargetException("it has no key: write crypt(key=/path/of/key)"));
         try
         {
             _cipher = new XtsCipher(key);
@@ -93,7 +94,8 @@ public sealed class CryptHook : BlockHook
             if ((File.GetUnixFileMode(file.SafeFileHandle) & Others) != 0)
                 throw new TargetException($"others than its owner can use the key {path}: chmod 600 {path}");
             if (file.Length is not (MaxLength or MaxLength / 2))
-                throw new TargetException($"the key {path} has {file.Length} bytes: it must be 64 (AES-256) or 32 (AES-128), and nothing else");
+                throw new TargetException($"the key {path} has {file.Length} bytes: it must be 64 (AES-256) or 32 "
+                    + "(AES-128), and nothing else");
             byte[] key = new byte[file.Length];
             file.ReadExactly(key);
             return key;

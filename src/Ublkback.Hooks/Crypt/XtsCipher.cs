@@ -6,8 +6,8 @@ using System.Security.Cryptography;
 namespace Ublkback.Hooks.Crypt;
 
 /// <summary>
-/// AES in XTS mode (IEEE 1619) with the number of the sector as tweak, which dm-crypt calls aes-xts-plain64. The block cipher
-/// is the framework's. One thread at a time; allocates nothing.
+/// AES in XTS mode (IEEE 1619) with the number of the sector as tweak, which dm-crypt calls aes-xts-plain64. The block
+/// cipher is the framework's. One thread at a time; allocates nothing.
 /// </summary>
 internal sealed class XtsCipher : IDisposable
 {
@@ -39,10 +39,12 @@ internal sealed class XtsCipher : IDisposable
     }
 
     /// <summary>Encrypts whole sectors; source and target may be the same.</summary>
-    public void Encrypt(ulong sector, ReadOnlySpan<byte> from, Span<byte> to) => Transform(_encryptData, sector, from, to);
+    public void Encrypt(ulong sector, ReadOnlySpan<byte> from, Span<byte> to) =>
+        Transform(_encryptData, sector, from, to);
 
     /// <summary>Decrypts whole sectors; source and target may be the same.</summary>
-    public void Decrypt(ulong sector, ReadOnlySpan<byte> from, Span<byte> to) => Transform(_decryptData, sector, from, to);
+    public void Decrypt(ulong sector, ReadOnlySpan<byte> from, Span<byte> to) =>
+        Transform(_decryptData, sector, from, to);
 
     /// <inheritdoc/>
     public void Dispose()
@@ -80,7 +82,8 @@ internal sealed class XtsCipher : IDisposable
 
     private void MakeTweaks(ulong sector, int count)
     {
-        for (int i = 0; i < count; i++) BinaryPrimitives.WriteUInt64LittleEndian(_starts.AsSpan(i * BlockSize), sector + (ulong)i);
+        for (int i = 0; i < count; i++)
+            BinaryPrimitives.WriteUInt64LittleEndian(_starts.AsSpan(i * BlockSize), sector + (ulong)i);
         _encryptTweak.TransformBlock(_starts, 0, count * BlockSize, _encryptedStarts, 0);
         Span<ulong> starts = MemoryMarshal.Cast<byte, ulong>(_encryptedStarts.AsSpan());
         Span<ulong> tweaks = MemoryMarshal.Cast<byte, ulong>(_tweaks.AsSpan());

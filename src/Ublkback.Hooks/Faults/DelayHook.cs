@@ -4,8 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Faults;
 
 /// <summary>
-/// <c>delay(time=T,distribution=constant|uniform|exponential|normal,deviation=T,op=…,sectors=…,seed=S)</c>: has requests
-/// wait before they go on. The time is the mean; uniform is from 0 to twice that.
+/// <c>delay(time=T,distribution=constant|uniform|exponential|normal,deviation=T,op=…,sectors=…,seed=S)</c>: has
+/// requests wait before they go on. The time is the mean; uniform is from 0 to twice that.
 /// </summary>
 public sealed class DelayHook : BlockHook
 {
@@ -18,7 +18,8 @@ public sealed class DelayHook : BlockHook
     {
         target.AllowOnly("time", "distribution", "deviation", "op", "sectors", "seed");
         _filter = new RequestFilter(target);
-        double mean = (target.GetDuration("time") ?? throw new TargetException("it has no time: write delay(time=5ms)")).TotalSeconds;
+        double mean = (target.GetDuration("time")
+            ?? throw new TargetException("it has no time: write delay(time=5ms)")).TotalSeconds;
         double deviation = target.GetDuration("deviation")?.TotalSeconds ?? 0;
         Random random = SeededRandom.Of(target);
         _next = target.GetChoice("distribution", "constant", "uniform", "exponential", "normal") switch

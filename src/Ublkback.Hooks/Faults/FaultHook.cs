@@ -3,8 +3,8 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Faults;
 
 /// <summary>
-/// <c>fault(error=io|nospace|unsupported,op=…,sectors=…,every=N,probability=P,seed=S)</c>: fails requests, which then never
-/// reach what lies below: all that match, every n-th of them, or each with a probability.
+/// <c>fault(error=io|nospace|unsupported,op=…,sectors=…,every=N,probability=P,seed=S)</c>: fails requests, which then
+/// never reach what lies below: all that match, every n-th of them, or each with a probability.
 /// </summary>
 public sealed class FaultHook : BlockHook
 {

@@ -4,8 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Faults;
 
 /// <summary>
-/// Which requests a rule means: <c>op=read|write|flush|discard</c> and <c>sectors=FIRST-LAST</c>, in units of 512 bytes.
-/// Without an argument, all.
+/// Which requests a rule means: <c>op=read|write|flush|discard</c> and <c>sectors=FIRST-LAST</c>, in units of 512
+/// bytes. Without an argument, all.
 /// </summary>
 internal sealed class RequestFilter
 {
@@ -32,7 +32,8 @@ internal sealed class RequestFilter
     {
         if (_operation is BlockOperation operation && request.Operation != operation) return false;
         if (_last == ulong.MaxValue) return true;
-        return request.SectorCount > 0 && request.Sector <= _last && request.Sector + (ulong)request.SectorCount > _first;
+        return request.SectorCount > 0 && request.Sector <= _last
+            && request.Sector + (ulong)request.SectorCount > _first;
     }
 
     private static (ulong First, ulong Last) ParseRange(string range)

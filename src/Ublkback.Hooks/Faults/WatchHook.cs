@@ -7,13 +7,13 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Faults;
 
 /// <summary>
-/// <c>watch(op=…,sectors=FIRST-LAST,pattern=HEX,action=log|run|hold,command=PATH)</c>: a watchpoint on data. When a request
-/// touches the sectors, and its data has the pattern if one is given, that is logged; or a command is run, with domid,
-/// device, operation, sector and count as arguments; or the request waits until <c>ublkback resume</c>.
+/// <c>watch(op=…,sectors=FIRST-LAST,pattern=HEX,action=log|run|hold,command=PATH)</c>: a watchpoint on data. When a
+/// request touches the sectors, and its data has the pattern if one is given, that is logged; or a command is run, with
+/// domid, device, operation, sector and count as arguments; or the request waits until <c>ublkback resume</c>.
 /// </summary>
 /// <remarks>
-/// A write is looked at before it is passed on, a read when its data is there. A pattern across the border of two requests
-/// is not found. One command runs at a time; what matches meanwhile is only logged.
+/// A write is looked at before it is passed on, a read when its data is there. A pattern across the border of two
+/// requests is not found. One command runs at a time; what matches meanwhile is only logged.
 /// </remarks>
 public sealed class WatchHook : BlockHook
 {
@@ -39,7 +39,8 @@ public sealed class WatchHook : BlockHook
         _command = target.Get("command");
         if ((action == "run") != (_command is not null))
             throw new TargetException("action=run and command=PATH go together");
-        if (_command is not null && !File.Exists(_command)) throw new TargetException($"the command {_command} does not exist");
+        if (_command is not null && !File.Exists(_command))
+            throw new TargetException($"the command {_command} does not exist");
         try
         {
             _pattern = Convert.FromHexString(target.Get("pattern") ?? "");
@@ -60,7 +61,8 @@ public sealed class WatchHook : BlockHook
         if (!_filter.Matches(request)) return await next.HandleAsync(request);
         if (request.Operation != BlockOperation.Read && HasPattern(request)) await FireAsync(request);
         BlockStatus status = await next.HandleAsync(request);
-        if (request.Operation == BlockOperation.Read && status == BlockStatus.Okay && HasPattern(request)) await FireAsync(request);
+        if (request.Operation == BlockOperation.Read && status == BlockStatus.Okay && HasPattern(request))
+            await FireAsync(request);
         return status;
     }
 
@@ -99,7 +101,8 @@ public sealed class WatchHook : BlockHook
         string[] arguments =
         [
             _opening.Domid?.ToString(CultureInfo.InvariantCulture) ?? "", _opening.Device, request.Operation.ToString(),
-            request.Sector.ToString(CultureInfo.InvariantCulture), request.SectorCount.ToString(CultureInfo.InvariantCulture),
+            request.Sector.ToString(CultureInfo.InvariantCulture),
+            request.SectorCount.ToString(CultureInfo.InvariantCulture),
         ];
         return Task.Run(async () =>
         {

@@ -3,8 +3,8 @@ using System.Diagnostics;
 namespace Ublkback.Hooks.Throttle;
 
 /// <summary>
-/// A rate that is kept exactly over time, with bursts: each event is given the time at which it may happen, in the order of
-/// asking. Any number of threads, without locks.
+/// A rate that is kept exactly over time, with bursts: each event is given the time at which it may happen, in the
+/// order of asking. Any number of threads, without locks.
 /// </summary>
 /// <remarks>
 /// The generic cell rate algorithm: one number, the time at which all events so far would be over at the exact rate. An

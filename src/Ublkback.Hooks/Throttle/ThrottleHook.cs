@@ -4,8 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Throttle;
 
 /// <summary>
-/// <c>throttle(iops=N,bandwidth=SIZE,burst=TIME,group=NAME)</c>: bounds requests and bytes a second, of the disk or of all
-/// disks of a group together. Flushes and discards count as requests.
+/// <c>throttle(iops=N,bandwidth=SIZE,burst=TIME,group=NAME)</c>: bounds requests and bytes a second, of the disk or of
+/// all disks of a group together. Flushes and discards count as requests.
 /// </summary>
 public sealed class ThrottleHook : BlockHook
 {

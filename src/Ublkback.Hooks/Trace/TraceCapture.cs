@@ -5,9 +5,9 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Trace;
 
 /// <summary>
-/// A binary trace as a file. A head for each time that the disk was opened (8 bytes: the kind of file, and the version of
-/// its format in the last; 8 bytes: microseconds since 1970, little-endian), then records of <see cref="TraceRecord.Size"/>, some followed by
-/// data.
+/// A binary trace as a file. A head for each time that the disk was opened (8 bytes: the kind of file, and the version
+/// of its format in the last; 8 bytes: microseconds since 1970, little-endian), then records of
+/// <see cref="TraceRecord.Size"/>, some followed by data.
 /// </summary>
 public sealed class TraceCapture : IDisposable
 {
@@ -35,7 +35,9 @@ public sealed class TraceCapture : IDisposable
     /// <summary>Requests that the trace could not take.</summary>
     public long Lost { get; }
 
-    /// <summary>Whether a part of the file makes no sense, as after a daemon's death in the middle of a record.</summary>
+    /// <summary>
+    /// Whether a part of the file makes no sense, as after a daemon's death in the middle of a record.
+    /// </summary>
     public bool IsDamaged { get; }
 
     /// <summary>Opens a capture and reads all of it but the data.</summary>
@@ -70,7 +72,8 @@ public sealed class TraceCapture : IDisposable
     internal static void WriteHead(Span<byte> to, DateTimeOffset now)
     {
         Magic.CopyTo(to);
-        BinaryPrimitives.WriteInt64LittleEndian(to[Magic.Length..], (now - DateTimeOffset.UnixEpoch).Ticks / TimeSpan.TicksPerMicrosecond);
+        BinaryPrimitives.WriteInt64LittleEndian(
+            to[Magic.Length..], (now - DateTimeOffset.UnixEpoch).Ticks / TimeSpan.TicksPerMicrosecond);
     }
 
     private static TraceCapture Read(SafeFileHandle file)
@@ -91,12 +94,16 @@ public sealed class TraceCapture : IDisposable
                 continue;
             }
 
-            if (opening < 0) throw new InvalidDataException("it is no capture of this version: make one with trace(file=…,format=binary)");
+            if (opening < 0)
+                throw new InvalidDataException(
+                    "it is no capture of this version: make one with trace(file=…,format=binary)");
             if (read == TraceRecord.Size && TraceRecord.TryRead(bytes, out TraceRecord record, out TraceRecordKind kind)
                 && at + TraceRecord.Size + DataSize(record, kind) is long next && next <= length)
             {
                 if (kind == TraceRecordKind.Lost) lost += record.SectorCount;
-                else requests.Add(new Entry(record, opening, kind == TraceRecordKind.RequestWithData ? at + TraceRecord.Size : -1));
+                else
+                    requests.Add(new Entry(
+                        record, opening, kind == TraceRecordKind.RequestWithData ? at + TraceRecord.Size : -1));
                 rescanFrom = at + TraceRecord.Size;
                 at = next;
                 continue;
@@ -115,7 +122,9 @@ public sealed class TraceCapture : IDisposable
     private static long DataSize(in TraceRecord record, TraceRecordKind kind)
     {
         if (kind != TraceRecordKind.RequestWithData) return 0;
-        return record.SectorCount <= int.MaxValue / BlockRequest.SectorSize ? record.SectorCount * BlockRequest.SectorSize : long.MaxValue / 2;
+        return record.SectorCount <= int.MaxValue / BlockRequest.SectorSize
+            ? record.SectorCount * BlockRequest.SectorSize
+            : long.MaxValue / 2;
     }
 
     private static long FindHead(SafeFileHandle file, long from, long length)

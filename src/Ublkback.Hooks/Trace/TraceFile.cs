@@ -4,8 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Trace;
 
 /// <summary>
-/// A file that is written behind the back of a worker: what is added goes into a pipe, which a task empties into the file.
-/// When that cannot keep up, what does not fit is left out and counted.
+/// A file that is written behind the back of a worker: what is added goes into a pipe, which a task empties into the
+/// file. When that cannot keep up, what does not fit is left out and counted.
 /// </summary>
 internal sealed class TraceFile : IAsyncDisposable
 {
@@ -66,7 +66,9 @@ internal sealed class TraceFile : IAsyncDisposable
         Commit(_format.Write(microseconds, happened, _pipe.Writer.GetSpan(TraceFormat.MaxSize)));
     }
 
-    /// <summary>Writes all that was added, and closes the file; not for ever, since its storage may have stalled.</summary>
+    /// <summary>
+    /// Writes all that was added, and closes the file; not for ever, since its storage may have stalled.
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
         await _pipe.Writer.CompleteAsync().ConfigureAwait(false);

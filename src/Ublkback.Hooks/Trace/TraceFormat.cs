@@ -30,7 +30,9 @@ internal abstract class TraceFormat
     /// <summary>Writes that something happened to the disk; returns how many bytes.</summary>
     public abstract int Write(long microseconds, DiskEvent happened, Span<byte> to);
 
-    /// <summary>Writes that so many records are missing, since the file could not take them; returns how many bytes.</summary>
+    /// <summary>
+    /// Writes that so many records are missing, since the file could not take them; returns how many bytes.
+    /// </summary>
     public abstract int WriteLost(long count, Span<byte> to);
 
     private sealed class TextFormat(ImageOpening opening) : TraceFormat
@@ -41,14 +43,17 @@ internal abstract class TraceFormat
         {
             Utf8.TryWrite(
                 to, CultureInfo.InvariantCulture,
-                $"{record.StartMicroseconds / 1e6:F6} {_disk} {record.Operation} {record.Sector}+{record.SectorCount} {record.Status} {record.LatencyMicroseconds}us {record.Checksum:x8}\n",
+                $"{record.StartMicroseconds / 1e6:F6} {_disk} {record.Operation} "
+                + $"{record.Sector}+{record.SectorCount} {record.Status} {record.LatencyMicroseconds}us "
+                + $"{record.Checksum:x8}\n",
                 out int written);
             return written;
         }
 
         public override int Write(long microseconds, DiskEvent happened, Span<byte> to)
         {
-            Utf8.TryWrite(to, CultureInfo.InvariantCulture, $"{microseconds / 1e6:F6} {_disk} {happened}\n", out int written);
+            Utf8.TryWrite(
+                to, CultureInfo.InvariantCulture, $"{microseconds / 1e6:F6} {_disk} {happened}\n", out int written);
             return written;
         }
 
@@ -68,14 +73,18 @@ internal abstract class TraceFormat
         {
             Utf8.TryWrite(
                 to, CultureInfo.InvariantCulture,
-                $"{{\"us\":{record.StartMicroseconds},{_disk},\"op\":\"{record.Operation}\",\"sector\":{record.Sector},\"count\":{record.SectorCount},\"status\":\"{record.Status}\",\"latency_us\":{record.LatencyMicroseconds},\"crc32c\":\"{record.Checksum:x8}\"}}\n",
+                $"{{\"us\":{record.StartMicroseconds},{_disk},\"op\":\"{record.Operation}\",\"sector\":{record.Sector},"
+                + $"\"count\":{record.SectorCount},\"status\":\"{record.Status}\","
+                + $"\"latency_us\":{record.LatencyMicroseconds},\"crc32c\":\"{record.Checksum:x8}\"}}\n",
                 out int written);
             return written;
         }
 
         public override int Write(long microseconds, DiskEvent happened, Span<byte> to)
         {
-            Utf8.TryWrite(to, CultureInfo.InvariantCulture, $"{{\"us\":{microseconds},{_disk},\"event\":\"{happened}\"}}\n", out int written);
+            Utf8.TryWrite(
+                to, CultureInfo.InvariantCulture, $"{{\"us\":{microseconds},{_disk},\"event\":\"{happened}\"}}\n",
+                out int written);
             return written;
         }
 

@@ -5,8 +5,9 @@ using Ublkback.Block;
 namespace Ublkback.Hooks.Trace;
 
 /// <summary>
-/// <c>trace(file=PATH,format=text|json|binary,data=yes)</c>: writes down every request when it has ended, with its time, latency,
-/// status and a checksum of its data; with <c>data=yes</c>, what was written too. <c>ublkback replay</c> plays a binary trace against any target.
+/// <c>trace(file=PATH,format=text|json|binary,data=yes)</c>: writes down every request when it has ended, with its
+/// time, latency, status and a checksum of its data; with <c>data=yes</c>, what was written too. <c>ublkback replay</c>
+/// plays a binary trace against any target.
 /// </summary>
 public sealed class TraceHook : BlockHook
 {
@@ -22,7 +23,8 @@ public sealed class TraceHook : BlockHook
         bool withData = target.GetChoice("data", "no", "yes") == "yes";
         if (withData && name != "binary") throw new TargetException("data=yes needs format=binary");
         TraceFormat format = TraceFormat.Find(name, withData, opening);
-        string path = target.Get("file") ?? throw new TargetException("it has no file: write trace(file=/var/log/disk.trace)");
+        string path = target.Get("file")
+            ?? throw new TargetException("it has no file: write trace(file=/var/log/disk.trace)");
         if (!Path.IsPathRooted(path)) throw new TargetException($"file={path} is not an absolute path");
         _file = new TraceFile(path, format, opening.Warn);
     }
@@ -36,7 +38,8 @@ public sealed class TraceHook : BlockHook
         uint checksum = request.Data.IsEmpty || status != BlockStatus.Okay ? 0 : Crc32C.Of(request.Data.Span);
         long latency = Microseconds(Stopwatch.GetTimestamp() - start);
         _file.Add(new TraceRecord(
-            Microseconds(start - _openedAt), latency, request.Operation, status, request.Sector, request.SectorCount, checksum),
+            Microseconds(start - _openedAt), latency, request.Operation, status, request.Sector, request.SectorCount,
+            checksum),
             request.Data.Span);
         return status;
     }

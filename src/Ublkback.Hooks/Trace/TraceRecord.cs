@@ -16,8 +16,8 @@ public readonly record struct TraceRecord(
     long SectorCount, uint Checksum)
 {
     /// <summary>
-    /// Bytes of a record in a capture. Little-endian: 0 start; 8 sector; 16 sectors; 24 checksum (32 bits); 28 latency (32
-    /// bits, saturated); 32 operation (8 bits); 33 status (8 bits); 34 kind (8 bits); 35 to 39 zero.
+    /// Bytes of a record in a capture. Little-endian: 0 start; 8 sector; 16 sectors; 24 checksum (32 bits); 28 latency
+    /// (32 bits, saturated); 32 operation (8 bits); 33 status (8 bits); 34 kind (8 bits); 35 to 39 zero.
     /// </summary>
     public const int Size = 40;
 
@@ -28,10 +28,12 @@ public readonly record struct TraceRecord(
         BlockStatus status = (BlockStatus)from[33];
         kind = (TraceRecordKind)from[34];
         record = new TraceRecord(
-            BinaryPrimitives.ReadInt64LittleEndian(from), BinaryPrimitives.ReadUInt32LittleEndian(from[28..]), operation, status,
+            BinaryPrimitives.ReadInt64LittleEndian(from), BinaryPrimitives.ReadUInt32LittleEndian(from[28..]),
+            operation, status,
             BinaryPrimitives.ReadUInt64LittleEndian(from[8..]), BinaryPrimitives.ReadInt64LittleEndian(from[16..]),
             BinaryPrimitives.ReadUInt32LittleEndian(from[24..]));
-        return Enum.IsDefined(operation) && Enum.IsDefined(status) && Enum.IsDefined(kind) && !from[35..Size].ContainsAnyExcept((byte)0)
+        return Enum.IsDefined(operation) && Enum.IsDefined(status) && Enum.IsDefined(kind)
+            && !from[35..Size].ContainsAnyExcept((byte)0)
             && record is { StartMicroseconds: >= 0, SectorCount: >= 0 };
     }
 

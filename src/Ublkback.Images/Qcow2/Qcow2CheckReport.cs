@@ -9,7 +9,9 @@ public sealed record Qcow2CheckReport
     /// <summary>Clusters that are counted more often than they are used: they cost space and nothing else.</summary>
     public long Leaks { get; set; }
 
-    /// <summary>Clusters that are counted less often than they are used, or that have the wrong mark of being used once.</summary>
+    /// <summary>
+    /// Clusters that are counted less often than they are used, or that have the wrong mark of being used once.
+    /// </summary>
     public long Errors { get; set; }
 
     /// <summary>Clusters of the disk that are in the image.</summary>

@@ -7,8 +7,8 @@ using Ublkback.Images.Qcow2.Format;
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>
-/// Compares the reference counts of an image that nobody uses with what is referred to, and makes them the same. Blocks; the whole file's
-/// counts are in memory, 4 bytes a cluster.
+/// Compares the reference counts of an image that nobody uses with what is referred to, and makes them the same.
+/// Blocks; the whole file's counts are in memory, 4 bytes a cluster.
 /// </summary>
 internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length)
 {
@@ -29,7 +29,9 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         _used = new uint[Layout.ClustersFor(length)];
         Qcow2Header header = _tables.Header;
         _report.Total = Layout.ClustersFor(header.VirtualSize);
-        if (HasBitmaps()) Qcow2CheckReport.Add(_report.Unrepairable, "it has persistent bitmaps, which only qemu-img check understands");
+        if (HasBitmaps())
+            Qcow2CheckReport.Add(
+                _report.Unrepairable, "it has persistent bitmaps, which only qemu-img check understands");
         Use(0, Layout.ClusterSize, "the header");
         Use(header.RefcountTableOffset, Layout.OffsetOf(header.RefcountTableClusters), "the table of reference counts");
         foreach (ulong block in _tables.RefcountTable)
@@ -45,7 +47,9 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         return _report;
     }
 
-    /// <summary>Makes counts and marks what they should be, and takes the bits back that say the image is dirty or broken.</summary>
+    /// <summary>
+    /// Makes counts and marks what they should be, and takes the bits back that say the image is dirty or broken.
+    /// </summary>
     public void Repair()
     {
         Dictionary<long, byte[]> blocks = [];
@@ -68,7 +72,8 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         RandomAccess.FlushToDisk(file);
         if (_tables.Header.Version < 3) return;
         byte[] features = new byte[8];
-        BinaryPrimitives.WriteUInt64BigEndian(features, _tables.Header.Incompatible & ~(Qcow2Header.DirtyFeature | Qcow2Header.CorruptFeature));
+        BinaryPrimitives.WriteUInt64BigEndian(
+            features, _tables.Header.Incompatible & ~(Qcow2Header.DirtyFeature | Qcow2Header.CorruptFeature));
         RandomAccess.Write(file, features, Qcow2Header.IncompatibleAt);
         RandomAccess.FlushToDisk(file);
     }
@@ -80,13 +85,15 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         {
             long table = (long)(entry & L2Entry.OffsetMask);
             if (entry == 0) continue;
-            if ((entry & ~(L2Entry.OffsetMask | L2Entry.CopiedFlag)) != 0 || !Layout.IsAligned(table) || !Use(table, Layout.ClusterSize, "a table of level 2"))
+            if ((entry & ~(L2Entry.OffsetMask | L2Entry.CopiedFlag)) != 0 || !Layout.IsAligned(table)
+                || !Use(table, Layout.ClusterSize, "a table of level 2"))
             {
                 Qcow2CheckReport.Add(_report.Unrepairable, $"an entry of level 1 is {entry:x16}");
                 continue;
             }
 
-            foreach (ulong value in Qcow2Tables.ReadTable(path, file, table, Layout.EntriesPerTable, "level 2")) UseEntry(new L2Entry(value), isActive);
+            foreach (ulong value in Qcow2Tables.ReadTable(path, file, table, Layout.EntriesPerTable, "level 2"))
+                UseEntry(new L2Entry(value), isActive);
         }
     }
 
@@ -119,7 +126,10 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             if (offset >= 0 && offset < length && what == "a compressed cluster") end = _used.Length;
             else
             {
-                Qcow2CheckReport.Add(_report.Unrepairable, string.Create(CultureInfo.InvariantCulture, $"{what} is at {offset}, behind the file's end at {length}"));
+                Qcow2CheckReport.Add(
+                    _report.Unrepairable,
+                    string.Create(
+                        CultureInfo.InvariantCulture, $"{what} is at {offset}, behind the file's end at {length}"));
                 return false;
             }
         }
@@ -133,8 +143,11 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
     {
         ulong count = CountOf(cluster);
         if (count == _used[cluster]) return;
-        string message = string.Create(CultureInfo.InvariantCulture, $"cluster {cluster} is used {_used[cluster]} times and counted {count} times");
-        if (_used[cluster] > 0 && BlockOf(cluster) == 0) Qcow2CheckReport.Add(_report.Unrepairable, $"{message}: its block of counts is missing");
+        string message = string.Create(
+            CultureInfo.InvariantCulture,
+            $"cluster {cluster} is used {_used[cluster]} times and counted {count} times");
+        if (_used[cluster] > 0 && BlockOf(cluster) == 0)
+            Qcow2CheckReport.Add(_report.Unrepairable, $"{message}: its block of counts is missing");
         else if (_used[cluster] > Layout.MaxRefcount) Qcow2CheckReport.Add(_report.Unrepairable, message);
         else Qcow2CheckReport.Add(_report.Repairable, message);
         if (count > _used[cluster]) _report.Leaks++;
@@ -179,7 +192,8 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             {
                 L2Entry entry = new(entries[j]);
                 ClusterKind kind = entry.KindIn(Layout, _tables.Header.Version);
-                if (kind is ClusterKind.Data or ClusterKind.Zero && entry.HostOffset != 0 && Layout.ClusterOf(entry.HostOffset) < _used.Length)
+                if (kind is ClusterKind.Data or ClusterKind.Zero && entry.HostOffset != 0
+                    && Layout.ClusterOf(entry.HostOffset) < _used.Length)
                     CheckMark(entry.Value, entry.HostOffset, table + ((long)j * Qcow2Layout.EntrySize), repair);
             }
         }
@@ -192,7 +206,10 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         if (!repair)
         {
             _report.Errors++;
-            Qcow2CheckReport.Add(_report.Repairable, string.Create(CultureInfo.InvariantCulture, $"the entry at {at} says wrongly whether its cluster is used once"));
+            Qcow2CheckReport.Add(
+                _report.Repairable,
+                string.Create(
+                    CultureInfo.InvariantCulture, $"the entry at {at} says wrongly whether its cluster is used once"));
             return;
         }
 
@@ -201,8 +218,8 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         RandomAccess.Write(file, bytes, at);
     }
 
-    // Each: place of its level 1 (8 bytes), entries of it (4), lengths of its id and name (2, 2), …, length of more (4 at 36), more, id,
-    // name, up to a multiple of 8 (specification, "Snapshots").
+    // Each: place of its level 1 (8 bytes), entries of it (4), lengths of its id and name (2, 2), …, length of more (4
+    // at 36), more, id, name, up to a multiple of 8 (specification, "Snapshots").
     private List<(long Offset, int Size)> ReadSnapshots()
     {
         List<(long, int)> snapshots = [];
@@ -210,19 +227,23 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         byte[] head = new byte[SnapshotHeaderSize];
         for (int i = 0; i < _tables.Header.SnapshotCount; i++)
         {
-            if (RandomAccess.Read(file, head, at) < SnapshotHeaderSize || at - _tables.Header.SnapshotsOffset > MaxSnapshotBytes)
+            if (RandomAccess.Read(file, head, at) < SnapshotHeaderSize
+                || at - _tables.Header.SnapshotsOffset > MaxSnapshotBytes)
                 throw new TargetException($"{path} is broken: its table of snapshots is cut short");
             long offset = BinaryPrimitives.ReadInt64BigEndian(head);
             int size = BinaryPrimitives.ReadInt32BigEndian(head.AsSpan(8));
             if (!Layout.IsAligned(offset) || size is < 0 or > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
-                throw new TargetException($"{path} is broken: a snapshot has a table of {(uint)size} entries at {offset}");
+                throw new TargetException(
+                    $"{path} is broken: a snapshot has a table of {(uint)size} entries at {offset}");
             snapshots.Add((offset, size));
             long bytes = SnapshotHeaderSize + BinaryPrimitives.ReadUInt32BigEndian(head.AsSpan(36))
-                + BinaryPrimitives.ReadUInt16BigEndian(head.AsSpan(12)) + BinaryPrimitives.ReadUInt16BigEndian(head.AsSpan(14));
+                + BinaryPrimitives.ReadUInt16BigEndian(head.AsSpan(12))
+                + BinaryPrimitives.ReadUInt16BigEndian(head.AsSpan(14));
             at += (bytes + 7) & ~7L;
         }
 
-        if (snapshots.Count > 0) Use(_tables.Header.SnapshotsOffset, at - _tables.Header.SnapshotsOffset, "the table of snapshots");
+        if (snapshots.Count > 0)
+            Use(_tables.Header.SnapshotsOffset, at - _tables.Header.SnapshotsOffset, "the table of snapshots");
         return snapshots;
     }
 

@@ -9,7 +9,9 @@ internal static class Qcow2Creator
 {
     private const int RefcountOrder = 4;
 
-    /// <summary>The bytes at the start of an empty image: header, table of reference counts, its first block, and level 1.</summary>
+    /// <summary>
+    /// The bytes at the start of an empty image: header, table of reference counts, its first block, and level 1.
+    /// </summary>
     /// <param name="virtualSize">Bytes of the disk.</param>
     /// <param name="clusterBits">A cluster has 2^this bytes.</param>
     /// <param name="backing">The backing file and its format; null for none.</param>
@@ -46,7 +48,8 @@ internal static class Qcow2Creator
             Put(header, 16, (uint)nameBytes.Length);
         }
 
-        for (int i = 0; i < blocks; i++) Put(header[layout.ClusterSize..], i * Qcow2Layout.EntrySize, (ulong)layout.OffsetOf(2 + i));
+        for (int i = 0; i < blocks; i++)
+            Put(header[layout.ClusterSize..], i * Qcow2Layout.EntrySize, (ulong)layout.OffsetOf(2 + i));
         for (int i = 0; i < clusters; i++) Refcount.Set(header[(int)layout.OffsetOf(2)..], i, RefcountOrder, 1);
         return image;
     }
@@ -59,7 +62,9 @@ internal static class Qcow2Creator
         return at + 8 + ((content.Length + 7) & ~7);
     }
 
-    private static void Put(Span<byte> bytes, int at, uint value) => BinaryPrimitives.WriteUInt32BigEndian(bytes[at..], value);
+    private static void Put(Span<byte> bytes, int at, uint value) =>
+        BinaryPrimitives.WriteUInt32BigEndian(bytes[at..], value);
 
-    private static void Put(Span<byte> bytes, int at, ulong value) => BinaryPrimitives.WriteUInt64BigEndian(bytes[at..], value);
+    private static void Put(Span<byte> bytes, int at, ulong value) =>
+        BinaryPrimitives.WriteUInt64BigEndian(bytes[at..], value);
 }

@@ -6,14 +6,14 @@ using Ublkback.Images.Qcow2.Metadata;
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>
-/// A disk in the qcow2 format: clusters that are allocated when they are first written, over what a backing image shows. Any number of
-/// requests, on one worker.
+/// A disk in the qcow2 format: clusters that are allocated when they are first written, over what a backing image
+/// shows. Any number of requests, on one worker.
 /// </summary>
 /// <remarks>
-/// The parts, from above: <see cref="ClusterReader"/> and <see cref="ClusterWriter"/> serve requests; <see cref="ClusterMap"/> knows where
-/// the guest's clusters are, <see cref="ClusterAllocator"/> which of the file's are free; <see cref="ClusterLinks"/> changes the map, at
-/// first in memory that outlives the process (<see cref="MetadataLog"/>), and <see cref="MetadataCommit"/> brings that into the file when
-/// the guest flushes.
+/// The parts, from above: <see cref="ClusterReader"/> and <see cref="ClusterWriter"/> serve requests;
+/// <see cref="ClusterMap"/> knows where the guest's clusters are, <see cref="ClusterAllocator"/> which of the file's
+/// are free; <see cref="ClusterLinks"/> changes the map, at first in memory that outlives the process
+/// (<see cref="MetadataLog"/>), and <see cref="MetadataCommit"/> brings that into the file when the guest flushes.
 /// </remarks>
 internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity) : IAllocationMap
 {
@@ -27,7 +27,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public string Identity => identity;
 
-    public bool DiscardMakesZeros => !parts.Reader.HasBacking; // what shows from below is not hidden where nothing is allocated
+    // what shows from below is not hidden where nothing is allocated
+    public bool DiscardMakesZeros => !parts.Reader.HasBacking;
 
     public bool HasLostWrites => parts.File.HasLostWrites;
 
@@ -37,7 +38,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
         BeginOnce();
-        if (!_recovery!.IsCompletedSuccessfully || _recovery.Result != BlockStatus.Okay) return AfterRecoveryAsync(request);
+        if (!_recovery!.IsCompletedSuccessfully || _recovery.Result != BlockStatus.Okay)
+            return AfterRecoveryAsync(request);
         return request.Operation == BlockOperation.Flush ? FlushAsync() : TransferAsync(request);
     }
 
@@ -47,7 +49,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         BlockStatus status = await _recovery!;
         if (status != BlockStatus.Okay) return new SectorRange(status, 0, 0, false, false, null);
         int epoch = parts.Epochs.Begin();
-        SectorRange range = await parts.Reader.MapAsync((long)sector * BlockRequest.SectorSize, sectorCount * BlockRequest.SectorSize);
+        SectorRange range = await parts.Reader.MapAsync(
+            (long)sector * BlockRequest.SectorSize, sectorCount * BlockRequest.SectorSize);
         parts.Epochs.End(epoch);
         return range;
     }
@@ -57,9 +60,11 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         if (_geometry.IsReadOnly) throw new TargetException("the image is open for reading only");
         BeginOnce();
         BlockStatus status = await _recovery!;
-        if (!_resizing.IsCompleted) throw new TargetException("the disk is being resized: try again when that has ended");
+        if (!_resizing.IsCompleted)
+            throw new TargetException("the disk is being resized: try again when that has ended");
         if (status == BlockStatus.Okay) status = await (_resizing = parts.Resizer.ResizeAsync(byteCount));
-        if (status != BlockStatus.Okay) throw new TargetException($"the image could not be resized: {status}; what failed is said in the log");
+        if (status != BlockStatus.Okay)
+            throw new TargetException($"the image could not be resized: {status}; what failed is said in the log");
         _nextGeometry = _geometry with { SectorCount = SectorsOf(byteCount, _geometry.SectorSize) };
     }
 
@@ -72,7 +77,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     }
 
     /// <summary>Sectors of 512 bytes of a disk: as many as make whole ones of its own.</summary>
-    internal static ulong SectorsOf(long bytes, int sectorSize) => (ulong)bytes / (ulong)sectorSize * (ulong)(sectorSize / BlockRequest.SectorSize);
+    internal static ulong SectorsOf(long bytes, int sectorSize) =>
+        (ulong)bytes / (ulong)sectorSize * (ulong)(sectorSize / BlockRequest.SectorSize);
 
     public ValueTask DisposeAsync() => EndAsync(CloseAsync);
 
@@ -101,7 +107,9 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     {
         if (_loop is not null) return;
         _loop = BlockLoop.Current;
-        _recovery = _geometry.IsReadOnly ? Task.FromResult(BlockStatus.Okay) : parts.Links.RecoverAsync(parts.Allocator).AsTask();
+        _recovery = _geometry.IsReadOnly
+            ? Task.FromResult(BlockStatus.Okay)
+            : parts.Links.RecoverAsync(parts.Allocator).AsTask();
     }
 
     private async ValueTask<BlockStatus> AfterRecoveryAsync(BlockRequest request)
@@ -121,7 +129,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         {
             BlockOperation.Read => await parts.Reader.ReadAsync(offset, request.Data),
             BlockOperation.Write => await parts.Writer.WriteAsync(offset, request.Data),
-            BlockOperation.Discard => await parts.Writer.DiscardAsync(offset, request.SectorCount * BlockRequest.SectorSize),
+            BlockOperation.Discard =>
+                await parts.Writer.DiscardAsync(offset, request.SectorCount * BlockRequest.SectorSize),
             _ => BlockStatus.Unsupported,
         };
         parts.Epochs.End(epoch);
@@ -147,7 +156,9 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         if (await parts.Commit.RunAsync() != BlockStatus.Okay) return false;
         await parts.Commit.Releasing;
         if (await parts.Commit.RunAsync() != BlockStatus.Okay || parts.Corruption.IsFound) return false;
-        if (parts.File.CanGrow && parts.Allocator.UsedEnd < parts.File.Length) await parts.File.SetLengthAsync(parts.Allocator.UsedEnd);
-        return await parts.HeaderFile.ClearDirtyAsync() == BlockStatus.Okay && await parts.File.FlushAsync() == BlockStatus.Okay;
+        if (parts.File.CanGrow && parts.Allocator.UsedEnd < parts.File.Length)
+            await parts.File.SetLengthAsync(parts.Allocator.UsedEnd);
+        return await parts.HeaderFile.ClearDirtyAsync() == BlockStatus.Okay
+            && await parts.File.FlushAsync() == BlockStatus.Okay;
     }
 }

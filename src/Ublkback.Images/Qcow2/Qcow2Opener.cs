@@ -8,9 +8,10 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>
-/// Opens qcow2 images: <c>qcow2:/path</c>. Options: <c>cache=</c> as for raw images; <c>backing=allow</c>, <c>backing=no</c> (the default)
-/// or <c>backing=/folder</c>: whether a backing file that the image names is opened, or only if it lies in a folder. An image says
-/// itself what its backing file is, so who made the image would otherwise choose which file of this host the guest reads.
+/// Opens qcow2 images: <c>qcow2:/path</c>. Options: <c>cache=</c> as for raw images; <c>backing=allow</c>,
+/// <c>backing=no</c> (the default) or <c>backing=/folder</c>: whether a backing file that the image names is opened, or
+/// only if it lies in a folder. An image says itself what its backing file is, so who made the image would otherwise
+/// choose which file of this host the guest reads.
 /// </summary>
 /// <param name="catalog">Opens backing images.</param>
 public sealed class Qcow2Opener(BlockCatalog catalog)
@@ -21,7 +22,9 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     /// <summary>Most images in a chain of backing files.</summary>
     public const int MaxChain = 200;
 
-    /// <summary>The value of the option <c>backing</c> for tools that look at an image alone: what lies below is zeros.</summary>
+    /// <summary>
+    /// The value of the option <c>backing</c> for tools that look at an image alone: what lies below is zeros.
+    /// </summary>
     public const string NoBacking = "none";
 
     /// <summary>The option that says which backing files may be opened.</summary>
@@ -36,17 +39,23 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         target.AllowOnly("cache", BackingOption);
         string path = target.Location;
         string place = Path.GetFullPath(path);
-        if (opening.Overlays.Contains(place)) throw new TargetException($"{path} is its own backing file, by way of {string.Join(", ", opening.Overlays)}");
-        if (opening.Overlays.Count >= MaxChain) throw new TargetException($"{path} is below {opening.Overlays.Count} other images, and this program opens {MaxChain}");
+        if (opening.Overlays.Contains(place))
+            throw new TargetException(
+                $"{path} is its own backing file, by way of {string.Join(", ", opening.Overlays)}");
+        if (opening.Overlays.Count >= MaxChain)
+            throw new TargetException(
+                $"{path} is below {opening.Overlays.Count} other images, and this program opens {MaxChain}");
 
         bool isAlone = target.Options.GetValueOrDefault(BackingOption) == NoBacking;
-        if (isAlone && !opening.IsReadOnly) throw new TargetException($"{path} cannot be written without what lies below it: {BackingOption}={NoBacking} is for tools that read");
+        if (isAlone && !opening.IsReadOnly)
+            throw new TargetException($"{path} cannot be written without what lies below it: "
+                + $"{BackingOption}={NoBacking} is for tools that read");
         return Open(target, opening, isAlone);
     }
 
     /// <summary>
-    /// Opens an image so that a flush and its end bring into the file what a killed process left elsewhere; nothing else is to be done with
-    /// it. Blocks.
+    /// Opens an image so that a flush and its end bring into the file what a killed process left elsewhere; nothing
+    /// else is to be done with it. Blocks.
     /// </summary>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
     public IBlockImage OpenToFinish(string path, ImageOpening opening) =>
@@ -67,7 +76,8 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
             try
             {
                 if (tables.Header.IsCorrupt && !isReadOnly)
-                    throw new TargetException($"{path} was found to be broken: repair it with 'ublkback image check --repair', or attach it read-only (access=ro)");
+                    throw new TargetException($"{path} was found to be broken: repair it with 'ublkback image check "
+                        + "--repair', or attach it read-only (access=ro)");
                 if (tables.Header.IsDirty && !isReadOnly && !isBelieved)
                 {
                     Repair(path, raw, opening.Warn);
@@ -86,7 +96,8 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         catch (Exception failure)
         {
             raw.Dispose();
-            if (failure is LinuxException linux) throw new TargetException($"{path} cannot be opened: {linux.Message}", linux);
+            if (failure is LinuxException linux)
+                throw new TargetException($"{path} cannot be opened: {linux.Message}", linux);
             if (failure is IOException) throw new TargetException($"{path} cannot be read: {failure.Message}", failure);
             throw;
         }
@@ -97,7 +108,9 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     public BlockTarget? FindBacking(string path)
     {
         Qcow2Info info = Qcow2Tool.Read(path);
-        return info.BackingFile is null ? null : FindBacking(info.BackingFile, info.BackingFormat, Path.GetFullPath(path));
+        return info.BackingFile is null
+            ? null
+            : FindBacking(info.BackingFile, info.BackingFormat, Path.GetFullPath(path));
     }
 
     private static Qcow2Tables ReadTables(string path, RawFile raw)
@@ -112,12 +125,15 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         using SafeFileHandle file = raw.OpenForWriting();
         Qcow2Checker checker = new(path, file, raw.Length);
         Qcow2CheckReport report = checker.Check();
-        if (report.Unrepairable.Count > 0) throw new TargetException($"{path} was not closed and cannot be made whole: {report.Unrepairable[0]}");
+        if (report.Unrepairable.Count > 0)
+            throw new TargetException($"{path} was not closed and cannot be made whole: {report.Unrepairable[0]}");
         checker.Repair();
-        warn($"{path} was not closed by who wrote it last; its reference counts were made anew: {report.Leaks} were too high, {report.Errors} wrong");
+        warn($"{path} was not closed by who wrote it last; its reference counts were made anew: {report.Leaks} were "
+            + $"too high, {report.Errors} wrong");
     }
 
-    private static Qcow2Image Assemble(RawFile raw, Qcow2Tables tables, IBlockImage? backing, MetadataLog log, ImageOpening opening)
+    private static Qcow2Image Assemble(
+        RawFile raw, Qcow2Tables tables, IBlockImage? backing, MetadataLog log, ImageOpening opening)
     {
         Qcow2Header header = tables.Header;
         RawImage image = raw.MakeImage(opening.Warn);
@@ -139,18 +155,23 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         // A folder allows files only: what a server is called may look like a path in it.
         bool isFile = backing.Scheme is Scheme or BlockTarget.RawScheme;
         bool isAllowed = allowed == "allow"
-            || (isFile && allowed.StartsWith('/') && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
+            || (isFile && allowed.StartsWith('/')
+                && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
         if (!isAllowed)
         {
             throw new TargetException(allowed == "no"
-                ? $"{target.Location} names {name} as its backing file: add ?{BackingOption}=allow to the target if it may name files of this host"
-                : $"{target.Location} names {name} as its backing file, which {BackingOption}={allowed} does not allow: give the folder that it is in, or {BackingOption}=allow");
+                ? $"{target.Location} names {name} as its backing file: add ?{BackingOption}=allow to the target if "
+                    + "it may name files of this host"
+                : $"{target.Location} names {name} as its backing file, which {BackingOption}={allowed} does not "
+                    + $"allow: give the folder that it is in, or {BackingOption}=allow");
         }
 
         if (backing.Scheme == Scheme) backing = backing.WithDefault(BackingOption, allowed);
         try
         {
-            return catalog.Open(backing, opening with { IsReadOnly = true, AllowsDiscard = false, Overlays = [.. opening.Overlays, place] });
+            return catalog.Open(
+                backing,
+                opening with { IsReadOnly = true, AllowsDiscard = false, Overlays = [.. opening.Overlays, place] });
         }
         catch (TargetException refusal)
         {
@@ -162,24 +183,30 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     private BlockTarget FindBacking(string name, string? format, string place)
     {
         if (format is null)
-            throw new TargetException($"{place} does not say of which format its backing file is: say so with 'qemu-img rebase -u -F raw -b {name}', or -F qcow2");
+            throw new TargetException($"{place} does not say of which format its backing file is: say so with "
+                + $"'qemu-img rebase -u -F raw -b {name}', or -F qcow2");
         if (format is not ("raw" or Scheme))
-            throw new TargetException($"the backing file of {place} is {format}, and this program knows raw and {Scheme} there");
+            throw new TargetException(
+                $"the backing file of {place} is {format}, and this program knows raw and {Scheme} there");
         int colon = name.IndexOf(':');
         string scheme = colon < 0 ? "" : name[..colon];
         if (scheme == "file") (name, scheme) = (name[(colon + 1)..], "");
         if (format == "raw" && catalog.Images.ContainsKey(scheme)) return BlockTarget.Parse(name);
-        if (scheme.Length > 0 && !name.StartsWith('/')) throw new TargetException($"the backing file of {place}, {name}, is not one that this program can open");
+        if (scheme.Length > 0 && !name.StartsWith('/'))
+            throw new TargetException($"the backing file of {place}, {name}, is not one that this program can open");
         string path = Path.GetFullPath(name, Path.GetDirectoryName(place)!);
-        return new BlockTarget([], format == "raw" ? BlockTarget.RawScheme : Scheme, path, new Dictionary<string, string>());
+        return new BlockTarget(
+            [], format == "raw" ? BlockTarget.RawScheme : Scheme, path, new Dictionary<string, string>());
     }
 
     /// <summary>The shape of the file that an image is in.</summary>
     internal static ImageGeometry MeasureContainer(RawFile raw, ImageOpening opening)
     {
-        if (raw.Length == 0) throw new TargetException($"{raw.Path} is empty: make an image with 'ublkback image create'");
+        if (raw.Length == 0)
+            throw new TargetException($"{raw.Path} is empty: make an image with 'ublkback image create'");
         return new ImageGeometry(
-            (ulong)raw.Length / BlockRequest.SectorSize, raw.IsDevice ? BlockDevice.SectorSizeOf(raw.File) : BlockRequest.SectorSize,
+            (ulong)raw.Length / BlockRequest.SectorSize,
+            raw.IsDevice ? BlockDevice.SectorSizeOf(raw.File) : BlockRequest.SectorSize,
             raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
             opening.IsReadOnly ? 0 : RawImageOpener.MeasureDiscard(raw.File, raw.Status));
     }

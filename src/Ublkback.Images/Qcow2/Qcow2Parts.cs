@@ -21,7 +21,9 @@ internal sealed class Qcow2Parts : IAsyncDisposable
     /// <param name="path">The image's name in messages.</param>
     /// <param name="isReadOnly">Whether nothing is written to it.</param>
     /// <param name="warn">Takes messages.</param>
-    public Qcow2Parts(Qcow2Tables tables, ContainerFile file, IBlockImage? backing, MetadataLog log, string path, bool isReadOnly, Action<string> warn)
+    public Qcow2Parts(
+        Qcow2Tables tables, ContainerFile file, IBlockImage? backing, MetadataLog log, string path, bool isReadOnly,
+        Action<string> warn)
     {
         Qcow2Header header = tables.Header;
         File = file;
@@ -36,8 +38,11 @@ internal sealed class Qcow2Parts : IAsyncDisposable
             header.Layout, file, _cache, reserved, HeaderFile, gate, tables.RefcountTable, header.RefcountTableOffset);
         ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1, header.VirtualSize);
         Reader = new ClusterReader(header, file, map, backing, Corruption);
-        Commit = new MetadataCommit(header.Layout, file, _cache, Allocator, map, log, reserved, Epochs, gate) { L1Offset = header.L1Offset };
-        Links = new ClusterLinks(header, file, HeaderFile, map, _cache, Commit, log, commitsEach: log.IsKept && header.Version < 3);
+        Commit = new MetadataCommit(
+            header.Layout, file, _cache, Allocator, map, log, reserved, Epochs, gate)
+        { L1Offset = header.L1Offset };
+        Links = new ClusterLinks(
+            header, file, HeaderFile, map, _cache, Commit, log, commitsEach: log.IsKept && header.Version < 3);
         Writer = new ClusterWriter(header, file, map, Allocator, Reader, Links, reserved, _buffers, Corruption);
         Resizer = new Resizer(header, file, HeaderFile, map, Allocator, Reader, Writer, Links, Commit, reserved, gate);
     }

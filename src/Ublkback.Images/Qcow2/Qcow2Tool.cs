@@ -29,12 +29,15 @@ public static class Qcow2Tool
         if (!BitOperations.IsPow2(clusterSize) || clusterSize is < MinClusterSize or > MaxClusterSize)
             throw new TargetException($"clusters cannot have {clusterSize} bytes: give a power of two from 4K to 2M");
         if (virtualSize is <= 0 or > MaxVirtualSize || virtualSize % BlockRequest.SectorSize != 0)
-            throw new TargetException($"a disk cannot have {virtualSize} bytes: give a multiple of {BlockRequest.SectorSize}");
+            throw new TargetException(
+                $"a disk cannot have {virtualSize} bytes: give a multiple of {BlockRequest.SectorSize}");
         if (backing is (string name, _) && Encoding.UTF8.GetByteCount(name) > Qcow2Header.MaxBackingName)
-            throw new TargetException($"the name of the backing file is longer than {Qcow2Header.MaxBackingName} bytes");
+            throw new TargetException(
+                $"the name of the backing file is longer than {Qcow2Header.MaxBackingName} bytes");
         Qcow2Layout layout = new(BitOperations.Log2((uint)clusterSize), 4);
         if (layout.L1EntriesFor(virtualSize) > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
-            throw new TargetException($"a disk of {virtualSize} bytes needs larger clusters than {clusterSize} bytes: give --cluster-size");
+            throw new TargetException(
+                $"a disk of {virtualSize} bytes needs larger clusters than {clusterSize} bytes: give --cluster-size");
         byte[] image = Qcow2Creator.Make(virtualSize, layout.ClusterBits, backing);
         try
         {
@@ -54,10 +57,12 @@ public static class Qcow2Tool
     {
         try
         {
-            using SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            using SafeFileHandle file = File.OpenHandle(
+                path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
             Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _);
             return new Qcow2Info(
-                header.Version, header.VirtualSize, RandomAccess.GetLength(file), header.Layout.ClusterSize, 1 << header.Layout.RefcountOrder,
+                header.Version, header.VirtualSize, RandomAccess.GetLength(file), header.Layout.ClusterSize,
+                1 << header.Layout.RefcountOrder,
                 header.BackingFile, header.BackingFormat, header.SnapshotCount, header.IsDirty, header.IsCorrupt);
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
@@ -66,11 +71,14 @@ public static class Qcow2Tool
         }
     }
 
-    /// <summary>Whether a killed daemon left changes of an image that can still be brought into its file. In use or not.</summary>
+    /// <summary>
+    /// Whether a killed daemon left changes of an image that can still be brought into its file. In use or not.
+    /// </summary>
     /// <exception cref="TargetException">It is none, or that cannot be seen.</exception>
     public static bool HasChangesOutside(string path, ImageOpening opening)
     {
-        using RawFile raw = RawFile.Open(path, opening with { IsReadOnly = true }, wantsDirect: false, isShared: true, Qcow2Opener.MeasureContainer);
+        using RawFile raw = RawFile.Open(
+            path, opening with { IsReadOnly = true }, wantsDirect: false, isShared: true, Qcow2Opener.MeasureContainer);
         using SafeFileHandle file = raw.OpenForReading();
         Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _);
         return !header.IsCorrupt && MetadataLogFile.HasChanges(raw, header, opening);
@@ -80,7 +88,9 @@ public static class Qcow2Tool
     /// <exception cref="TargetException">It is in use, or cannot be read.</exception>
     public static Qcow2CheckReport Check(string path, bool repair, ImageOpening opening)
     {
-        using RawFile raw = RawFile.Open(path, opening with { IsReadOnly = !repair }, wantsDirect: false, isShared: false, Qcow2Opener.MeasureContainer);
+        using RawFile raw = RawFile.Open(
+            path, opening with { IsReadOnly = !repair }, wantsDirect: false, isShared: false,
+            Qcow2Opener.MeasureContainer);
         try
         {
             using SafeFileHandle file = repair ? raw.OpenForWriting() : raw.OpenForReading();

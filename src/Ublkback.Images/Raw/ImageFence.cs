@@ -8,8 +8,8 @@ namespace Ublkback.Images.Raw;
 /// submitted, and a write of the dead must not land on one of the living.
 /// </summary>
 /// <remarks>
-/// All I/O of a disk is on one open file description, which holds a read lock on a byte of its own. The kernel keeps the
-/// description, and so the lock, until the last I/O on it has ended; hence the byte is free when all has.
+/// All I/O of a disk is on one open file description, which holds a read lock on a byte of its own. The kernel keeps
+/// the description, and so the lock, until the last I/O on it has ended; hence the byte is free when all has.
 /// </remarks>
 internal static class ImageFence
 {
@@ -27,7 +27,8 @@ internal static class ImageFence
         while (OfdLock.IsHeldByAnother(file, position))
         {
             if (Environment.TickCount64 > deadline)
-                throw new TargetException($"{path}: I/O of an earlier daemon has not ended for 30 s: is its storage stalled?");
+                throw new TargetException(
+                    $"{path}: I/O of an earlier daemon has not ended for 30 s: is its storage stalled?");
             Thread.Sleep(RetryDelayMs);
         }
     }

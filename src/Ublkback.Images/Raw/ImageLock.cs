@@ -4,8 +4,8 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Raw;
 
 /// <summary>
-/// Keeps an image to one writer or many readers, with the lock bytes of QEMU (block/file-posix.c), so that QEMU's tools,
-/// other hosts on a network file system and we exclude each other.
+/// Keeps an image to one writer or many readers, with the lock bytes of QEMU (block/file-posix.c), so that QEMU's
+/// tools, other hosts on a network file system and we exclude each other.
 /// </summary>
 /// <remarks>
 /// A byte at 100 + n, locked shared, says "I use permission n"; one at 200 + n says "others must not use it". Who has
@@ -37,7 +37,9 @@ internal sealed class ImageLock : IDisposable
         _opening = opening;
     }
 
-    /// <summary>Locks an open image. Blocks for a second at most. Closing the descriptor gives the bytes back.</summary>
+    /// <summary>
+    /// Locks an open image. Blocks for a second at most. Closing the descriptor gives the bytes back.
+    /// </summary>
     /// <exception cref="ImageInUseException">Somebody else uses the image.</exception>
     public static ImageLock Take(string path, FileDescriptor file, FileStatus status, ImageOpening opening)
     {
@@ -50,7 +52,8 @@ internal sealed class ImageLock : IDisposable
             if (Environment.TickCount64 > deadline)
             {
                 throw new ImageInUseException(
-                    $"{path} is in use by {rival}: detach it there, or add ?share=unsafe to the target if its users know of each other");
+                    $"{path} is in use by {rival}: detach it there, or add ?share=unsafe to the target if its users "
+                    + "know of each other");
             }
 
             Thread.Sleep(RetryDelayMs);

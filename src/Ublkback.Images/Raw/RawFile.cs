@@ -7,7 +7,8 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Raw;
 
 /// <summary>
-/// A file or block device that was opened for I/O, fenced against the I/O of processes before this one, and locked against others.
+/// A file or block device that was opened for I/O, fenced against the I/O of processes before this one, and locked
+/// against others.
 /// </summary>
 internal sealed class RawFile : IDisposable
 {
@@ -47,7 +48,8 @@ internal sealed class RawFile : IDisposable
     /// <param name="sectorSize">The smallest unit of I/O on a file; devices say themselves.</param>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
     public static RawFile Open(
-        string path, ImageOpening opening, bool wantsDirect, bool isShared, Func<RawFile, ImageOpening, ImageGeometry> measure,
+        string path, ImageOpening opening, bool wantsDirect, bool isShared,
+        Func<RawFile, ImageOpening, ImageGeometry> measure,
         int sectorSize = BlockRequest.SectorSize)
     {
         if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path: begin it with /");
@@ -62,10 +64,12 @@ internal sealed class RawFile : IDisposable
                 if ((opened.Device, opened.Inode) != (status.Device, status.Inode))
                     throw new TargetException($"{path} was replaced while it was being opened: try again");
                 long length = opened.Kind == FileKind.BlockDevice ? BlockDevice.SizeOf(file) : opened.Length;
-                ImageGeometry geometry = measure(new RawFile(path, file, opened, null!, null) { Length = length }, opening);
+                ImageGeometry geometry = measure(
+                    new RawFile(path, file, opened, null!, null) { Length = length }, opening);
                 ImageFence.Take(path, file, opening);
                 if (!isShared) imageLock = ImageLock.Take(path, file, opened, opening);
-                if (opened.Kind != FileKind.BlockDevice) length = FileStatus.Of(file).Length; // others may have written until now
+                // others may have written until now
+                if (opened.Kind != FileKind.BlockDevice) length = FileStatus.Of(file).Length;
                 return new RawFile(path, file, opened, geometry, imageLock) { Length = length };
             }
             catch
@@ -84,7 +88,9 @@ internal sealed class RawFile : IDisposable
     /// <summary>An image that reads and writes it, and owns it from now on.</summary>
     public RawImage MakeImage(Action<string> warn) => new(Path, Identity, File, IsDevice, _lock, _geometry, warn);
 
-    /// <summary>Another description of the same file, by way of the page cache, without touching the locks of this one.</summary>
+    /// <summary>
+    /// Another description of the same file, by way of the page cache, without touching the locks of this one.
+    /// </summary>
     public SafeFileHandle OpenForReading() => OpenAgain(FileAccess.Read);
 
     /// <summary>The same, to change it.</summary>
@@ -99,7 +105,8 @@ internal sealed class RawFile : IDisposable
 
     private string Identity => IsDevice
         ? string.Create(CultureInfo.InvariantCulture, $"raw: device {Status.RawDevice >> 32}:{(uint)Status.RawDevice}")
-        : string.Create(CultureInfo.InvariantCulture, $"raw: inode {Status.Inode} on {Status.Device >> 32}:{(uint)Status.Device}");
+        : string.Create(
+            CultureInfo.InvariantCulture, $"raw: inode {Status.Inode} on {Status.Device >> 32}:{(uint)Status.Device}");
 
     private SafeFileHandle OpenAgain(FileAccess access) =>
         System.IO.File.OpenHandle(File.DevicePath, FileMode.Open, access, FileShare.ReadWrite | FileShare.Delete);
@@ -152,7 +159,8 @@ internal sealed class RawFile : IDisposable
             throw new TargetException(
                 isReadOnly
                     ? $"{path} cannot be read: {LinuxError.Describe(failure.Errno)}"
-                    : $"{path} cannot be written ({LinuxError.Describe(failure.Errno)}): attach the disk read-only (access=ro), or make it writable",
+                    : $"{path} cannot be written ({LinuxError.Describe(failure.Errno)}): attach the disk read-only "
+                        + "(access=ro), or make it writable",
                 failure);
         }
     }

@@ -17,7 +17,8 @@ namespace Ublkback.Images.Raw;
 /// later flush can promise anything until the image is opened again.
 /// </remarks>
 internal sealed class RawImage(
-    string path, string identity, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry, Action<string> warn)
+    string path, string identity, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry,
+    Action<string> warn)
     : IAllocationMap
 {
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
@@ -34,7 +35,8 @@ internal sealed class RawImage(
 
     public bool AllowsManyWorkers => true;
 
-    public bool DiscardMakesZeros => !isDevice; // a hole reads as zeros; what a device has discarded may read as anything
+    // a hole reads as zeros; what a device has discarded may read as anything
+    public bool DiscardMakesZeros => !isDevice;
 
     public bool HasLostWrites => _syncHasFailed;
 
@@ -51,7 +53,8 @@ internal sealed class RawImage(
         long start = (long)sector * BlockRequest.SectorSize;
         (bool isHole, long end) = await Task.Run(() => FileHole.Find(file, start));
         // A sector of which a part is data is data.
-        long known = (Math.Min(end - start, sectorCount * BlockRequest.SectorSize) + (isHole ? 0 : BlockRequest.SectorSize - 1)) / BlockRequest.SectorSize;
+        long known = (Math.Min(end - start, sectorCount * BlockRequest.SectorSize)
+            + (isHole ? 0 : BlockRequest.SectorSize - 1)) / BlockRequest.SectorSize;
         return known == 0
             ? new SectorRange(BlockStatus.Okay, 1, 0, true, false, start)
             : new SectorRange(BlockStatus.Okay, known, 0, true, isHole && !isDevice, start);
@@ -59,7 +62,9 @@ internal sealed class RawImage(
 
     public async Task ResizeAsync(long byteCount)
     {
-        if (isDevice) throw new TargetException($"{path} is a block device: resize it with what made it; its guest is told by itself, or by 'ublkback resize'");
+        if (isDevice)
+            throw new TargetException($"{path} is a block device: resize it with what made it; its guest is told by "
+                + "itself, or by 'ublkback resize'");
         if (_geometry.IsReadOnly) throw new TargetException($"{path} is open for reading only");
         int errno = await Task.Run(() => Truncate(byteCount));
         if (errno != 0) throw new TargetException($"{path} cannot be resized: {LinuxError.Describe(errno)}");
@@ -123,7 +128,9 @@ internal sealed class RawImage(
         if (result < 0)
         {
             _syncHasFailed = true;
-            warn($"{path}: fdatasync failed: {LinuxError.Describe(-result)}; flushes fail until the disk is attached again");
+            warn(
+                $"{path}: fdatasync failed: {LinuxError.Describe(-result)}; "
+                + "flushes fail until the disk is attached again");
         }
 
         return _syncHasFailed ? BlockStatus.IoError : BlockStatus.Okay;
@@ -138,7 +145,8 @@ internal sealed class RawImage(
         return result < 0 ? Fail("discarding", length, offset, -result) : BlockStatus.Okay;
     }
 
-    private int Truncate(long length) => Syscall.ftruncate(file.Number, length) == 0 ? 0 : Marshal.GetLastPInvokeError();
+    private int Truncate(long length) =>
+        Syscall.ftruncate(file.Number, length) == 0 ? 0 : Marshal.GetLastPInvokeError();
 
     private BlockStatus Fail(string action, long length, long offset, int errno)
     {

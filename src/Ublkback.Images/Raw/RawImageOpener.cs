@@ -5,9 +5,10 @@ namespace Ublkback.Images.Raw;
 
 /// <summary>
 /// Opens raw images: <c>raw:/path</c> or just the path, of a file or a block device. Options: <c>cache=none</c>
-/// (direct I/O where the storage allows it, the default) or <c>cache=writeback</c> (the page cache); <c>share=unsafe</c>
-/// (no lock: the admin promises that the users of the image do not hurt each other); <c>sector-size=512</c> (the default)
-/// or <c>sector-size=4096</c>, for files: what the guest sees as the disk's smallest unit.
+/// (direct I/O where the storage allows it, the default) or <c>cache=writeback</c> (the page cache);
+/// <c>share=unsafe</c>
+/// (no lock: the admin promises that the users of the image do not hurt each other); <c>sector-size=512</c> (the
+/// default) or <c>sector-size=4096</c>, for files: what the guest sees as the disk's smallest unit.
 /// </summary>
 public static class RawImageOpener
 {
@@ -19,8 +20,12 @@ public static class RawImageOpener
     {
         target.AllowOnly("cache", "share", "sector-size");
         bool isShared = target.GetChoice("share", "no", "unsafe") == "unsafe";
-        int sectorSize = target.GetChoice("sector-size", "512", "4096") == "512" ? BlockRequest.SectorSize : MaxSectorSize;
-        return RawFile.Open(target.Location, opening, WantsDirect(target), isShared, (file, _) => Measure(file, sectorSize, opening), sectorSize)
+        int sectorSize = target.GetChoice("sector-size", "512", "4096") == "512"
+            ? BlockRequest.SectorSize
+            : MaxSectorSize;
+        return RawFile.Open(
+            target.Location, opening, WantsDirect(target), isShared, (file, _) => Measure(file, sectorSize, opening),
+            sectorSize)
             .MakeImage(opening.Warn);
     }
 
@@ -47,7 +52,8 @@ public static class RawImageOpener
         if (length == 0)
             throw new TargetException($"{path} is empty: give it a size, for instance with truncate --size=10G");
         if (length % sectorSize != 0)
-            throw new TargetException($"the size of {path}, {length} bytes, is not a multiple of {sectorSize}: it is no disk image, or was cut short");
+            throw new TargetException($"the size of {path}, {length} bytes, is not a multiple of {sectorSize}: it is "
+                + "no disk image, or was cut short");
         if (sectorSize > MaxSectorSize)
             throw new TargetException($"{path} has sectors of {sectorSize} bytes; guests know up to {MaxSectorSize}");
         return new ImageGeometry(

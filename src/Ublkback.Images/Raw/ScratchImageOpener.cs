@@ -5,8 +5,9 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Raw;
 
 /// <summary>
-/// Opens images without storage, for tests and scratch: <c>memory:SIZE</c>, kept in the daemon's memory, of which only what is
-/// written takes any, and <c>null:SIZE</c>, which reads as zeros and forgets what is written. SIZE is as in 512M or 10G.
+/// Opens images without storage, for tests and scratch: <c>memory:SIZE</c>, kept in the daemon's memory, of which only
+/// what is written takes any, and <c>null:SIZE</c>, which reads as zeros and forgets what is written. SIZE is as in
+/// 512M or 10G.
 /// </summary>
 public static class ScratchImageOpener
 {
@@ -22,25 +23,34 @@ public static class ScratchImageOpener
         ImageGeometry geometry = Measure(target, opening);
         try
         {
-            MemoryFile memory = MemoryFile.CreateSealed("ublkback-disk", (long)geometry.SectorCount * BlockRequest.SectorSize);
-            return new RawImage($"memory:{target.Location}", $"memory {Guid.NewGuid()}", memory.Descriptor, isDevice: false, null, geometry, opening.Warn);
+            MemoryFile memory = MemoryFile.CreateSealed(
+                "ublkback-disk", (long)geometry.SectorCount * BlockRequest.SectorSize);
+            return new RawImage(
+                $"memory:{target.Location}", $"memory {Guid.NewGuid()}", memory.Descriptor, isDevice: false, null,
+                geometry, opening.Warn);
         }
         catch (LinuxException failure)
         {
-            throw new TargetException($"memory:{target.Location} cannot be made: {LinuxError.Describe(failure.Errno)}", failure);
+            throw new TargetException(
+                $"memory:{target.Location} cannot be made: {LinuxError.Describe(failure.Errno)}", failure);
         }
     }
 
     /// <summary>Opens an image of nothing.</summary>
     /// <exception cref="TargetException">The size is none.</exception>
-    public static IBlockImage OpenNull(BlockTarget target, ImageOpening opening) => new NullImage(Measure(target, opening));
+    public static IBlockImage OpenNull(BlockTarget target, ImageOpening opening) =>
+        new NullImage(Measure(target, opening));
 
     private static ImageGeometry Measure(BlockTarget target, ImageOpening opening)
     {
         target.AllowOnly();
-        long size = new HookTarget(target.Scheme, new Dictionary<string, string> { ["size"] = target.Location }).GetSize("size")!.Value;
+        long size = new HookTarget(target.Scheme, new Dictionary<string, string> { ["size"] = target.Location })
+            .GetSize("size")!.Value;
         if (size == 0 || size % MemoryMapping.PageSize != 0)
-            throw new TargetException(string.Create(CultureInfo.InvariantCulture, $"{target.Scheme}:{target.Location} has {size} bytes: give it some, a multiple of {MemoryMapping.PageSize}"));
+            throw new TargetException(string.Create(
+                CultureInfo.InvariantCulture,
+                $"{target.Scheme}:{target.Location} has {size} bytes: give it some, a multiple of "
+                + $"{MemoryMapping.PageSize}"));
         return Shape with
         {
             SectorCount = (ulong)size / BlockRequest.SectorSize,

@@ -8,8 +8,8 @@ namespace Ublkback.Linux.Files;
 
 /// <summary>
 /// I/O of one file on one worker, for files whose file system cannot promise not to block (FUSE, network file systems).
-/// The kernel would ask the file system itself whether it would, and that may block the worker; so each request goes to one
-/// of the kernel's threads at once, and only a few at a time, since other files need such threads too.
+/// The kernel would ask the file system itself whether it would, and that may block the worker; so each request goes to
+/// one of the kernel's threads at once, and only a few at a time, since other files need such threads too.
 /// </summary>
 public sealed partial class PuntedFileIo(FileDescriptor file)
 {
@@ -70,7 +70,8 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
     }
 
     [LibraryImport("libc", SetLastError = true)]
-    private static unsafe partial nint preadv2(FileDescriptor file, IoVector* vectors, int count, long offset, int flags);
+    private static unsafe partial nint preadv2(
+        FileDescriptor file, IoVector* vectors, int count, long offset, int flags);
 
     private unsafe struct IoVector
     {

@@ -15,7 +15,8 @@ public sealed partial class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         : base(ownsHandle: true) => SetHandle(number);
 
     /// <summary>Names a descriptor that somebody else owns and closes.</summary>
-    internal static FileDescriptor Of(System.Net.Sockets.Socket socket) => new((int)socket.SafeHandle.DangerousGetHandle(), isOwner: false);
+    internal static FileDescriptor Of(System.Net.Sockets.Socket socket) =>
+        new((int)socket.SafeHandle.DangerousGetHandle(), isOwner: false);
 
     private FileDescriptor(int number, bool isOwner)
         : base(isOwner) => SetHandle(number);

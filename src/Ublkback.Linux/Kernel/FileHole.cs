@@ -13,26 +13,30 @@ public static partial class FileHole
     private const int SeekHole = 4; // SEEK_HOLE
 
     /// <summary>
-    /// Whether the file system can free a part of a file that is open for writing. Asks for a hole behind the file's end,
-    /// which changes nothing.
+    /// Whether the file system can free a part of a file that is open for writing. Asks for a hole behind the file's
+    /// end, which changes nothing.
     /// </summary>
     public static bool CanPunch(FileDescriptor file, long fileLength) =>
         fallocate(file, PunchMode, fileLength, MemoryMapping.PageSize) == 0;
 
     /// <summary>
-    /// Tells whether a byte of a file is in a hole, and where that, or the data, ends. A storage that does not know holes has data
-    /// everywhere. May block.
+    /// Tells whether a byte of a file is in a hole, and where that, or the data, ends. A storage that does not know
+    /// holes has data everywhere. May block.
     /// </summary>
     public static (bool IsHole, long End) Find(FileDescriptor file, long offset)
     {
         long data = lseek(file, offset, SeekData);
         if (data > offset) return (true, data);
-        if (data < 0) return (Marshal.GetLastPInvokeError() == (int)Errno.ENXIO, long.MaxValue); // no data from there on
+        // no data from there on
+        if (data < 0) return (Marshal.GetLastPInvokeError() == (int)Errno.ENXIO, long.MaxValue);
         long hole = lseek(file, offset, SeekHole);
         return (false, hole > offset ? hole : long.MaxValue);
     }
 
-    /// <summary>Has storage for a part of a file that is open for writing, and makes the file that long; 0 or an error number. Blocks.</summary>
+    /// <summary>
+    /// Has storage for a part of a file that is open for writing, and makes the file that long; 0 or an error number.
+    /// Blocks.
+    /// </summary>
     public static int Allocate(FileDescriptor file, long offset, long length) =>
         fallocate(file, 0, offset, length) == 0 ? 0 : Marshal.GetLastPInvokeError();
 

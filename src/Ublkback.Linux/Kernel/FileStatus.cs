@@ -26,7 +26,8 @@ public enum FileKind
 /// <param name="Length">Length in bytes; 0 for a device.</param>
 /// <param name="BlockSize">The file system's unit of allocation and I/O in bytes.</param>
 /// <param name="RawDevice">For a device its own number, major and minor in one.</param>
-/// <param name="DirectMemoryAlignment">Alignment of memory for O_DIRECT in bytes; 0 when unsupported or not told.</param>
+/// <param name="DirectMemoryAlignment">Alignment of memory for O_DIRECT in bytes; 0 when unsupported or not
+/// told.</param>
 /// <param name="DirectOffsetAlignment">Alignment of file offsets for O_DIRECT in bytes; 0 likewise.</param>
 public readonly partial record struct FileStatus(
     FileKind Kind, bool CanWrite, ulong Device, ulong Inode, long Length, int BlockSize, ulong RawDevice,
@@ -51,7 +52,8 @@ public readonly partial record struct FileStatus(
             _ => FileKind.Other,
         };
         return new FileStatus(
-            kind, (status.Mode & WriteBits) != 0, ((ulong)status.DeviceMajor << 32) | status.DeviceMinor, status.Inode, (long)status.Size,
+            kind, (status.Mode & WriteBits) != 0, ((ulong)status.DeviceMajor << 32) | status.DeviceMinor, status.Inode,
+            (long)status.Size,
             (int)status.BlockSize,
             ((ulong)status.RawMajor << 32) | status.RawMinor,
             (int)status.DirectMemoryAlignment, (int)status.DirectOffsetAlignment);

@@ -56,7 +56,8 @@ internal sealed unsafe partial class IoUring : IDisposable
             "io_uring (Linux 6.1 or later, and kernel.io_uring_disabled=0, are needed)"));
 
         long submissionEnd = parameters.Submission.Array + (parameters.SubmissionEntries * sizeof(uint));
-        long completionEnd = parameters.Completion.Entry + ((long)parameters.CompletionEntries * sizeof(CompletionEntry));
+        long completionEnd = parameters.Completion.Entry
+            + ((long)parameters.CompletionEntries * sizeof(CompletionEntry));
         _rings = MemoryMapping.Shared(_descriptor, RingsOffset, Math.Max(submissionEnd, completionEnd));
         _entries = MemoryMapping.Shared(
             _descriptor, EntriesOffset, (long)parameters.SubmissionEntries * sizeof(SubmissionEntry));
@@ -75,7 +76,8 @@ internal sealed unsafe partial class IoUring : IDisposable
         // By default a few per core: files that stall would leave none to others. They are made when they are needed.
         uint* maxThreads = stackalloc uint[2] { MaxThreads, 0 };
         LinuxException.Check(
-            (int)syscall(RegisterCall, _descriptor.Number, RegisterMaxThreads, (nint)maxThreads, 2, 0, 0), "io_uring_register");
+            (int)syscall(RegisterCall, _descriptor.Number, RegisterMaxThreads, (nint)maxThreads, 2, 0, 0),
+            "io_uring_register");
 
         // Slot n of the indirection array always names entry n.
         uint* array = (uint*)(rings + parameters.Submission.Array);

@@ -13,7 +13,8 @@ public static unsafe partial class Ioctl
     }
 
     /// <summary>Calls a driver as <see cref="Call"/> does.</summary>
-    /// <exception cref="LinuxException">The driver refused; the message begins with <paramref name="action"/>.</exception>
+    /// <exception cref="LinuxException">The driver refused; the message begins with
+    /// <paramref name="action"/>.</exception>
     public static int Check(FileDescriptor descriptor, uint request, void* argument, string action) =>
         LinuxException.Check(ioctl(descriptor, request, argument), action);
 

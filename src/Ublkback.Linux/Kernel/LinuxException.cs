@@ -9,5 +9,7 @@ public sealed class LinuxException(int errno, string action)
 
     /// <summary>Throws with the error number of the last call when <paramref name="result"/> is negative.</summary>
     public static int Check(int result, string action) =>
-        result >= 0 ? result : throw new LinuxException(System.Runtime.InteropServices.Marshal.GetLastPInvokeError(), action);
+        result >= 0
+            ? result
+            : throw new LinuxException(System.Runtime.InteropServices.Marshal.GetLastPInvokeError(), action);
 }

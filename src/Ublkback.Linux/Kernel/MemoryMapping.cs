@@ -75,7 +75,8 @@ public sealed unsafe partial class MemoryMapping : IDisposable
     }
 
     [LibraryImport("libc", SetLastError = true)]
-    private static partial byte* mmap(byte* address, nuint length, int protection, int flags, int descriptor, long offset);
+    private static partial byte* mmap(
+        byte* address, nuint length, int protection, int flags, int descriptor, long offset);
 
     [LibraryImport("libc", SetLastError = true)]
     private static partial int munmap(byte* address, nuint length);

@@ -28,7 +28,9 @@ public static unsafe partial class OfdLock
         int result = fcntl(descriptor, SetLock, &range);
         if (result >= 0) return true;
         int errno = Marshal.GetLastPInvokeError();
-        return errno is LinuxError.TryAgain or LinuxError.AccessDenied ? false : throw new LinuxException(errno, "F_OFD_SETLK");
+        return errno is LinuxError.TryAgain or LinuxError.AccessDenied
+            ? false
+            : throw new LinuxException(errno, "F_OFD_SETLK");
     }
 
     /// <summary>Gives back the locks on a range.</summary>

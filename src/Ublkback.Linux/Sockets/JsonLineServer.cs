@@ -6,7 +6,8 @@ using System.Text.Json.Serialization.Metadata;
 namespace Ublkback.Linux.Sockets;
 
 /// <summary>
-/// Answers requests on a local socket, one to a connection. Only root (or who started this process) may connect. Any thread.
+/// Answers requests on a local socket, one to a connection. Only root (or who started this process) may connect. Any
+/// thread.
 /// </summary>
 public sealed class JsonLineServer<TRequest, TReply> : IDisposable
 {
@@ -18,7 +19,8 @@ public sealed class JsonLineServer<TRequest, TReply> : IDisposable
 
     /// <summary>Listens from now on, in place of what was there.</summary>
     /// <exception cref="SocketException">The socket cannot be made.</exception>
-    public JsonLineServer(string path, JsonTypeInfo<TRequest> requests, JsonTypeInfo<TReply> replies, Func<TRequest, Task<TReply>> answer)
+    public JsonLineServer(
+        string path, JsonTypeInfo<TRequest> requests, JsonTypeInfo<TReply> replies, Func<TRequest, Task<TReply>> answer)
     {
         _path = path;
         _requests = requests;

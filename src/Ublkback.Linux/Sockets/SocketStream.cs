@@ -11,12 +11,13 @@ using Ublkback.Linux.Workers;
 namespace Ublkback.Linux.Sockets;
 
 /// <summary>
-/// A connected stream socket, whose bytes go through the io_uring of the worker on whose thread it is used. It may move to another
-/// worker while nothing is under way. One read and one write at a time. Cancellation tokens are not looked at: <see cref="Abort"/> ends
-/// what is under way.
+/// A connected stream socket, whose bytes go through the io_uring of the worker on whose thread it is used. It may move
+/// to another worker while nothing is under way. One read and one write at a time. Cancellation tokens are not looked
+/// at: <see cref="Abort"/> ends what is under way.
 /// </summary>
 /// <remarks>
-/// TLS of the framework goes on in the thread pool now and then; what it asks for there is done by the worker that asked last.
+/// TLS of the framework goes on in the thread pool now and then; what it asks for there is done by the worker that
+/// asked last.
 /// </remarks>
 public sealed partial class SocketStream : Stream
 {
@@ -44,7 +45,10 @@ public sealed partial class SocketStream : Stream
         _socket = FileDescriptor.Of(socket);
     }
 
-    /// <summary>Whether the other end has closed the connection, or its process has ended, read or not. Any thread, before it is closed.</summary>
+    /// <summary>
+    /// Whether the other end has closed the connection, or its process has ended, read or not. Any thread, before it is
+    /// closed.
+    /// </summary>
     public unsafe bool IsPeerGone
     {
         get
@@ -89,7 +93,9 @@ public sealed partial class SocketStream : Stream
             throw new IOException(failure.Message, failure);
         }
 
-        if (protocol == ProtocolType.Tcp) socket.SetRawSocketOption((int)SocketOptionLevel.Tcp, TcpSynCount, BitConverter.GetBytes(ConnectionAttempts));
+        if (protocol == ProtocolType.Tcp)
+            socket.SetRawSocketOption(
+                (int)SocketOptionLevel.Tcp, TcpSynCount, BitConverter.GetBytes(ConnectionAttempts));
         SocketStream stream = new(socket);
         SocketAddress serialized = place.Serialize();
         Memory<byte> address = serialized.Buffer[..serialized.Size];
@@ -100,7 +106,9 @@ public sealed partial class SocketStream : Stream
         throw new IOException(LinuxError.Describe(-result));
     }
 
-    /// <summary>Ends the connection: what is under way ends soon, and nothing can be sent or received any more. Any thread.</summary>
+    /// <summary>
+    /// Ends the connection: what is under way ends soon, and nothing can be sent or received any more. Any thread.
+    /// </summary>
     public void Abort() => _ = Syscall.shutdown(_socket.Number, ShutdownOption.SHUT_RDWR);
 
     /// <inheritdoc/>
@@ -110,7 +118,8 @@ public sealed partial class SocketStream : Stream
     // Not the usual builder: its tasks go on in the thread pool when they end on a thread with a context.
     /// <inheritdoc/>
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
-    public override async ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
+    public override async ValueTask WriteAsync(
+        ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
     {
         Memory<byte> rest = MemoryMarshal.AsMemory(buffer);
         if (IsOnWorker()) await SendAllAsync(rest);
@@ -159,9 +168,11 @@ public sealed partial class SocketStream : Stream
     }
 
     // Methods of their own: what a lambda captures is allocated where its method begins.
-    private ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer) => new(_worker!.InvokeAsync(async () => await ReceiveAsync(buffer)));
+    private ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer) =>
+        new(_worker!.InvokeAsync(async () => await ReceiveAsync(buffer)));
 
-    private ValueTask<int> SendElsewhereAsync(Memory<byte> buffer) => new(_worker!.InvokeAsync(async () => await SendAllAsync(buffer)));
+    private ValueTask<int> SendElsewhereAsync(Memory<byte> buffer) =>
+        new(_worker!.InvokeAsync(async () => await SendAllAsync(buffer)));
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<int> SendAllAsync(Memory<byte> rest)

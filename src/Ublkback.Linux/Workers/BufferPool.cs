@@ -9,8 +9,8 @@ namespace Ublkback.Linux.Workers;
 /// </summary>
 /// <remarks>
 /// Blocks are 2^order pages. The chains of free blocks go through arrays indexed by a block's first page; the lowest
-/// order that fits is split, and a block that comes back is joined with its buddy as far as possible. Pages are touched,
-/// and so cost memory, only when first used.
+/// order that fits is split, and a block that comes back is joined with its buddy as far as possible. Pages are
+/// touched, and so cost memory, only when first used.
 /// </remarks>
 public sealed unsafe class BufferPool : IDisposable
 {

@@ -2,8 +2,8 @@ using System.Threading.Tasks.Sources;
 
 namespace Ublkback.Linux.Workers;
 
-/// <summary>A recycled pause on a worker. It returns there when its end is taken, so each <see cref="Task"/> must be awaited
-/// exactly once, on the worker.</summary>
+/// <summary>A recycled pause on a worker. It returns there when its end is taken, so each <see cref="Task"/> must be
+/// awaited exactly once, on the worker.</summary>
 internal sealed class Delay(Worker worker) : IWork, IValueTaskSource
 {
     private ManualResetValueTaskSourceCore<bool> _core;

@@ -1,8 +1,8 @@
 namespace Ublkback.Linux.Workers;
 
 /// <summary>
-/// What the users of a worker's buffers hold who belong together, such as the rings of a domain: no more than they leave to others, however
-/// many they are. On the worker.
+/// What the users of a worker's buffers hold who belong together, such as the rings of a domain: no more than they
+/// leave to others, however many they are. On the worker.
 /// </summary>
 public sealed class DomainBufferQuota(Worker worker)
 {
@@ -10,11 +10,14 @@ public sealed class DomainBufferQuota(Worker worker)
     private readonly Stack<Owner> _unused = new();
 
     /// <summary>
-    /// Whether a user may rent so much of what is free. False: it has a turn when one of its owner's has given something back.
+    /// Whether a user may rent so much of what is free. False: it has a turn when one of its owner's has given
+    /// something back.
     /// </summary>
     public bool MayTake(int owner, IWork user, int length, long freeBytes)
     {
-        if (!_owners.TryGetValue(owner, out Owner? account) || account.Held == 0 || account.Held + length <= freeBytes - length) return true;
+        if (!_owners.TryGetValue(owner, out Owner? account) || account.Held == 0
+            || account.Held + length <= freeBytes - length)
+            return true;
         if (!account.Waiting.Contains(user)) account.Waiting.Enqueue(user);
         return false;
     }
@@ -22,7 +25,8 @@ public sealed class DomainBufferQuota(Worker worker)
     /// <summary>A user has rented something.</summary>
     public void Take(int owner, int length)
     {
-        if (!_owners.TryGetValue(owner, out Owner? account)) _owners[owner] = account = _unused.TryPop(out Owner? unused) ? unused : new Owner();
+        if (!_owners.TryGetValue(owner, out Owner? account))
+            _owners[owner] = account = _unused.TryPop(out Owner? unused) ? unused : new Owner();
         account.Held += length;
     }
 

@@ -9,7 +9,8 @@ public sealed class PerWorker<T>(Func<T> make)
     private readonly ConcurrentDictionary<Worker, T> _objects = new();
 
     /// <summary>The current worker's object.</summary>
-    public T Current => _objects.TryGetValue(Worker.Current, out T? known) ? known : _objects.GetOrAdd(Worker.Current, make());
+    public T Current =>
+        _objects.TryGetValue(Worker.Current, out T? known) ? known : _objects.GetOrAdd(Worker.Current, make());
 
     /// <summary>Forgets the object of a worker that ends. Any thread.</summary>
     public void Forget(Worker worker) => _objects.TryRemove(worker, out _);

@@ -1,8 +1,8 @@
 namespace Ublkback.Linux.Workers;
 
 /// <summary>
-/// Something under way on a worker's io_uring. One object stands for one submission at a time; who owns it learns of the
-/// end through <see cref="Completed"/>, on the worker.
+/// Something under way on a worker's io_uring. One object stands for one submission at a time; who owns it learns of
+/// the end through <see cref="Completed"/>, on the worker.
 /// </summary>
 public abstract class RingOperation
 {

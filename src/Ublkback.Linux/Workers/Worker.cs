@@ -53,7 +53,8 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     /// <summary>Starts a worker.</summary>
     /// <param name="name">The name of its thread, of which Linux shows 15 characters.</param>
     /// <param name="onFailed">
-    /// Takes what posted actions and watches throw, for a worker that runs code of others; otherwise that ends the process.
+    /// Takes what posted actions and watches throw, for a worker that runs code of others; otherwise that ends the
+    /// process.
     /// </param>
     /// <exception cref="LinuxException">The kernel offers no io_uring.</exception>
     public Worker(string name, Action<Exception>? onFailed = null)
@@ -77,7 +78,8 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     public string Name { get; }
 
     /// <summary>How long its present turn has taken; zero while it waits for something to do. Any thread.</summary>
-    public TimeSpan Busy => Volatile.Read(ref _turnStartedAt) is long start and not 0 ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero;
+    public TimeSpan Busy =>
+        Volatile.Read(ref _turnStartedAt) is long start and not 0 ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero;
 
     /// <summary>The memory for requests' data.</summary>
     public WorkerBuffers Buffers { get; }
@@ -126,7 +128,8 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     }
 
     /// <summary>
-    /// Gives work a turn after a number of the stopwatch's ticks, for each call; a little later when much else is to do.
+    /// Gives work a turn after a number of the stopwatch's ticks, for each call; a little later when much else is to
+    /// do.
     /// </summary>
     public void ScheduleAfter(IWork work, long ticks) => _timed.Enqueue(work, Stopwatch.GetTimestamp() + ticks);
 
@@ -139,14 +142,17 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     }
 
     /// <inheritdoc/>
-    public override IDisposable Watch(int descriptor, Action onReadable) => new DescriptorWatch(this, descriptor, onReadable);
+    public override IDisposable Watch(int descriptor, Action onReadable) =>
+        new DescriptorWatch(this, descriptor, onReadable);
 
     /// <summary>
     /// Looks for a number of the stopwatch's ticks whether work has something to do, then has it end that, once.
     /// </summary>
     public void Poll(IPolledWork work, long ticks) => _polled.Add((work, Stopwatch.GetTimestamp() + ticks));
 
-    /// <summary>Reads at an offset (−1: of a stream) into memory that never moves; the result is a byte count or −errno.</summary>
+    /// <summary>
+    /// Reads at an offset (−1: of a stream) into memory that never moves; the result is a byte count or −errno.
+    /// </summary>
     public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
     {
         IoOperation operation = Rent();
@@ -154,7 +160,9 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         return operation.Task;
     }
 
-    /// <summary>Writes memory that never moves at an offset (−1: to a stream); the result is a byte count or −errno.</summary>
+    /// <summary>
+    /// Writes memory that never moves at an offset (−1: to a stream); the result is a byte count or −errno.
+    /// </summary>
     public ValueTask<int> WriteAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
     {
         IoOperation operation = Rent();
@@ -162,7 +170,9 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         return operation.Task;
     }
 
-    /// <summary>Connects a socket to an address, as the kernel has it, in memory that never moves; the result is 0 or −errno.</summary>
+    /// <summary>
+    /// Connects a socket to an address, as the kernel has it, in memory that never moves; the result is 0 or −errno.
+    /// </summary>
     internal ValueTask<int> ConnectAsync(FileDescriptor socket, Memory<byte> address)
     {
         IoOperation operation = Rent();

@@ -6,7 +6,10 @@ using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Nbd.Client;
 
-/// <summary>Where a server is, as targets name it: <c>nbd:unix:/path?export=NAME</c>, <c>nbd://host:port/NAME</c>, <c>nbds://…</c>.</summary>
+/// <summary>
+/// Where a server is, as targets name it: <c>nbd:unix:/path?export=NAME</c>, <c>nbd://host:port/NAME</c>,
+/// <c>nbds://…</c>.
+/// </summary>
 /// <param name="Text">The same, for people.</param>
 /// <param name="SocketPath">The path of its Unix socket; null when it is on the network.</param>
 /// <param name="Host">Its name or address on the network.</param>
@@ -38,15 +41,21 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         if (location.StartsWith(UnixPrefix, StringComparison.Ordinal))
         {
             string socket = location[UnixPrefix.Length..];
-            if (!socket.StartsWith('/')) throw new TargetException($"{text} names no socket: write {target.Scheme}:unix:/path");
+            if (!socket.StartsWith('/'))
+                throw new TargetException($"{text} names no socket: write {target.Scheme}:unix:/path");
             return new NbdAddress(text, socket, "localhost", 0, CheckExport(export ?? "", text), isSecret);
         }
 
-        if (!location.StartsWith("//", StringComparison.Ordinal) || !Uri.TryCreate($"{target.Scheme}:{location}", UriKind.Absolute, out Uri? uri) || uri.Host.Length == 0)
-            throw new TargetException($"{text} names no server: write {target.Scheme}:unix:/path?export=NAME or {target.Scheme}://host:port/NAME");
+        if (!location.StartsWith("//", StringComparison.Ordinal)
+            || !Uri.TryCreate($"{target.Scheme}:{location}", UriKind.Absolute, out Uri? uri) || uri.Host.Length == 0)
+            throw new TargetException($"{text} names no server: write {target.Scheme}:unix:/path?export=NAME or "
+                + $"{target.Scheme}://host:port/NAME");
         string path = Uri.UnescapeDataString(uri.AbsolutePath).TrimStart('/');
-        if (export is not null && path.Length > 0) throw new TargetException($"{text} names two exports: leave out one of them");
-        return new NbdAddress(text, null, uri.IdnHost, uri.Port > 0 ? uri.Port : DefaultPort, CheckExport(export ?? path, text), isSecret);
+        if (export is not null && path.Length > 0)
+            throw new TargetException($"{text} names two exports: leave out one of them");
+        return new NbdAddress(
+            text, null, uri.IdnHost, uri.Port > 0 ? uri.Port : DefaultPort, CheckExport(export ?? path, text),
+            isSecret);
     }
 
     /// <summary>Where to connect to, one after the other.</summary>
@@ -57,7 +66,9 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         {
             if (SocketPath is not null) return [new UnixDomainSocketEndPoint(SocketPath)];
             string host = Host.Trim('[', ']');
-            IPAddress[] addresses = IPAddress.TryParse(host, out IPAddress? literal) ? [literal] : await Task.Run(() => Dns.GetHostAddresses(host));
+            IPAddress[] addresses = IPAddress.TryParse(host, out IPAddress? literal)
+                ? [literal]
+                : await Task.Run(() => Dns.GetHostAddresses(host));
             return [.. addresses.Select(address => new IPEndPoint(address, Port))];
         }
         catch (Exception failure) when (failure is SocketException or ArgumentException)
@@ -66,7 +77,9 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         }
     }
 
-    private static string CheckExport(string name, string text) => System.Text.Encoding.UTF8.GetByteCount(name) <= NbdProtocol.MaxName
+    private static string CheckExport(string name, string text) =>
+        System.Text.Encoding.UTF8.GetByteCount(name) <= NbdProtocol.MaxName
         ? name
-        : throw new TargetException(string.Create(CultureInfo.InvariantCulture, $"the export's name in {text} is longer than {NbdProtocol.MaxName} bytes"));
+        : throw new TargetException(string.Create(
+            CultureInfo.InvariantCulture, $"the export's name in {text} is longer than {NbdProtocol.MaxName} bytes"));
 }

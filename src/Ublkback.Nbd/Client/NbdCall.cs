@@ -7,7 +7,8 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Client;
 
 /// <summary>
-/// A request that a server is asked, and its answer: null when the connection was lost before. Recycled; to be awaited once. On one worker.
+/// A request that a server is asked, and its answer: null when the connection was lost before. Recycled; to be awaited
+/// once. On one worker.
 /// </summary>
 internal sealed class NbdCall(int slot) : INbdMessage, IValueTaskSource<BlockStatus?>
 {
@@ -79,7 +80,8 @@ internal sealed class NbdCall(int slot) : INbdMessage, IValueTaskSource<BlockSta
 
     ValueTaskSourceStatus IValueTaskSource<BlockStatus?>.GetStatus(short token) => _core.GetStatus(token);
 
-    void IValueTaskSource<BlockStatus?>.OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+    void IValueTaskSource<BlockStatus?>.OnCompleted(
+        Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
         _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
     BlockStatus? IValueTaskSource<BlockStatus?>.GetResult(short token)

@@ -19,12 +19,16 @@ internal static class NbdClientHandshake
     /// <param name="tls">How to speak TLS; null to speak in the clear.</param>
     /// <returns>The channel to go on with, and what the export is like.</returns>
     /// <exception cref="IOException">The server refuses, is none, or the connection is lost.</exception>
-    public static async Task<(NbdChannel Channel, NbdExport Export)> RunAsync(NbdChannel channel, string export, SslClientAuthenticationOptions? tls)
+    public static async Task<(NbdChannel Channel, NbdExport Export)> RunAsync(
+        NbdChannel channel, string export, SslClientAuthenticationOptions? tls)
     {
-        if (await channel.ReadUInt64Async() != NbdProtocol.InitialMagic) throw new NbdException("there is no NBD server");
-        if (await channel.ReadUInt64Async() != NbdProtocol.OptionMagic) throw new NbdException("the server speaks the old style of NBD");
+        if (await channel.ReadUInt64Async() != NbdProtocol.InitialMagic)
+            throw new NbdException("there is no NBD server");
+        if (await channel.ReadUInt64Async() != NbdProtocol.OptionMagic)
+            throw new NbdException("the server speaks the old style of NBD");
         ushort flags = await channel.ReadUInt16Async();
-        if ((flags & NbdProtocol.FixedNewStyle) == 0) throw new NbdException("the server does not know the fixed newstyle of NBD");
+        if ((flags & NbdProtocol.FixedNewStyle) == 0)
+            throw new NbdException("the server does not know the fixed newstyle of NBD");
         channel.Write((uint)(flags & (NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)));
 
         if (tls is not null)
@@ -44,8 +48,10 @@ internal static class NbdClientHandshake
         byte[] request = new byte[sizeof(uint) + encoded.Length + sizeof(ushort) + sizeof(ushort)];
         BinaryPrimitives.WriteInt32BigEndian(request, encoded.Length);
         encoded.CopyTo(request, sizeof(uint));
-        BinaryPrimitives.WriteUInt16BigEndian(request.AsSpan(sizeof(uint) + encoded.Length), 1); // one kind of information is wanted
-        BinaryPrimitives.WriteUInt16BigEndian(request.AsSpan(sizeof(uint) + encoded.Length + sizeof(ushort)), NbdProtocol.InfoBlockSize);
+        // one kind of information is wanted
+        BinaryPrimitives.WriteUInt16BigEndian(request.AsSpan(sizeof(uint) + encoded.Length), 1);
+        BinaryPrimitives.WriteUInt16BigEndian(
+            request.AsSpan(sizeof(uint) + encoded.Length + sizeof(ushort)), NbdProtocol.InfoBlockSize);
         SendOption(channel, NbdOption.Go, request);
         await channel.FlushAsync();
 
@@ -57,7 +63,9 @@ internal static class NbdClientHandshake
             (NbdOptionReply reply, byte[] data) = await ReadReplyAsync(channel, NbdOption.Go);
             if (reply == NbdOptionReply.Ack) break;
             if (reply != NbdOptionReply.Info) throw Refusal($"export '{name}'", reply, data);
-            ushort kind = data.Length >= sizeof(ushort) ? BinaryPrimitives.ReadUInt16BigEndian(data) : throw new NbdException("the server's information on the export is cut off");
+            ushort kind = data.Length >= sizeof(ushort)
+                ? BinaryPrimitives.ReadUInt16BigEndian(data)
+                : throw new NbdException("the server's information on the export is cut off");
             if (kind == NbdProtocol.InfoExport && data.Length == ExportInfoSize)
             {
                 size = BinaryPrimitives.ReadInt64BigEndian(data.AsSpan(2));
@@ -71,11 +79,15 @@ internal static class NbdClientHandshake
         }
 
         if (size < 0) throw new NbdException($"the server says of export '{name}' that it has {size} bytes");
-        if (minBlock == 0 || (minBlock & (minBlock - 1)) != 0 || maxBlock < minBlock) throw new NbdException($"the server's sizes of requests make no sense: {minBlock} to {maxBlock} bytes");
-        return new NbdExport(size, flags, (int)Math.Min(minBlock, 1 << 30), (int)Math.Min(maxBlock, NbdProtocol.DefaultMaxBlock), isStructured);
+        if (minBlock == 0 || (minBlock & (minBlock - 1)) != 0 || maxBlock < minBlock)
+            throw new NbdException($"the server's sizes of requests make no sense: {minBlock} to {maxBlock} bytes");
+        return new NbdExport(
+            size, flags, (int)Math.Min(minBlock, 1 << 30), (int)Math.Min(maxBlock, NbdProtocol.DefaultMaxBlock),
+            isStructured);
     }
 
-    private static async Task<(NbdOptionReply Reply, byte[] Data)> AskAsync(NbdChannel channel, NbdOption option, byte[] data)
+    private static async Task<(NbdOptionReply Reply, byte[] Data)> AskAsync(
+        NbdChannel channel, NbdOption option, byte[] data)
     {
         SendOption(channel, option, data);
         await channel.FlushAsync();
@@ -92,9 +104,11 @@ internal static class NbdClientHandshake
 
     private static async Task<(NbdOptionReply Reply, byte[] Data)> ReadReplyAsync(NbdChannel channel, NbdOption option)
     {
-        if (await channel.ReadUInt64Async() != NbdProtocol.OptionReplyMagic) throw new NbdException("the server does not answer as NBD wants it");
+        if (await channel.ReadUInt64Async() != NbdProtocol.OptionReplyMagic)
+            throw new NbdException("the server does not answer as NBD wants it");
         uint about = await channel.ReadUInt32Async();
-        if (about != (uint)option) throw new NbdException($"the server answers option {about}, and was asked {(uint)option}");
+        if (about != (uint)option)
+            throw new NbdException($"the server answers option {about}, and was asked {(uint)option}");
         NbdOptionReply reply = (NbdOptionReply)await channel.ReadUInt32Async();
         uint length = await channel.ReadUInt32Async();
         if (length > MaxReply) throw new NbdException($"the server answers an option with {length} bytes");

@@ -7,8 +7,8 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Client;
 
 /// <summary>
-/// A negotiated connection to a server: any number of requests, answered in any order. On the worker that first uses it. What the server
-/// sends is hostile input: what makes no sense ends the connection.
+/// A negotiated connection to a server: any number of requests, answered in any order. On the worker that first uses
+/// it. What the server sends is hostile input: what makes no sense ends the connection.
 /// </summary>
 internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action<string> warn)
 {
@@ -26,7 +26,9 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
     /// <summary>Requests that wait for an answer.</summary>
     public int UnderWay { get; private set; }
 
-    /// <summary>When the server last answered, or was first asked after it had answered all; a time of the stopwatch.</summary>
+    /// <summary>
+    /// When the server last answered, or was first asked after it had answered all; a time of the stopwatch.
+    /// </summary>
     public long LastAnswer { get; private set; }
 
     /// <summary>Serves requests until the connection is lost, and says why; closes it. To be called once.</summary>
@@ -63,7 +65,9 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
     /// <summary>Ends the connection soon. Any thread.</summary>
     public void Abort() => channel.Abort();
 
-    /// <summary>Says goodbye, as the protocol wants it, when nothing is under way; the connection is lost soon after.</summary>
+    /// <summary>
+    /// Says goodbye, as the protocol wants it, when nothing is under way; the connection is lost soon after.
+    /// </summary>
     public void Close()
     {
         NbdCall call = Rent();
@@ -78,7 +82,8 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
     /// <param name="offset">The first byte concerned.</param>
     /// <param name="length">Bytes concerned.</param>
     /// <param name="data">Data to be written, or room for what is read.</param>
-    public ValueTask<BlockStatus?> CallAsync(NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
+    public ValueTask<BlockStatus?> CallAsync(
+        NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
     {
         if (_isLost) return new ValueTask<BlockStatus?>((BlockStatus?)null);
         if (UnderWay++ == 0) LastAnswer = Stopwatch.GetTimestamp();
@@ -102,7 +107,8 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
         await channel.ReadAsync(_head[..sizeof(uint)]);
         uint magic = BinaryPrimitives.ReadUInt32BigEndian(_head.Span);
         if (magic == NbdProtocol.ChunkMagic && export.IsStructured) return await ReceiveChunkAsync();
-        if (magic != NbdProtocol.SimpleReplyMagic) throw new NbdException($"the server sent {magic:x8} where a reply was to begin");
+        if (magic != NbdProtocol.SimpleReplyMagic)
+            throw new NbdException($"the server sent {magic:x8} where a reply was to begin");
         await channel.ReadAsync(_head[sizeof(uint)..NbdProtocol.SimpleReplySize]);
         NbdCall call = Find(BinaryPrimitives.ReadUInt64BigEndian(_head.Span[8..]));
         uint error = BinaryPrimitives.ReadUInt32BigEndian(_head.Span[4..]);
@@ -123,7 +129,8 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
         if (type == NbdProtocol.ChunkData) await ReceiveDataAsync(call, length);
         else if (type == NbdProtocol.ChunkHole) await ReceiveHoleAsync(call, length);
         else if ((type & NbdProtocol.ChunkErrorBit) != 0) await ReceiveErrorAsync(call, length);
-        else if (type != NbdProtocol.ChunkNone || length != 0) throw new NbdException($"the server sent a chunk of kind {type} with {length} bytes");
+        else if (type != NbdProtocol.ChunkNone || length != 0)
+            throw new NbdException($"the server sent a chunk of kind {type} with {length} bytes");
         if ((flags & NbdProtocol.Done) == 0) return true;
         if (call is { Command: NbdCommand.Read, Status: BlockStatus.Okay } && call.Received != call.Length)
             throw new NbdException($"the server answered a read of {call.Length} bytes with {call.Received}");
@@ -143,9 +150,12 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<bool> ReceiveHoleAsync(NbdCall call, uint length)
     {
-        if (length != sizeof(ulong) + sizeof(uint)) throw new NbdException($"the server described a hole in {length} bytes");
+        if (length != sizeof(ulong) + sizeof(uint))
+            throw new NbdException($"the server described a hole in {length} bytes");
         await channel.ReadAsync(_head[..(int)length]);
-        TakePlace(call, BinaryPrimitives.ReadInt64BigEndian(_head.Span), BinaryPrimitives.ReadUInt32BigEndian(_head.Span[sizeof(ulong)..])).Span.Clear();
+        TakePlace(
+            call, BinaryPrimitives.ReadInt64BigEndian(_head.Span),
+            BinaryPrimitives.ReadUInt32BigEndian(_head.Span[sizeof(ulong)..])).Span.Clear();
         return true;
     }
 
@@ -156,13 +166,15 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
         return TakePlace(call, BinaryPrimitives.ReadInt64BigEndian(_head.Span), length);
     }
 
-    // A part of what was asked for. Parts should not overlap: where a server's do, they leave a hole, in which nothing may show that the
-    // memory held before.
+    // A part of what was asked for. Parts should not overlap: where a server's do, they leave a hole, in which nothing
+    // may show that the memory held before.
     private static Memory<byte> TakePlace(NbdCall call, long offset, uint length)
     {
         long at = offset - call.Offset;
-        if (call.Command != NbdCommand.Read || at < 0 || at > call.Length || length > call.Length - at || length > call.Length - call.Received)
-            throw new NbdException($"the server sent {length} bytes at {offset} for a {call.Command} of {call.Length} bytes at {call.Offset}");
+        if (call.Command != NbdCommand.Read || at < 0 || at > call.Length || length > call.Length - at
+            || length > call.Length - call.Received)
+            throw new NbdException($"the server sent {length} bytes at {offset} for a {call.Command} of "
+                + $"{call.Length} bytes at {call.Offset}");
         if (call.Received == 0 && length < call.Length) call.Data.Span.Clear();
         call.Received += (int)length;
         return call.Data.Slice((int)at, (int)length);
@@ -171,11 +183,13 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
     private async ValueTask<bool> ReceiveErrorAsync(NbdCall call, uint length)
     {
         const int MinLength = sizeof(uint) + sizeof(ushort);
-        if (length is < MinLength or > MaxErrorText) throw new NbdException($"the server described an error in {length} bytes");
+        if (length is < MinLength or > MaxErrorText)
+            throw new NbdException($"the server described an error in {length} bytes");
         byte[] data = new byte[length];
         await channel.ReadAsync(data);
         uint error = BinaryPrimitives.ReadUInt32BigEndian(data);
-        int textLength = Math.Min((int)BinaryPrimitives.ReadUInt16BigEndian(data.AsSpan(sizeof(uint))), data.Length - MinLength);
+        int textLength = Math.Min(
+            (int)BinaryPrimitives.ReadUInt16BigEndian(data.AsSpan(sizeof(uint))), data.Length - MinLength);
         call.Status = StatusOf(error, call, System.Text.Encoding.UTF8.GetString(data, MinLength, textLength));
         return true;
     }
@@ -183,7 +197,8 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
     private NbdCall Find(ulong cookie)
     {
         int slot = (int)(uint)cookie;
-        if (slot >= 0 && slot < _calls.Count && _calls[slot].IsUnderWay && _calls[slot].Cookie == cookie) return _calls[slot];
+        if (slot >= 0 && slot < _calls.Count && _calls[slot].IsUnderWay && _calls[slot].Cookie == cookie)
+            return _calls[slot];
         throw new NbdException("the server answers what it was not asked, or for the second time");
     }
 
@@ -210,7 +225,8 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
         if (error == 0) throw new NbdException("the server says that an error is none");
         // A server that ends is one that is lost: the next may do it.
         if (error == (uint)NbdError.ShuttingDown) throw new NbdException("the server ends");
-        warn($"{call.Command} of {call.Length} bytes at {call.Offset} failed on the server: {cause}{(text.Length > 0 ? $" ({text})" : "")}");
+        warn($"{call.Command} of {call.Length} bytes at {call.Offset} failed on the server: "
+            + $"{cause}{(text.Length > 0 ? $" ({text})" : "")}");
         return error switch
         {
             (uint)NbdError.NoSpace => BlockStatus.NoSpace,

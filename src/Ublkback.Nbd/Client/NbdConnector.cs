@@ -12,7 +12,8 @@ namespace Ublkback.Nbd.Client;
 /// <param name="tls">How to speak TLS; null for in the clear.</param>
 /// <param name="patience">How long it may take, and how long the server may take for an answer.</param>
 /// <param name="warn">Takes sentences about errors.</param>
-internal sealed class NbdConnector(NbdAddress address, SslClientAuthenticationOptions? tls, TimeSpan patience, Action<string> warn)
+internal sealed class NbdConnector(
+    NbdAddress address, SslClientAuthenticationOptions? tls, TimeSpan patience, Action<string> warn)
 {
     /// <summary>How long the server may take for an answer.</summary>
     public TimeSpan Patience => patience;
@@ -60,7 +61,9 @@ internal sealed class NbdConnector(NbdAddress address, SslClientAuthenticationOp
         catch (IOException failure)
         {
             await channel.DisposeAsync();
-            throw isLate ? new IOException($"the server has not answered for {patience.TotalSeconds} s", failure) : failure;
+            throw isLate
+                ? new IOException($"the server has not answered for {patience.TotalSeconds} s", failure)
+                : failure;
         }
         finally
         {

@@ -5,7 +5,9 @@ using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Nbd.Client;
 
-/// <summary>A disk on an NBD server: for each worker that has requests a connection of its own, if the server knows that.</summary>
+/// <summary>
+/// A disk on an NBD server: for each worker that has requests a connection of its own, if the server knows that.
+/// </summary>
 internal sealed class NbdImage : IBlockImage
 {
     private readonly NbdExport _export;
@@ -22,14 +24,17 @@ internal sealed class NbdImage : IBlockImage
     /// <param name="usesManyConnections">Whether each worker gets one.</param>
     /// <param name="maxOutage">How long requests wait for a lost server.</param>
     /// <param name="warn">Takes sentences about errors.</param>
-    public NbdImage(NbdConnector connector, NbdConnection first, ImageGeometry geometry, bool usesManyConnections, TimeSpan maxOutage, Action<string> warn)
+    public NbdImage(
+        NbdConnector connector, NbdConnection first, ImageGeometry geometry, bool usesManyConnections,
+        TimeSpan maxOutage, Action<string> warn)
     {
         _export = first.Export;
         _first = first;
         _usesManyConnections = usesManyConnections && first.Export.Can(NbdExportFlags.MultiConnection);
         Geometry = geometry;
         Identity = connector.Name;
-        _links = new PerWorker<NbdLink>(() => Open(new NbdLink(connector, Interlocked.Exchange(ref _first, null), _export, maxOutage, warn)));
+        _links = new PerWorker<NbdLink>(
+            () => Open(new NbdLink(connector, Interlocked.Exchange(ref _first, null), _export, maxOutage, warn)));
     }
 
     public ImageGeometry Geometry { get; }
@@ -42,7 +47,8 @@ internal sealed class NbdImage : IBlockImage
     {
         get
         {
-            lock (_gate) return _opened.Select(opened => opened.Link.Trouble).FirstOrDefault(trouble => trouble is not null);
+            lock (_gate)
+                return _opened.Select(opened => opened.Link.Trouble).FirstOrDefault(trouble => trouble is not null);
         }
     }
 
@@ -59,10 +65,15 @@ internal sealed class NbdImage : IBlockImage
                 ushort flags = isDurable ? NbdProtocol.ForceUnitAccess : (ushort)0;
                 bool isZeros = _export.Can(NbdExportFlags.WriteZeroes) && !request.Data.Span.ContainsAnyExcept((byte)0);
                 return isZeros
-                    ? CallAsync(link, NbdCommand.WriteZeroes, (ushort)(flags | (Geometry.DiscardGranularity == 0 ? NbdProtocol.NoHole : 0)), offset, request.Data)
+                    ? CallAsync(
+                        link, NbdCommand.WriteZeroes,
+                        (ushort)(flags | (Geometry.DiscardGranularity == 0 ? NbdProtocol.NoHole : 0)), offset,
+                        request.Data)
                     : CallAsync(link, NbdCommand.Write, flags, offset, request.Data);
             case BlockOperation.Flush:
-                return _export.Can(NbdExportFlags.Flush) ? link.CallAsync(NbdCommand.Flush, 0, 0, 0, default) : new ValueTask<BlockStatus>(BlockStatus.Okay);
+                return _export.Can(NbdExportFlags.Flush)
+                    ? link.CallAsync(NbdCommand.Flush, 0, 0, 0, default)
+                    : new ValueTask<BlockStatus>(BlockStatus.Okay);
             case BlockOperation.Discard:
                 return TrimAsync(link, offset, request.SectorCount * BlockRequest.SectorSize);
             default:
@@ -87,11 +98,15 @@ internal sealed class NbdImage : IBlockImage
         return link;
     }
 
-    private ValueTask<BlockStatus> CallAsync(NbdLink link, NbdCommand command, ushort flags, long offset, Memory<byte> data) =>
-        data.Length <= _export.MaxBlock ? link.CallAsync(command, flags, offset, data.Length, data) : CallInPartsAsync(link, command, flags, offset, data);
+    private ValueTask<BlockStatus> CallAsync(
+        NbdLink link, NbdCommand command, ushort flags, long offset, Memory<byte> data) =>
+        data.Length <= _export.MaxBlock
+            ? link.CallAsync(command, flags, offset, data.Length, data)
+            : CallInPartsAsync(link, command, flags, offset, data);
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private async ValueTask<BlockStatus> CallInPartsAsync(NbdLink link, NbdCommand command, ushort flags, long offset, Memory<byte> data)
+    private async ValueTask<BlockStatus> CallInPartsAsync(
+        NbdLink link, NbdCommand command, ushort flags, long offset, Memory<byte> data)
     {
         BlockStatus status = BlockStatus.Okay;
         int unit = _export.MaxBlock / Geometry.SectorSize * Geometry.SectorSize;

@@ -7,15 +7,16 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Client;
 
 /// <summary>
-/// Keeps one connection to a server up, for one worker. Requests that were not answered when it was lost are asked again on the next one;
-/// they wait for that, but not for ever.
+/// Keeps one connection to a server up, for one worker. Requests that were not answered when it was lost are asked
+/// again on the next one; they wait for that, but not for ever.
 /// </summary>
 /// <param name="connector">Connects.</param>
 /// <param name="first">A connection that is there already; null when there is none.</param>
 /// <param name="export">What the disk is like; a server that shows another one later is not used.</param>
 /// <param name="maxOutage">How long requests wait for a connection.</param>
 /// <param name="warn">Takes sentences about errors.</param>
-internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdExport export, TimeSpan maxOutage, Action<string> warn)
+internal sealed class NbdLink(
+    NbdConnector connector, NbdConnection? first, NbdExport export, TimeSpan maxOutage, Action<string> warn)
 {
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(2);
@@ -39,7 +40,8 @@ internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdE
 
     /// <summary>Asks the server, on this connection or a later one.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public async ValueTask<BlockStatus> CallAsync(NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
+    public async ValueTask<BlockStatus> CallAsync(
+        NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
     {
         long waitsSince = 0;
         while (true)
@@ -48,7 +50,8 @@ internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdE
             if (connection is not null)
             {
                 Watch();
-                if (await connection.CallAsync(command, flags, offset, length, data) is BlockStatus status) return status;
+                if (await connection.CallAsync(command, flags, offset, length, data) is BlockStatus status)
+                    return status;
             }
 
             // However often it comes and goes, a request waits that long only.
@@ -65,7 +68,8 @@ internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdE
         _waiting.WakeAll();
         if (_connection is not NbdConnection connection) return; // whatever comes of connecting is closed then
         connection.Close();
-        if (await Task.WhenAny(_running!, BlockLoop.Current.DelayAsync(LongestPause).AsTask()) != _running) connection.Abort();
+        if (await Task.WhenAny(_running!, BlockLoop.Current.DelayAsync(LongestPause).AsTask()) != _running)
+            connection.Abort();
         await _running!;
     }
 
@@ -80,11 +84,16 @@ internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdE
             {
                 next ??= await connector.ConnectAsync();
                 CheckIsSame(next);
-                if (isTold) warn(string.Create(CultureInfo.InvariantCulture, $"{connector.Name}: connected again, after {Stopwatch.GetElapsedTime(_lostAt).TotalSeconds:F1} s"));
+                if (isTold)
+                    warn(string.Create(
+                        CultureInfo.InvariantCulture,
+                        $"{connector.Name}: connected again, after "
+                        + $"{Stopwatch.GetElapsedTime(_lostAt).TotalSeconds:F1} s"));
                 string cause = await UseAsync(next);
                 if (_isClosed) return;
                 Trouble = $"the connection to the server was lost: {cause}";
-                warn($"{connector.Name}: the connection was lost: {cause}; requests wait up to {maxOutage.TotalSeconds} s for the next");
+                warn($"{connector.Name}: the connection was lost: {cause}; requests wait up to "
+                    + $"{maxOutage.TotalSeconds} s for the next");
                 isTold = true;
                 pause = FirstPause;
             }
@@ -139,8 +148,11 @@ internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdE
     {
         NbdExport now = next.Export;
         string? difference = now.Size != export.Size ? $"the disk had {export.Size} bytes and has {now.Size} now"
-            : (now.Flags & export.Flags) != export.Flags || now.Can(NbdExportFlags.ReadOnly) != export.Can(NbdExportFlags.ReadOnly) ? "the disk can do less than it could"
-            : now.MinBlock > export.MinBlock || now.MaxBlock < export.MaxBlock ? "the server takes other sizes of requests than it did"
+            : (now.Flags & export.Flags) != export.Flags
+                || now.Can(NbdExportFlags.ReadOnly) != export.Can(NbdExportFlags.ReadOnly)
+                    ? "the disk can do less than it could"
+            : now.MinBlock > export.MinBlock || now.MaxBlock < export.MaxBlock
+                ? "the server takes other sizes of requests than it did"
             : null;
         if (difference is null) return;
         next.Abort();
@@ -163,7 +175,9 @@ internal sealed class NbdLink(NbdConnector connector, NbdConnection? first, NbdE
             await BlockLoop.Current.DelayAsync(connector.Patience / 4);
             if (_connection is not { UnderWay: > 0 } connection) break;
             if (Stopwatch.GetElapsedTime(connection.LastAnswer) < connector.Patience) continue;
-            warn(string.Create(CultureInfo.InvariantCulture, $"{connector.Name}: the server has not answered for {connector.Patience.TotalSeconds} s"));
+            warn(string.Create(
+                CultureInfo.InvariantCulture,
+                $"{connector.Name}: the server has not answered for {connector.Patience.TotalSeconds} s"));
             connection.Abort();
         }
 

@@ -7,9 +7,10 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Client;
 
 /// <summary>
-/// Opens disks on NBD servers: <c>nbd:unix:/path?export=NAME</c>, <c>nbd://host:port/NAME</c>, and with TLS <c>nbds://host:port/NAME</c>.
-/// Options: <c>reconnect-delay=60</c>, seconds that requests wait for a server that is lost; <c>timeout=30</c>, seconds after which a server
-/// that does not answer is lost; <c>connections=many</c> (the default: one for each worker, if the server knows that) or
+/// Opens disks on NBD servers: <c>nbd:unix:/path?export=NAME</c>, <c>nbd://host:port/NAME</c>, and with TLS
+/// <c>nbds://host:port/NAME</c>. Options: <c>reconnect-delay=60</c>, seconds that requests wait for a server that is
+/// lost; <c>timeout=30</c>, seconds after which a server that does not answer is lost; <c>connections=many</c> (the
+/// default: one for each worker, if the server knows that) or
 /// <c>connections=one</c>; with TLS <c>tls-certs=/folder</c> (else what this host trusts) and <c>tls-hostname=NAME</c>.
 /// </summary>
 public static class NbdOpener
@@ -35,20 +36,27 @@ public static class NbdOpener
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
-        target.AllowOnly(NbdAddress.ExportOption, DelayOption, TimeoutOption, "connections", CertificatesOption, HostnameOption);
+        target.AllowOnly(
+            NbdAddress.ExportOption, DelayOption, TimeoutOption, "connections", CertificatesOption, HostnameOption);
         NbdAddress address = NbdAddress.Parse(target);
-        if (!address.IsSecret && (target.Options.ContainsKey(CertificatesOption) || target.Options.ContainsKey(HostnameOption)))
-            throw new TargetException($"{address.Text} has options of TLS and does not speak it: write {NbdAddress.SecretScheme}: instead of {NbdAddress.Scheme}:");
-        TimeSpan maxOutage = GetSeconds(target, DelayOption, DefaultDelay), patience = GetSeconds(target, TimeoutOption, DefaultTimeout);
+        if (!address.IsSecret
+            && (target.Options.ContainsKey(CertificatesOption) || target.Options.ContainsKey(HostnameOption)))
+            throw new TargetException($"{address.Text} has options of TLS and does not speak it: write "
+                + $"{NbdAddress.SecretScheme}: instead of {NbdAddress.Scheme}:");
+        TimeSpan maxOutage = GetSeconds(
+            target, DelayOption, DefaultDelay), patience = GetSeconds(target, TimeoutOption, DefaultTimeout);
         bool usesMany = target.GetChoice("connections", "many", "one") == "many";
         SslClientAuthenticationOptions? tls = address.IsSecret
-            ? NbdTls.ForClient(target.Options.GetValueOrDefault(HostnameOption, address.Host), target.Options.GetValueOrDefault(CertificatesOption))
+            ? NbdTls.ForClient(
+                target.Options.GetValueOrDefault(HostnameOption, address.Host),
+                target.Options.GetValueOrDefault(CertificatesOption))
             : null;
         NbdConnector connector = new(address, tls, patience, opening.Warn);
         NbdConnection first = Connect(connector);
         try
         {
-            return new NbdImage(connector, first, Measure(address, first.Export, opening), usesMany, maxOutage, opening.Warn);
+            return new NbdImage(
+                connector, first, Measure(address, first.Export, opening), usesMany, maxOutage, opening.Warn);
         }
         catch
         {
@@ -73,15 +81,22 @@ public static class NbdOpener
 
     private static ImageGeometry Measure(NbdAddress address, NbdExport export, ImageOpening opening)
     {
-        if (export.MinBlock > MaxSectorSize) throw new TargetException($"{address.Text} wants requests of whole {export.MinBlock} bytes; guests know up to {MaxSectorSize}");
+        if (export.MinBlock > MaxSectorSize)
+            throw new TargetException(
+                $"{address.Text} wants requests of whole {export.MinBlock} bytes; guests know up to {MaxSectorSize}");
         int sectorSize = export.MinBlock <= BlockRequest.SectorSize ? BlockRequest.SectorSize : MaxSectorSize;
-        if (export.MaxBlock < sectorSize) throw new TargetException($"{address.Text} takes requests of {export.MaxBlock} bytes only");
-        if (export.Size < sectorSize) throw new TargetException($"{address.Text} has {export.Size} bytes: that is no disk");
-        if (!opening.IsReadOnly && export.Can(NbdExportFlags.ReadOnly)) throw new TargetException($"{address.Text} is read-only: attach the disk read-only (access=ro)");
+        if (export.MaxBlock < sectorSize)
+            throw new TargetException($"{address.Text} takes requests of {export.MaxBlock} bytes only");
+        if (export.Size < sectorSize)
+            throw new TargetException($"{address.Text} has {export.Size} bytes: that is no disk");
+        if (!opening.IsReadOnly && export.Can(NbdExportFlags.ReadOnly))
+            throw new TargetException($"{address.Text} is read-only: attach the disk read-only (access=ro)");
         if (!opening.IsReadOnly && !export.Can(NbdExportFlags.Flush) && !export.Can(NbdExportFlags.ForceUnitAccess))
-            opening.Warn($"{address.Text}: the server knows no flush: what the guest flushes is as safe as the server makes every write");
+            opening.Warn($"{address.Text}: the server knows no flush: what the guest flushes is as safe as the "
+                + "server makes every write");
         return new ImageGeometry(
-            (ulong)(export.Size / sectorSize) * (ulong)(sectorSize / BlockRequest.SectorSize), sectorSize, MaxSectorSize, opening.IsReadOnly,
+            (ulong)(export.Size / sectorSize) * (ulong)(sectorSize / BlockRequest.SectorSize), sectorSize,
+            MaxSectorSize, opening.IsReadOnly,
             opening.IsReadOnly || !opening.AllowsDiscard || !export.Can(NbdExportFlags.Trim) ? 0 : MaxSectorSize);
     }
 
@@ -89,8 +104,10 @@ public static class NbdOpener
     {
         const int Longest = 24 * 60 * 60;
         if (!target.Options.TryGetValue(key, out string? text)) return TimeSpan.FromSeconds(standard);
-        return int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int seconds) && seconds is > 0 and <= Longest
+        return int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int seconds)
+            && seconds is > 0 and <= Longest
             ? TimeSpan.FromSeconds(seconds)
-            : throw new TargetException($"option {key}={text} of target {target.Location} is no number of seconds from 1 to {Longest}");
+            : throw new TargetException(
+                $"option {key}={text} of target {target.Location} is no number of seconds from 1 to {Longest}");
     }
 }

@@ -9,10 +9,12 @@ using Ublkback.Linux.Sockets;
 
 namespace Ublkback.Nbd.Protocol;
 
-/// <summary>The bytes of a connection in both directions, in the clear or by TLS. On the worker whose thread it is.</summary>
+/// <summary>
+/// The bytes of a connection in both directions, in the clear or by TLS. On the worker whose thread it is.
+/// </summary>
 /// <remarks>
-/// In the clear everything ends on the worker's thread, so what waits for it goes on at once; TLS of the framework may end elsewhere, and
-/// the worker's loop is asked to go on.
+/// In the clear everything ends on the worker's thread, so what waits for it goes on at once; TLS of the framework may
+/// end elsewhere, and the worker's loop is asked to go on.
 /// </remarks>
 internal sealed class NbdChannel : IAsyncDisposable
 {
@@ -34,7 +36,8 @@ internal sealed class NbdChannel : IAsyncDisposable
     {
         _socket = socket;
         _stream = stream;
-        _input = PipeReader.Create(stream, new StreamPipeReaderOptions(bufferSize: BufferSize, minimumReadSize: MinReadSize, leaveOpen: true));
+        _input = PipeReader.Create(
+            stream, new StreamPipeReaderOptions(bufferSize: BufferSize, minimumReadSize: MinReadSize, leaveOpen: true));
         Output = PipeWriter.Create(stream, new StreamPipeWriterOptions(minimumBufferSize: BufferSize, leaveOpen: true));
     }
 
@@ -121,11 +124,13 @@ internal sealed class NbdChannel : IAsyncDisposable
 
     /// <summary>The same connection by TLS, as its client. This channel is not used any more.</summary>
     /// <exception cref="IOException">The other end is not who it should be, or does not accept us.</exception>
-    public Task<NbdChannel> SecureAsync(SslClientAuthenticationOptions options) => SecureAsync(tls => tls.AuthenticateAsClientAsync(options));
+    public Task<NbdChannel> SecureAsync(SslClientAuthenticationOptions options) =>
+        SecureAsync(tls => tls.AuthenticateAsClientAsync(options));
 
     /// <summary>The same connection by TLS, as its server. This channel is not used any more.</summary>
     /// <exception cref="IOException">The client does not accept us, or we do not accept it.</exception>
-    public Task<NbdChannel> SecureAsync(SslServerAuthenticationOptions options) => SecureAsync(tls => tls.AuthenticateAsServerAsync(options));
+    public Task<NbdChannel> SecureAsync(SslServerAuthenticationOptions options) =>
+        SecureAsync(tls => tls.AuthenticateAsServerAsync(options));
 
     /// <summary>Sends what was written. One at a time. The result means nothing.</summary>
     /// <exception cref="IOException">The connection is lost.</exception>
@@ -145,7 +150,8 @@ internal sealed class NbdChannel : IAsyncDisposable
     private async Task<NbdChannel> SecureAsync(Func<SslStream, Task> authenticate)
     {
         // What came in the clear after the request for TLS could be anybody's.
-        if (_input.TryRead(out ReadResult early) && early.Buffer.Length > 0) throw new NbdException("bytes came in the clear where TLS was to begin");
+        if (_input.TryRead(out ReadResult early) && early.Buffer.Length > 0)
+            throw new NbdException("bytes came in the clear where TLS was to begin");
         SslStream tls = new(_socket, leaveInnerStreamOpen: true);
         try
         {

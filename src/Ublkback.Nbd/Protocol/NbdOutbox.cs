@@ -40,7 +40,10 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
         if (_isWaiting) Worker.Current.Schedule(this);
     }
 
-    /// <summary>Sends until the end, or until the connection is lost, which it then ends in the other direction too. To be called once.</summary>
+    /// <summary>
+    /// Sends until the end, or until the connection is lost, which it then ends in the other direction too. To be
+    /// called once.
+    /// </summary>
     public async Task RunAsync()
     {
         try
@@ -63,7 +66,8 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
 
     ValueTaskSourceStatus IValueTaskSource<bool>.GetStatus(short token) => _core.GetStatus(token);
 
-    void IValueTaskSource<bool>.OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+    void IValueTaskSource<bool>.OnCompleted(
+        Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
         _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
     bool IValueTaskSource<bool>.GetResult(short token)

@@ -6,7 +6,8 @@ using Ublkback.Block;
 namespace Ublkback.Nbd.Protocol;
 
 /// <summary>
-/// Certificates in a folder, with the names that QEMU, libnbd and nbdkit use: <c>ca-cert.pem</c>, <c>client-cert.pem</c> and
+/// Certificates in a folder, with the names that QEMU, libnbd and nbdkit use: <c>ca-cert.pem</c>,
+/// <c>client-cert.pem</c> and
 /// <c>client-key.pem</c>, <c>server-cert.pem</c> and <c>server-key.pem</c>. Reading them blocks.
 /// </summary>
 internal static class NbdTls
@@ -30,23 +31,33 @@ internal static class NbdTls
     /// <exception cref="TargetException">A file is missing or no certificate.</exception>
     public static SslServerAuthenticationOptions ForServer(string folder, bool verifiesClients)
     {
-        SslServerAuthenticationOptions options = new() { ServerCertificate = Load(folder, "server"), ClientCertificateRequired = verifiesClients };
+        SslServerAuthenticationOptions options =
+            new() { ServerCertificate = Load(folder, "server"), ClientCertificateRequired = verifiesClients };
         if (verifiesClients) options.CertificateChainPolicy = TrustOnly(folder);
         return options;
     }
 
     private static X509ChainPolicy TrustOnly(string folder)
     {
-        X509ChainPolicy policy = new() { TrustMode = X509ChainTrustMode.CustomRootTrust, RevocationMode = X509RevocationMode.NoCheck, DisableCertificateDownloads = true };
+        X509ChainPolicy policy = new()
+        {
+            TrustMode = X509ChainTrustMode.CustomRootTrust,
+            RevocationMode = X509RevocationMode.NoCheck,
+            DisableCertificateDownloads = true
+        };
         Try(folder, () => policy.CustomTrustStore.ImportFromPemFile(Path.Combine(folder, "ca-cert.pem")));
-        if (policy.CustomTrustStore.Count == 0) throw new TargetException($"there is no certificate in {folder}/ca-cert.pem");
+        if (policy.CustomTrustStore.Count == 0)
+            throw new TargetException($"there is no certificate in {folder}/ca-cert.pem");
         return policy;
     }
 
     private static X509Certificate2 Load(string folder, string name)
     {
         X509Certificate2? certificate = null;
-        Try(folder, () => certificate = X509Certificate2.CreateFromPemFile(Path.Combine(folder, $"{name}-cert.pem"), Path.Combine(folder, $"{name}-key.pem")));
+        Try(
+            folder,
+            () => certificate = X509Certificate2.CreateFromPemFile(
+                Path.Combine(folder, $"{name}-cert.pem"), Path.Combine(folder, $"{name}-key.pem")));
         return certificate!;
     }
 

@@ -1,8 +1,8 @@
-using Ublkback.Linux.Kernel;
 using System.Buffers;
 using System.Buffers.Binary;
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
+using Ublkback.Linux.Kernel;
 using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Nbd.Server;
@@ -97,7 +97,8 @@ internal sealed class NbdReply : INbdMessage
             NbdCommand.BlockStatus => await MapAsync((IAllocationMap)_image),
             _ => BlockStatus.Unsupported,
         };
-        bool isDurable = (Flags & NbdProtocol.ForceUnitAccess) != 0 && Command is NbdCommand.Write or NbdCommand.WriteZeroes or NbdCommand.Trim;
+        bool isDurable = (Flags & NbdProtocol.ForceUnitAccess) != 0
+            && Command is NbdCommand.Write or NbdCommand.WriteZeroes or NbdCommand.Trim;
         if (status == BlockStatus.Okay && isDurable) status = await RunAsync(BlockOperation.Flush, 0, 0, default);
         return status switch
         {
@@ -134,7 +135,8 @@ internal sealed class NbdReply : INbdMessage
         }
 
         BlockStatus status = await FillAsync(Offset, holeStart);
-        if (status == BlockStatus.Okay && holeEnd > holeStart) status = await RunAsync(BlockOperation.Discard, holeStart, holeEnd - holeStart, default);
+        if (status == BlockStatus.Okay && holeEnd > holeStart)
+            status = await RunAsync(BlockOperation.Discard, holeStart, holeEnd - holeStart, default);
         return status == BlockStatus.Okay ? await FillAsync(holeEnd, end) : status;
     }
 
@@ -163,7 +165,8 @@ internal sealed class NbdReply : INbdMessage
             if (range.Status != BlockStatus.Okay) return range.Status;
             Span<byte> extent = _extents.Span.Slice(_extentCount * ExtentSize, ExtentSize);
             BinaryPrimitives.WriteUInt32BigEndian(extent, (uint)(range.SectorCount * BlockRequest.SectorSize));
-            BinaryPrimitives.WriteUInt32BigEndian(extent[sizeof(uint)..], !range.IsPresent ? Hole | Zero : range.IsZero ? Zero : 0);
+            BinaryPrimitives.WriteUInt32BigEndian(
+                extent[sizeof(uint)..], !range.IsPresent ? Hole | Zero : range.IsZero ? Zero : 0);
             sector += (ulong)range.SectorCount;
             left -= range.SectorCount;
         }
@@ -197,7 +200,11 @@ internal sealed class NbdReply : INbdMessage
         Span<byte> head = to.GetSpan(NbdProtocol.ChunkHeadSize + sizeof(ulong));
         BinaryPrimitives.WriteUInt32BigEndian(head, NbdProtocol.ChunkMagic);
         BinaryPrimitives.WriteUInt16BigEndian(head[4..], NbdProtocol.Done);
-        BinaryPrimitives.WriteUInt16BigEndian(head[6..], _error != NbdError.None ? NbdProtocol.ChunkError : isStatus ? NbdProtocol.ChunkBlockStatus : NbdProtocol.ChunkData);
+        BinaryPrimitives.WriteUInt16BigEndian(
+            head[6..],
+            _error != NbdError.None
+                ? NbdProtocol.ChunkError
+                : isStatus ? NbdProtocol.ChunkBlockStatus : NbdProtocol.ChunkData);
         BinaryPrimitives.WriteUInt64BigEndian(head[8..], Cookie);
         BinaryPrimitives.WriteUInt32BigEndian(head[16..], length);
         Span<byte> body = head[NbdProtocol.ChunkHeadSize..];

@@ -7,8 +7,8 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Server;
 
 /// <summary>
-/// Offers an image to NBD clients. All of them see the same disk; a flush of one covers what any was answered. Before a client is served, the
-/// requests of those that are gone have ended, so none of theirs lands on one of its own.
+/// Offers an image to NBD clients. All of them see the same disk; a flush of one covers what any was answered. Before a
+/// client is served, the requests of those that are gone have ended, so none of theirs lands on one of its own.
 /// </summary>
 public sealed class NbdServer : IAsyncDisposable
 {
@@ -39,11 +39,13 @@ public sealed class NbdServer : IAsyncDisposable
         _log = log;
         Export = Describe(image.Geometry);
         bool isUnix = options.Place.AddressFamily == AddressFamily.Unix;
-        _listener = new Socket(options.Place.AddressFamily, SocketType.Stream, isUnix ? ProtocolType.Unspecified : ProtocolType.Tcp);
+        _listener = new Socket(
+            options.Place.AddressFamily, SocketType.Stream, isUnix ? ProtocolType.Unspecified : ProtocolType.Tcp);
         try
         {
             _listener.Bind(options.Place);
-            if (options.Place is UnixDomainSocketEndPoint unix) File.SetUnixFileMode(unix.ToString(), UnixFileMode.UserRead | UnixFileMode.UserWrite);
+            if (options.Place is UnixDomainSocketEndPoint unix)
+                File.SetUnixFileMode(unix.ToString(), UnixFileMode.UserRead | UnixFileMode.UserWrite);
             _listener.Listen();
         }
         catch
@@ -88,7 +90,8 @@ public sealed class NbdServer : IAsyncDisposable
     /// <summary>Waits until nothing is left of clients that are gone. On a worker.</summary>
     internal Task AwaitOrphansAsync()
     {
-        lock (_gate) return Task.WhenAll(_sessions.Where(session => session.IsOrphaned).Select(session => session.Ended));
+        lock (_gate)
+            return Task.WhenAll(_sessions.Where(session => session.IsOrphaned).Select(session => session.Ended));
     }
 
     /// <summary>A session has done its last request.</summary>
@@ -103,10 +106,13 @@ public sealed class NbdServer : IAsyncDisposable
 
     private static NbdExport Describe(ImageGeometry geometry)
     {
-        NbdExportFlags flags = NbdExportFlags.HasFlags | NbdExportFlags.Flush | NbdExportFlags.ForceUnitAccess | NbdExportFlags.DontFragment | NbdExportFlags.MultiConnection;
+        NbdExportFlags flags = NbdExportFlags.HasFlags | NbdExportFlags.Flush | NbdExportFlags.ForceUnitAccess
+            | NbdExportFlags.DontFragment | NbdExportFlags.MultiConnection;
         flags |= geometry.IsReadOnly ? NbdExportFlags.ReadOnly : NbdExportFlags.WriteZeroes;
         if (geometry.DiscardGranularity > 0) flags |= NbdExportFlags.Trim;
-        return new NbdExport((long)geometry.SectorCount * BlockRequest.SectorSize, flags, geometry.SectorSize, MaxBlock, IsStructured: true);
+        return new NbdExport(
+            (long)geometry.SectorCount * BlockRequest.SectorSize, flags, geometry.SectorSize, MaxBlock,
+            IsStructured: true);
     }
 
     private void Accept()

@@ -5,12 +5,15 @@ using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Nbd.Server;
 
-/// <summary>Negotiates with a client, in the fixed newstyle only. What it sends is hostile input. On a worker.</summary>
+/// <summary>
+/// Negotiates with a client, in the fixed newstyle only. What it sends is hostile input. On a worker.
+/// </summary>
 /// <param name="channel">The connection.</param>
 /// <param name="options">What is offered, and how.</param>
 /// <param name="export">What the disk is like.</param>
 /// <param name="onChosen">Runs before a client is told that it may use the disk.</param>
-internal sealed class NbdServerHandshake(NbdChannel channel, NbdServerOptions options, NbdExport export, Func<Task> onChosen)
+internal sealed class NbdServerHandshake(
+    NbdChannel channel, NbdServerOptions options, NbdExport export, Func<Task> onChosen)
 {
     /// <summary>The number of the one context of block status.</summary>
     public const uint AllocationId = 1;
@@ -42,12 +45,14 @@ internal sealed class NbdServerHandshake(NbdChannel channel, NbdServerOptions op
         _channel.Write((ushort)(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes));
         await _channel.FlushAsync();
         uint flags = await _channel.ReadUInt32Async();
-        if ((flags & ~(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)) != 0 || (flags & NbdProtocol.FixedNewStyle) == 0)
+        if ((flags & ~(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)) != 0
+            || (flags & NbdProtocol.FixedNewStyle) == 0)
             throw new NbdException($"the client wants flags {flags:x}");
         bool wantsPadding = (flags & NbdProtocol.NoZeroes) == 0;
         for (int count = 0; count < MaxOptions; count++)
         {
-            if (await _channel.ReadUInt64Async() != NbdProtocol.OptionMagic) throw new NbdException("the client does not speak NBD");
+            if (await _channel.ReadUInt64Async() != NbdProtocol.OptionMagic)
+                throw new NbdException("the client does not speak NBD");
             NbdOption option = (NbdOption)await _channel.ReadUInt32Async();
             uint length = await _channel.ReadUInt32Async();
             if (length > MaxOption) throw new NbdException($"the client sent an option with {length} bytes");
@@ -81,7 +86,8 @@ internal sealed class NbdServerHandshake(NbdChannel channel, NbdServerOptions op
                 if (wantsPadding) _channel.Output.Write(new byte[Padding]);
                 await _channel.FlushAsync();
                 return true;
-            case NbdOption.StructuredReply or NbdOption.List or NbdOption.Info or NbdOption.Go or NbdOption.ListMetaContext or NbdOption.SetMetaContext when !isSafe:
+            case NbdOption.StructuredReply or NbdOption.List or NbdOption.Info or NbdOption.Go
+                or NbdOption.ListMetaContext or NbdOption.SetMetaContext when !isSafe:
                 await ReplyAsync(option, NbdOptionReply.TlsRequired, "this server wants TLS");
                 return null;
             case NbdOption.StructuredReply:
@@ -142,7 +148,8 @@ internal sealed class NbdServerHandshake(NbdChannel channel, NbdServerOptions op
     {
         bool isSetting = option == NbdOption.SetMetaContext;
         if (isSetting) WantsAllocation = false;
-        if (!IsStructured || !TryReadName(data, out ReadOnlyMemory<byte> name, out ReadOnlyMemory<byte> rest) || rest.Length < sizeof(uint))
+        if (!IsStructured || !TryReadName(data, out ReadOnlyMemory<byte> name, out ReadOnlyMemory<byte> rest)
+            || rest.Length < sizeof(uint))
         {
             await ReplyAsync(option, NbdOptionReply.Invalid);
             return;
@@ -183,7 +190,8 @@ internal sealed class NbdServerHandshake(NbdChannel channel, NbdServerOptions op
 
     private bool IsKnown(ReadOnlySpan<byte> name) => name.SequenceEqual(Encoding.UTF8.GetBytes(options.ExportName));
 
-    private static bool TryReadName(ReadOnlyMemory<byte> data, out ReadOnlyMemory<byte> name, out ReadOnlyMemory<byte> rest)
+    private static bool TryReadName(
+        ReadOnlyMemory<byte> data, out ReadOnlyMemory<byte> name, out ReadOnlyMemory<byte> rest)
     {
         name = rest = default;
         if (data.Length < sizeof(uint)) return false;

@@ -9,7 +9,8 @@ namespace Ublkback.Nbd.Server;
 /// <param name="Place">Where clients connect to.</param>
 /// <param name="ExportName">The name that clients give.</param>
 /// <param name="MaxClients">How many there may be at a time.</param>
-public sealed record NbdServerOptions(EndPoint Place, string ExportName = "", int MaxClients = NbdServerOptions.DefaultMaxClients)
+public sealed record NbdServerOptions(
+    EndPoint Place, string ExportName = "", int MaxClients = NbdServerOptions.DefaultMaxClients)
 {
     /// <summary>How many clients there may be at a time when nobody says.</summary>
     public const int DefaultMaxClients = 16;
@@ -24,5 +25,6 @@ public sealed record NbdServerOptions(EndPoint Place, string ExportName = "", in
     /// <param name="folder">Where <c>server-cert.pem</c> and <c>server-key.pem</c> are.</param>
     /// <param name="verifiesClients">Whether clients must have a certificate of <c>ca-cert.pem</c> there.</param>
     /// <exception cref="TargetException">The certificates cannot be used.</exception>
-    public NbdServerOptions WithTls(string folder, bool verifiesClients) => this with { Tls = NbdTls.ForServer(folder, verifiesClients) };
+    public NbdServerOptions WithTls(string folder, bool verifiesClients) =>
+        this with { Tls = NbdTls.ForServer(folder, verifiesClients) };
 }

@@ -8,7 +8,8 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Server;
 
 /// <summary>
-/// One client of a server. It has a bounded number of requests and bytes in hand; what is more waits in its socket. On one worker.
+/// One client of a server. It has a bounded number of requests and bytes in hand; what is more waits in its socket. On
+/// one worker.
 /// </summary>
 internal sealed class NbdSession
 {
@@ -43,8 +44,8 @@ internal sealed class NbdSession
     public bool IsStructured { get; private set; }
 
     /// <summary>
-    /// Whether the client was being served and is gone; of its requests some may be under way. Any thread, while the session is known to
-    /// the server.
+    /// Whether the client was being served and is gone; of its requests some may be under way. Any thread, while the
+    /// session is known to the server.
     /// </summary>
     public bool IsOrphaned => _isServing && _socket.IsPeerGone;
 
@@ -60,7 +61,10 @@ internal sealed class NbdSession
         _ = LimitNegotiationAsync();
         try
         {
-            NbdServerHandshake handshake = new(channel, _server.Options, _server.Export, BeginServingAsync) { HasAllocation = _server.Image is IAllocationMap };
+            NbdServerHandshake handshake = new(
+                channel, _server.Options, _server.Export,
+                BeginServingAsync)
+            { HasAllocation = _server.Image is IAllocationMap };
             bool isChosen = await handshake.RunAsync();
             _isNegotiated = true;
             channel = handshake.Channel;
@@ -136,7 +140,8 @@ internal sealed class NbdSession
     private async ValueTask<bool> TakeAsync(NbdChannel channel)
     {
         await channel.ReadAsync(_head);
-        if (BinaryPrimitives.ReadUInt32BigEndian(_head.Span) != NbdProtocol.RequestMagic) throw new NbdException("the client sent no request where one was to begin");
+        if (BinaryPrimitives.ReadUInt32BigEndian(_head.Span) != NbdProtocol.RequestMagic)
+            throw new NbdException("the client sent no request where one was to begin");
         NbdReply reply = _free.TryPop(out NbdReply? free) ? free : new NbdReply(this, _server.Image);
         reply.Flags = BinaryPrimitives.ReadUInt16BigEndian(_head.Span[4..]);
         reply.Command = (NbdCommand)BinaryPrimitives.ReadUInt16BigEndian(_head.Span[6..]);
@@ -145,7 +150,8 @@ internal sealed class NbdSession
         reply.Length = BinaryPrimitives.ReadUInt32BigEndian(_head.Span[24..]);
         if (reply.Command == NbdCommand.Disconnect) return false;
         bool isWrite = reply.Command == NbdCommand.Write;
-        if (isWrite && reply.Length > NbdProtocol.DefaultMaxBlock) throw new NbdException($"the client wants to write {reply.Length} bytes at once");
+        if (isWrite && reply.Length > NbdProtocol.DefaultMaxBlock)
+            throw new NbdException($"the client wants to write {reply.Length} bytes at once");
 
         NbdError error = Check(reply);
         bool hasData = error == NbdError.None && reply.Command is NbdCommand.Read or NbdCommand.Write;
@@ -190,8 +196,10 @@ internal sealed class NbdSession
         bool writes = reply.Command is NbdCommand.Write or NbdCommand.Trim or NbdCommand.WriteZeroes;
         if (writes && export.Can(NbdExportFlags.ReadOnly)) return NbdError.NotPermitted;
         if (needed is not NbdExportFlags flag || !export.Can(flag)) return NbdError.Invalid;
-        if (reply.Command == NbdCommand.Flush) return reply.Length == 0 && reply.Offset == 0 ? NbdError.None : NbdError.Invalid;
-        bool isWhole = reply.Offset % export.MinBlock == 0 && reply.Length % (uint)export.MinBlock == 0 && reply.Length > 0;
+        if (reply.Command == NbdCommand.Flush)
+            return reply.Length == 0 && reply.Offset == 0 ? NbdError.None : NbdError.Invalid;
+        bool isWhole = reply.Offset % export.MinBlock == 0 && reply.Length % (uint)export.MinBlock == 0
+            && reply.Length > 0;
         bool isInside = reply.Offset >= 0 && reply.Offset <= size && reply.Length <= size - reply.Offset;
         if (!isInside) return writes ? NbdError.NoSpace : NbdError.Invalid;
         bool isTooMuch = reply.Command == NbdCommand.Read && reply.Length > NbdProtocol.DefaultMaxBlock;

@@ -5,8 +5,8 @@ using Ublkback.Parallax.Map;
 namespace Ublkback.Parallax.Admin;
 
 /// <summary>
-/// Writes maps anew without the nodes that cannot be read: what these covered is said to be lost. Nodes that maps share stay shared. On the
-/// VDI's worker.
+/// Writes maps anew without the nodes that cannot be read: what these covered is said to be lost. Nodes that maps share
+/// stay shared. On the VDI's worker.
 /// </summary>
 /// <param name="nodes">Reads nodes.</param>
 /// <param name="writer">Writes them.</param>
@@ -54,13 +54,15 @@ internal sealed class MapRepairer(NodeCache nodes, NodeWriter writer, Action<lon
         return null;
     }
 
-    private async Task<(BlockStatus Status, MapEntry Node)> RepairBelowAsync(MapEntry at, byte[] node, int level, long index)
+    private async Task<(BlockStatus Status, MapEntry Node)> RepairBelowAsync(
+        MapEntry at, byte[] node, int level, long index)
     {
         bool isChanged = false;
         for (int i = 0; i < MapRoot.Fanout; i++)
         {
             MapEntry below = MapEntry.Read(node, i);
-            (BlockStatus status, MapEntry mended) = await RepairAsync(below, level - 1, (index << MapRoot.FanoutBits) + i);
+            (BlockStatus status, MapEntry mended) =
+                await RepairAsync(below, level - 1, (index << MapRoot.FanoutBits) + i);
             if (status != BlockStatus.Okay) return (status, at);
             if (mended == below) continue;
             mended.Write(node, i);

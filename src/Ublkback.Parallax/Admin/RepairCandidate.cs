@@ -14,7 +14,8 @@ namespace Ublkback.Parallax.Admin;
 /// <param name="End">Where the log ends.</param>
 /// <param name="Damages">How much of all that cannot be read.</param>
 /// <param name="Faults">What is given up, if this is what the VDI becomes, in sentences.</param>
-internal sealed record RepairCandidate(VdiMetadata Known, VdiVersion Content, LogPosition End, long Damages, IReadOnlyList<string> Faults)
+internal sealed record RepairCandidate(
+    VdiMetadata Known, VdiVersion Content, LogPosition End, long Damages, IReadOnlyList<string> Faults)
 {
     /// <summary>Looks. Blocks the thread.</summary>
     public static RepairCandidate Read(IVdiStore store, IVdiContainer container, VdiSuperblock superblock, VdiHead head)
@@ -35,7 +36,9 @@ internal sealed record RepairCandidate(VdiMetadata Known, VdiVersion Content, Lo
         LogPosition end = version.Start;
         if (version.Vdi == superblock.Vdi && version.End == 0)
         {
-            VdiContent content = new(superblock.Vdi, new BlockMap(null!, version.Root), new SnapshotTable(known.Snapshots, head.NextSnapshot), version);
+            VdiContent content = new(
+                superblock.Vdi, new BlockMap(null!, version.Root),
+                new SnapshotTable(known.Snapshots, head.NextSnapshot), version);
             LogReader log = new(container, superblock.Vdi, superblock.Id);
             try
             {
@@ -43,17 +46,24 @@ internal sealed record RepairCandidate(VdiMetadata Known, VdiVersion Content, Lo
             }
             catch (InvalidDataException)
             {
-                // What the rest tells of snapshots is lost with it; what the part before tells is kept by the head that is written next.
+                // What the rest tells of snapshots is lost with it; what the part before tells is kept by the head that
+                // is written next.
                 version = version with { End = log.Reached.Sequence };
-                known = known with { Snapshots = content.Snapshots.All, Head = known.Head with { NextSnapshot = content.Snapshots.NextId } };
-                faults.Add($"what was written last is given up, from batch {log.Reached.Sequence} of the log on, which is damaged, and the snapshots since then");
+                known = known with
+                {
+                    Snapshots = content.Snapshots.All,
+                    Head = known.Head with { NextSnapshot = content.Snapshots.NextId }
+                };
+                faults.Add($"what was written last is given up, from batch {log.Reached.Sequence} of the log on, "
+                    + "which is damaged, and the snapshots since then");
             }
 
             end = log.Reached;
         }
 
         long damages = faults.Count;
-        using VersionWalker walker = new(vdi => store.OpenOther(vdi, _ => { }), new BlockMarks()) { VisitDamage = _ => damages++ };
+        using VersionWalker walker =
+            new(vdi => store.OpenOther(vdi, _ => { }), new BlockMarks()) { VisitDamage = _ => damages++ };
         walker.Walk([version, .. known.Snapshots.Select(snapshot => snapshot.Content)]);
         return new RepairCandidate(known, version, end, damages, faults);
     }

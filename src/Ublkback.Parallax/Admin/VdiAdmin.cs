@@ -11,7 +11,8 @@ namespace Ublkback.Parallax.Admin;
 
 /// <summary>What can be done with VDIs, whoever has them open. Any thread; blocks it, or waits.</summary>
 /// <remarks>
-/// What changes a VDI that a process has open for writing, that process is asked to do. Otherwise it is opened here. Failures are
+/// What changes a VDI that a process has open for writing, that process is asked to do. Otherwise it is opened here.
+/// Failures are
 /// <see cref="TargetException"/>s with a sentence for people.
 /// </remarks>
 public sealed class VdiAdmin : IDisposable
@@ -27,7 +28,9 @@ public sealed class VdiAdmin : IDisposable
         _opening = opening;
     }
 
-    /// <summary>Opens a store: <c>file:FOLDER</c> or <c>rados:POOL?conf=/path&amp;id=USER</c>, null for the usual one.</summary>
+    /// <summary>
+    /// Opens a store: <c>file:FOLDER</c> or <c>rados:POOL?conf=/path&amp;id=USER</c>, null for the usual one.
+    /// </summary>
     /// <param name="text">Which store.</param>
     /// <param name="makes">Whether it is made if it is not there.</param>
     /// <param name="worker">Where VDIs are used.</param>
@@ -53,22 +56,28 @@ public sealed class VdiAdmin : IDisposable
     public void Create(string name, long size) => VdiOpener.Create(_store, name, size);
 
     /// <summary>Makes a snapshot of what a VDI holds now.</summary>
-    public Task SnapshotAsync(string name, string snapshot) => AskOrDoAsync(name, new VdiRequest("snapshot", VdiName.Check(snapshot)));
+    public Task SnapshotAsync(string name, string snapshot) =>
+        AskOrDoAsync(name, new VdiRequest("snapshot", VdiName.Check(snapshot)));
 
     /// <summary>Makes a VDI with the content of a snapshot.</summary>
     public void Clone(string source, string name)
     {
         VdiName from = VdiName.Parse(source);
-        if (from.Snapshot is null) throw new TargetException($"{source} is no snapshot: make one with 'ublkback vdi snapshot {source} NAME', and clone {source}@NAME");
+        if (from.Snapshot is null)
+            throw new TargetException($"{source} is no snapshot: make one with 'ublkback vdi snapshot {source} "
+                + $"NAME', and clone {source}@NAME");
         using IDisposable structure = _store.LockStructure();
         (_, IReadOnlyList<VdiSnapshot> snapshots, _) = Read(_store.Find(from.Vdi));
         VdiSnapshot snapshot = FindIn(snapshots, from);
         _store.Create(name, _ => snapshot.Content, from.ToString());
     }
 
-    /// <summary>Gives a VDI the content of a snapshot of it. What it holds now is kept in another; gives its name.</summary>
+    /// <summary>
+    /// Gives a VDI the content of a snapshot of it. What it holds now is kept in another; gives its name.
+    /// </summary>
     /// <param name="text">The snapshot.</param>
-    /// <param name="whileUsed">Whether somebody may have the VDI open, who then reads something else than was written.</param>
+    /// <param name="whileUsed">Whether somebody may have the VDI open, who then reads something else than was
+    /// written.</param>
     public async Task<string> RollBackAsync(string text, bool whileUsed)
     {
         VdiName name = VdiName.Parse(text);
@@ -78,7 +87,9 @@ public sealed class VdiAdmin : IDisposable
         (_, IReadOnlyList<VdiSnapshot> snapshots, long size) = Read(vdi);
         bool isUsed = _store.IsWritten(vdi);
         if (isUsed && !whileUsed)
-            throw new ImageInUseException($"VDI {name.Vdi} is in use by {_store.ReadHolder(vdi)?.ToString() ?? "another program"}: detach it, or, when its guest has unmounted it, say --live");
+            throw new ImageInUseException($"VDI {name.Vdi} is in use by "
+                + $"{_store.ReadHolder(vdi)?.ToString() ?? "another program"}: detach it, or, when its guest has "
+                + "unmounted it, say --live");
         VdiRequest request = new("rollback", FindIn(snapshots, name).Name, isUsed ? size : 0);
         return (await AskOrDoAsync(name.Vdi, request).ConfigureAwait(false)).Snapshot!;
     }
@@ -100,11 +111,14 @@ public sealed class VdiAdmin : IDisposable
         uint number = _store.Find(vdi);
         (_, IReadOnlyList<VdiSnapshot> snapshots, _) = Read(number);
         VdiSnapshot found = FindIn(snapshots, new VdiName(vdi, snapshot));
-        if (_store.IsPinned(number, found.Id)) throw new TargetException($"{vdi}@{snapshot} is in use: detach it first");
+        if (_store.IsPinned(number, found.Id))
+            throw new TargetException($"{vdi}@{snapshot} is in use: detach it first");
         return AskOrDoAsync(vdi, new VdiRequest("delete", snapshot));
     }
 
-    /// <summary>Deletes a VDI that nobody has open, and its snapshots if that is allowed. Clones of these keep what they have.</summary>
+    /// <summary>
+    /// Deletes a VDI that nobody has open, and its snapshots if that is allowed. Clones of these keep what they have.
+    /// </summary>
     public async Task DeleteAsync(string name, bool withSnapshots)
     {
         using IDisposable structure = _store.LockStructure();
@@ -127,7 +141,8 @@ public sealed class VdiAdmin : IDisposable
         {
             foreach (string name in Names)
             {
-                VdiReply? reply = await VdiSocket.TryAskAsync(_store, _store.Find(name), new VdiRequest("collect")).ConfigureAwait(false);
+                VdiReply? reply = await VdiSocket.TryAskAsync(
+                    _store, _store.Find(name), new VdiRequest("collect")).ConfigureAwait(false);
                 if (reply is null) TryOpenToWrite(name, closed);
                 else freed += reply.Blocks;
             }
@@ -150,28 +165,40 @@ public sealed class VdiAdmin : IDisposable
         return collector.Freed * VdiFormat.BlockSize;
     }
 
-    /// <summary>Puts together in the file what is together on the disk; gives the number of bytes that were written for that.</summary>
+    /// <summary>
+    /// Puts together in the file what is together on the disk; gives the number of bytes that were written for that.
+    /// </summary>
     public async Task<long> CompactAsync(string name) =>
         (await AskOrDoAsync(name, new VdiRequest("compact")).ConfigureAwait(false)).Blocks * VdiFormat.BlockSize;
 
-    /// <summary>Looks whether all is whole that VDIs and their snapshots need; null for all VDIs. Says what is not.</summary>
+    /// <summary>
+    /// Looks whether all is whole that VDIs and their snapshots need; null for all VDIs. Says what is not.
+    /// </summary>
     /// <param name="name">Which VDI.</param>
     /// <param name="readsData">Whether the data is read too.</param>
     /// <param name="onDamage">Takes a sentence about each damage.</param>
     public VdiCheck Check(string? name, bool readsData, Action<string> onDamage) =>
         new VdiChecker(_store, readsData, onDamage).Run(name is null ? Names : [name]);
 
-    /// <summary>Repairs a VDI that nobody has open, as far as that can be done: see <see cref="VdiRepairer"/>. Says what is given up for that.</summary>
-    public Task RepairAsync(string name, Action<string> onRepair) => new VdiRepairer(_store, _worker, _opening(false), onRepair).RunAsync(name);
+    /// <summary>
+    /// Repairs a VDI that nobody has open, as far as that can be done: see <see cref="VdiRepairer"/>. Says what is
+    /// given up for that.
+    /// </summary>
+    public Task RepairAsync(string name, Action<string> onRepair) =>
+        new VdiRepairer(_store, _worker, _opening(false), onRepair).RunAsync(name);
 
-    /// <summary>The ranges in which two disks may differ; <c>NAME</c> or <c>NAME@SNAPSHOT</c> each. Nobody may write them.</summary>
+    /// <summary>
+    /// The ranges in which two disks may differ; <c>NAME</c> or <c>NAME@SNAPSHOT</c> each. Nobody may write them.
+    /// </summary>
     public async Task<IReadOnlyList<VdiRange>> DiffAsync(string one, string other)
     {
         VdiImage first = VdiOpener.Open(_store, VdiName.Parse(one), "none", _opening(true));
         await using (first.ConfigureAwait(false))
         {
             VdiImage second = VdiOpener.Open(_store, VdiName.Parse(other), "none", _opening(true));
-            await using (second.ConfigureAwait(false)) return await _worker.InvokeAsync(() => VdiDiff.RunAsync(first.Parts, second.Parts)).ConfigureAwait(false);
+            await using (second.ConfigureAwait(false))
+                return await _worker.InvokeAsync(() => VdiDiff.RunAsync(first.Parts, second.Parts))
+                    .ConfigureAwait(false);
         }
     }
 
@@ -184,22 +211,26 @@ public sealed class VdiAdmin : IDisposable
         if (await VdiSocket.TryAskAsync(_store, vdi, request).ConfigureAwait(false) is VdiReply reply) return reply;
         VdiImage image = OpenToWrite(name);
         await using (image.ConfigureAwait(false))
-            return await image.HoldAsync(() => new VdiRequestHandler(_store, image, _opening(false).Warn).RunAsync(request)).ConfigureAwait(false);
+            return await image.HoldAsync(() =>
+                new VdiRequestHandler(_store, image, _opening(false).Warn).RunAsync(request)).ConfigureAwait(false);
     }
 
     private void CheckDeletable(string name, uint vdi, IVdiContainer container, bool withSnapshots)
     {
         try
         {
-            IReadOnlyList<VdiSnapshot> snapshots = VdiSnapshots.ReadFile(VdiMetadata.Read(container), container).Snapshots;
+            IReadOnlyList<VdiSnapshot> snapshots =
+                VdiSnapshots.ReadFile(VdiMetadata.Read(container), container).Snapshots;
             if (snapshots.Count > 0 && !withSnapshots)
-                throw new ImageInUseException($"VDI {name} has {snapshots.Count} snapshots, which would be deleted with it: add --snapshots if you mean that");
+                throw new ImageInUseException($"VDI {name} has {snapshots.Count} snapshots, which would be deleted "
+                    + "with it: add --snapshots if you mean that");
             if (snapshots.FirstOrDefault(snapshot => _store.IsPinned(vdi, snapshot.Id)) is VdiSnapshot used)
                 throw new ImageInUseException($"{name}@{used.Name} is in use: detach it first");
         }
         catch (TargetException damage) when (damage is not ImageInUseException)
         {
-            if (!withSnapshots) throw new TargetException($"{damage.Message}; add --snapshots to delete it all the same", damage);
+            if (!withSnapshots)
+                throw new TargetException($"{damage.Message}; add --snapshots to delete it all the same", damage);
         }
     }
 
@@ -239,7 +270,8 @@ public sealed class VdiAdmin : IDisposable
 
     private static VdiSnapshot FindIn(IReadOnlyList<VdiSnapshot> snapshots, VdiName name) =>
         snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
-        ?? throw new TargetException($"VDI {name.Vdi} has no snapshot {name.Snapshot}: see 'ublkback vdi snapshots {name.Vdi}'");
+        ?? throw new TargetException(
+            $"VDI {name.Vdi} has no snapshot {name.Snapshot}: see 'ublkback vdi snapshots {name.Vdi}'");
 
     private static DateTimeOffset TimeOf(long milliseconds) => DateTimeOffset.FromUnixTimeMilliseconds(milliseconds);
 }

@@ -64,10 +64,13 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         {
             VdiMetadata file = VdiMetadata.Read(container);
             // A new VDI has one head only.
-            if (file.Head.Generation > 1 && VdiMetadata.ReadHeads(container).Heads.Count < 2) Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
+            if (file.Head.Generation > 1 && VdiMetadata.ReadHeads(container).Heads.Count < 2)
+                Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
             (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
             // Who writes it is about to write the end of its log.
-            VdiVersion disk = store.IsWritten(file.Superblock.Vdi) ? file.Head.Content.WithoutOpenLog : file.Head.Content;
+            VdiVersion disk = store.IsWritten(file.Superblock.Vdi)
+                ? file.Head.Content.WithoutOpenLog
+                : file.Head.Content;
             WalkNodes(walker, disk);
             foreach (VdiSnapshot snapshot in snapshots)
             {
@@ -88,7 +91,8 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
     {
         long before = walker.Lost;
         walker.WalkNodes(version);
-        if (walker.Lost > before) Report($"{walker.Lost - before} blocks of 4 KiB were given up, and are I/O errors until they are written");
+        if (walker.Lost > before)
+            Report($"{walker.Lost - before} blocks of 4 KiB were given up, and are I/O errors until they are written");
     }
 
     private void Report(string what)

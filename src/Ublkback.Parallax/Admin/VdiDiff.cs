@@ -4,7 +4,9 @@ using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Admin;
 
-/// <summary>Finds where two disks may differ: where their blocks are not the same blocks of a file. On one worker.</summary>
+/// <summary>
+/// Finds where two disks may differ: where their blocks are not the same blocks of a file. On one worker.
+/// </summary>
 internal static class VdiDiff
 {
     /// <summary>Compares two disks; what only the longer one has differs.</summary>
@@ -19,20 +21,25 @@ internal static class VdiDiff
             int wanted = (int)Math.Min(MaxRun, common - block);
             (BlockStatus status, MapEntry first, int count) = await one.Reader.FindRunAsync(block, wanted);
             (BlockStatus otherStatus, MapEntry second, int otherCount) = await other.Reader.FindRunAsync(block, wanted);
-            if (status != BlockStatus.Okay || otherStatus != BlockStatus.Okay) throw new TargetException($"the map cannot be read at byte {VdiFormat.OffsetOf(block)}: see 'ublkback vdi fsck'");
+            if (status != BlockStatus.Okay || otherStatus != BlockStatus.Okay)
+                throw new TargetException(
+                    $"the map cannot be read at byte {VdiFormat.OffsetOf(block)}: see 'ublkback vdi fsck'");
             int length = Math.Min(count, otherCount);
-            if (first.Address != second.Address || first.Address.IsLost) Add(ranges, VdiFormat.OffsetOf(block), VdiFormat.OffsetOf(length));
+            if (first.Address != second.Address || first.Address.IsLost)
+                Add(ranges, VdiFormat.OffsetOf(block), VdiFormat.OffsetOf(length));
             block += length;
         }
 
         long longest = Math.Max(one.Content.Size, other.Content.Size);
-        if (longest > VdiFormat.OffsetOf(common)) Add(ranges, VdiFormat.OffsetOf(common), longest - VdiFormat.OffsetOf(common));
+        if (longest > VdiFormat.OffsetOf(common))
+            Add(ranges, VdiFormat.OffsetOf(common), longest - VdiFormat.OffsetOf(common));
         return ranges;
     }
 
     private static void Add(List<VdiRange> ranges, long offset, long length)
     {
-        if (ranges is [.., VdiRange last] && last.Offset + last.Length == offset) ranges[^1] = last with { Length = last.Length + length };
+        if (ranges is [.., VdiRange last] && last.Offset + last.Length == offset)
+            ranges[^1] = last with { Length = last.Length + length };
         else ranges.Add(new VdiRange(offset, length));
     }
 }

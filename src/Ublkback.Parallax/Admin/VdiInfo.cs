@@ -10,7 +10,8 @@ namespace Ublkback.Parallax.Admin;
 /// <param name="Holder">Who has it open for writing; null when nobody has.</param>
 /// <param name="Snapshots">Its snapshots, in the order in which they were made.</param>
 public sealed record VdiInfo(
-    string Name, uint Number, long SizeBytes, long AllocatedBytes, string Origin, DateTimeOffset Created, string? Holder,
+    string Name, uint Number, long SizeBytes, long AllocatedBytes, string Origin, DateTimeOffset Created,
+    string? Holder,
     IReadOnlyList<VdiSnapshotInfo> Snapshots);
 
 /// <summary>A snapshot as commands show it.</summary>

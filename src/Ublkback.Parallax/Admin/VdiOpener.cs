@@ -19,7 +19,8 @@ public static class VdiOpener
 
     private const string StoreOption = "store";
 
-    private static readonly string[] StoreOptions = [StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
+    private static readonly string[] StoreOptions = [
+        StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
 
     /// <summary>Opens a VDI. Blocks, so runs on a helper thread.</summary>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
@@ -60,22 +61,30 @@ public static class VdiOpener
     {
         CheckSize(size);
         using IDisposable structure = store.LockStructure();
-        store.Create(name, vdi => new VdiVersion(MapRoot.EmptyFor(VdiFormat.BlocksFor(size)), size, vdi, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1), "");
+        store.Create(
+            name,
+            vdi => new VdiVersion(
+                MapRoot.EmptyFor(VdiFormat.BlocksFor(size)), size, vdi,
+                new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1), "");
     }
 
     /// <summary>Refuses sizes that a VDI cannot have.</summary>
     internal static void CheckSize(long size)
     {
         if (size is <= 0 or > VdiFormat.MaxSize || size % BlockRequest.SectorSize != 0)
-            throw new TargetException($"a VDI cannot have {size} bytes: give a multiple of {BlockRequest.SectorSize}, 128T at most");
+            throw new TargetException(
+                $"a VDI cannot have {size} bytes: give a multiple of {BlockRequest.SectorSize}, 128T at most");
     }
 
     /// <summary>Opens a VDI of a store, or a snapshot.</summary>
     internal static VdiImage Open(IVdiStore store, VdiName name, string cache, ImageOpening opening)
     {
         if (name.Snapshot is not null && !opening.IsReadOnly)
-            throw new TargetException($"{name} is a snapshot, which is never written: attach it read-only (access=ro), or make a clone of it with 'ublkback vdi clone {name} NEW'");
-        IVdiContainer container = name.Snapshot is null ? store.OpenOwn(name.Vdi, cache, opening) : store.OpenOther(store.Find(name.Vdi), opening.Warn).Container;
+            throw new TargetException($"{name} is a snapshot, which is never written: attach it read-only "
+                + $"(access=ro), or make a clone of it with 'ublkback vdi clone {name} NEW'");
+        IVdiContainer container = name.Snapshot is null
+            ? store.OpenOwn(name.Vdi, cache, opening)
+            : store.OpenOther(store.Find(name.Vdi), opening.Warn).Container;
         IDisposable? pin = null;
         try
         {
@@ -111,7 +120,9 @@ public static class VdiOpener
         {
             pin?.Dispose();
             container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-            throw failure is IOException or InvalidDataException ? new TargetException($"VDI {name} cannot be opened: {failure.Message}", failure) : failure;
+            throw failure is IOException or InvalidDataException
+                ? new TargetException($"VDI {name} cannot be opened: {failure.Message}", failure)
+                : failure;
         }
     }
 
@@ -121,7 +132,8 @@ public static class VdiOpener
     private static VdiImage Finish(VdiParts parts, ImageOpening opening, Func<VdiImage, IDisposable>? makeDoor)
     {
         ImageGeometry geometry = new(
-            (ulong)parts.Content.Size / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize, opening.IsReadOnly,
+            (ulong)parts.Content.Size / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize,
+            opening.IsReadOnly,
             opening.IsReadOnly || !opening.AllowsDiscard ? 0 : VdiFormat.BlockSize);
         VdiImage image = new(parts, geometry);
         parts.Door = makeDoor?.Invoke(image);

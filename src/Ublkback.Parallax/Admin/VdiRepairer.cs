@@ -8,8 +8,9 @@ using Ublkback.Parallax.Stores;
 namespace Ublkback.Parallax.Admin;
 
 /// <summary>
-/// Repairs a VDI that nobody has open. Where the newer head, or what it tells of, is damaged, the older one and the log since then say the
-/// same. Where the log is damaged, it ends there. What damaged nodes covered is lost, and said to be: nothing is ever guessed. Blocks the thread, or waits.
+/// Repairs a VDI that nobody has open. Where the newer head, or what it tells of, is damaged, the older one and the log
+/// since then say the same. Where the log is damaged, it ends there. What damaged nodes covered is lost, and said to
+/// be: nothing is ever guessed. Blocks the thread, or waits.
 /// </summary>
 /// <param name="store">The store.</param>
 /// <param name="loop">Where the VDI is used meanwhile.</param>
@@ -33,7 +34,8 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
         }
         catch (Exception failure) when (failure is IOException or InvalidDataException)
         {
-            throw new TargetException($"VDI {name} cannot be repaired: {failure.Message}; restore it from a copy", failure);
+            throw new TargetException(
+                $"VDI {name} cannot be repaired: {failure.Message}; restore it from a copy", failure);
         }
         finally
         {
@@ -44,15 +46,25 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
     private VdiImage Open(string name, IVdiContainer container)
     {
         (VdiSuperblock superblock, IReadOnlyList<VdiHead> heads) = VdiMetadata.ReadHeads(container);
-        List<RepairCandidate> remains = [.. heads.Select(head => RepairCandidate.Read(store, container, superblock, head))];
-        if (remains.Count == 0) throw new InvalidDataException($"both heads of {container.Path} are damaged, and nothing else tells where its data is");
+        List<RepairCandidate> remains = [
+            .. heads.Select(head => RepairCandidate.Read(store, container, superblock, head))];
+        if (remains.Count == 0)
+            throw new InvalidDataException(
+                $"both heads of {container.Path} are damaged, and nothing else tells where its data is");
         // The older head will do if the log goes on from there to where the other one ends.
-        RepairCandidate best = remains is [_, { Damages: 0 } older] && remains[0].Damages > 0 && older.End.Sequence >= remains[0].End.Sequence ? older : remains[0];
-        if (best != remains[0]) say($"VDI {name}: what the last checkpoint wrote is damaged; the one before it and the log say the same, so nothing is lost");
+        RepairCandidate best = remains is [_, { Damages: 0 } older] && remains[0].Damages > 0
+            && older.End.Sequence >= remains[0].End.Sequence ? older : remains[0];
+        if (best != remains[0])
+            say($"VDI {name}: what the last checkpoint wrote is damaged; the one before it and the log say the same, "
+                + "so nothing is lost");
         if (best.Faults is [_, ..]) say($"VDI {name}: {string.Join("; ", best.Faults)}");
         VdiParts parts = new(
             container, best.Known, best.Content, null, vdi => store.OpenOther(vdi, opening.Warn), null, opening.Warn);
-        VdiImage image = new(parts, new ImageGeometry((ulong)parts.Content.Size / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize, false, 0));
+        VdiImage image = new(
+            parts,
+            new ImageGeometry(
+                (ulong)parts.Content.Size / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize,
+                false, 0));
         image.UseOn(loop);
         return image;
     }
@@ -62,7 +74,8 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
         string where = $"VDI {name}";
         VdiContent content = parts.Content;
         MapRepairer maps = new(parts.Nodes, parts.NodeWriter, (block, count) =>
-            say($"{where}: {count} blocks of 4 KiB from byte {VdiFormat.OffsetOf(block)} on are given up, since nothing tells where they are; they are I/O errors until they are written"));
+            say($"{where}: {count} blocks of 4 KiB from byte {VdiFormat.OffsetOf(block)} on are given up, since "
+                + "nothing tells where they are; they are I/O errors until they are written"));
         (BlockStatus status, MapEntry root) = await maps.RunAsync(content.Map.Root);
         content.Map.Mend(root);
         foreach (VdiSnapshot snapshot in content.Snapshots.All.ToList())
@@ -75,6 +88,8 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
 
         if (status == BlockStatus.Okay) status = await parts.Checkpointer.RunAsync();
         if (status == BlockStatus.Okay) status = await parts.Checkpointer.RepeatHeadAsync();
-        return status == BlockStatus.Okay ? true : throw new IOException($"{parts.Container.Path} cannot be written: {status}");
+        return status == BlockStatus.Okay
+            ? true
+            : throw new IOException($"{parts.Container.Path} cannot be written: {status}");
     }
 }

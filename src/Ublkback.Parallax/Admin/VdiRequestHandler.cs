@@ -19,7 +19,9 @@ internal sealed class VdiRequestHandler(IVdiStore store, VdiImage image, Action<
         switch (request.Command)
         {
             case "snapshot":
-                Check(await parts.Control.SnapshotAsync(VdiName.Check(request.Snapshot ?? "")), "the snapshot could not be made");
+                Check(
+                    await parts.Control.SnapshotAsync(VdiName.Check(request.Snapshot ?? "")),
+                    "the snapshot could not be made");
                 return new VdiReply(null, SizeBytes: parts.Content.Size);
             case "snapshots":
                 return new VdiReply(null, [.. parts.Content.Snapshots.All.Select(snapshot =>
@@ -32,7 +34,9 @@ internal sealed class VdiRequestHandler(IVdiStore store, VdiImage image, Action<
                 Check(await parts.Control.DeleteAsync(Find(request).Id), "the snapshot could not be deleted");
                 return new VdiReply(null);
             case "rollback":
-                return new VdiReply(null, SizeBytes: parts.Content.Size, Snapshot: await RollBackAsync(Find(request), request.SizeBytes));
+                return new VdiReply(
+                    null, SizeBytes: parts.Content.Size,
+                    Snapshot: await RollBackAsync(Find(request), request.SizeBytes));
             case "resize":
                 await image.ResizeAsync(request.SizeBytes);
                 return new VdiReply(null, SizeBytes: parts.Content.Size);
@@ -48,20 +52,24 @@ internal sealed class VdiRequestHandler(IVdiStore store, VdiImage image, Action<
     }
 
     private VdiSnapshot Find(VdiRequest request) =>
-        image.Parts.Content.Snapshots.Find(request.Snapshot ?? "") ?? throw new TargetException($"there is no snapshot {request.Snapshot}");
+        image.Parts.Content.Snapshots.Find(request.Snapshot ?? "")
+            ?? throw new TargetException($"there is no snapshot {request.Snapshot}");
 
     private async Task<string> RollBackAsync(VdiSnapshot target, long leastSize)
     {
         try
         {
-            VdiContent then = await Task.Run(() => image.Parts.ReadContent(target.Content, vdi => store.OpenOther(vdi, warn)));
+            VdiContent then = await Task.Run(
+                () => image.Parts.ReadContent(target.Content, vdi => store.OpenOther(vdi, warn)));
             if (then.Size < leastSize)
-                throw new TargetException($"the snapshot {target.Name} has {then.Size} bytes and the disk {leastSize}, which cannot become smaller while it is used: detach it first");
+                throw new TargetException($"the snapshot {target.Name} has {then.Size} bytes and the disk "
+                    + $"{leastSize}, which cannot become smaller while it is used: detach it first");
             return await image.RollBackAsync(then);
         }
         catch (Exception failure) when (failure is InvalidDataException or IOException)
         {
-            throw new TargetException($"the snapshot {target.Name} cannot be read: {failure.Message}; see 'ublkback vdi fsck'", failure);
+            throw new TargetException(
+                $"the snapshot {target.Name} cannot be read: {failure.Message}; see 'ublkback vdi fsck'", failure);
         }
     }
 
@@ -74,6 +82,7 @@ internal sealed class VdiRequestHandler(IVdiStore store, VdiImage image, Action<
 
     private static void Check(BlockStatus status, string what)
     {
-        if (status != BlockStatus.Okay) throw new TargetException($"{what}: {status}; what failed is said in the log of who has the VDI open");
+        if (status != BlockStatus.Okay)
+            throw new TargetException($"{what}: {status}; what failed is said in the log of who has the VDI open");
     }
 }

@@ -13,23 +13,32 @@ internal static class VdiSnapshots
 {
     /// <summary>All of a VDI, in the order in which they were made, and its size.</summary>
     /// <exception cref="TargetException">They cannot be read.</exception>
-    public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(IVdiStore store, VdiMetadata known, IVdiContainer container)
+    public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(
+        IVdiStore store, VdiMetadata known, IVdiContainer container)
     {
-        VdiReply? reply = VdiSocket.TryAskAsync(store, known.Superblock.Vdi, new VdiRequest("snapshots")).GetAwaiter().GetResult();
-        if (reply?.Snapshots is not null) return ([.. reply.Snapshots.Select(entry => VdiSnapshot.Read(entry))], reply.SizeBytes);
+        VdiReply? reply = VdiSocket.TryAskAsync(store, known.Superblock.Vdi, new VdiRequest("snapshots")).GetAwaiter()
+            .GetResult();
+        if (reply?.Snapshots is not null)
+            return ([.. reply.Snapshots.Select(entry => VdiSnapshot.Read(entry))], reply.SizeBytes);
         return ReadFile(known, container);
     }
 
-    /// <summary>The same as the file has it, of which the head may not know the last ones: they are in the log.</summary>
+    /// <summary>
+    /// The same as the file has it, of which the head may not know the last ones: they are in the log.
+    /// </summary>
     public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) ReadFile(VdiMetadata known, IVdiContainer container)
     {
         VdiVersion head = known.Head.Content;
-        VdiContent content = new(known.Superblock.Vdi, new BlockMap(null!, head.Root), new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), head);
+        VdiContent content = new(
+            known.Superblock.Vdi, new BlockMap(null!, head.Root),
+            new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), head);
         if (head.Vdi == known.Superblock.Vdi && head.End == 0)
         {
-            new LogReader(container, head.Vdi, known.Superblock.Id).Read(head.Start, 0, (entry, place, block, sequence) =>
+            new LogReader(container, head.Vdi, known.Superblock.Id)
+                .Read(head.Start, 0, (entry, place, block, sequence) =>
             {
-                if (entry.Kind is LogEntryKind.Snapshot or LogEntryKind.DeleteSnapshot or LogEntryKind.Resize) content.Apply(entry, place, block, sequence);
+                if (entry.Kind is LogEntryKind.Snapshot or LogEntryKind.DeleteSnapshot or LogEntryKind.Resize)
+                    content.Apply(entry, place, block, sequence);
             });
         }
 
@@ -40,5 +49,6 @@ internal static class VdiSnapshots
     /// <exception cref="TargetException">There is none of that name.</exception>
     public static VdiSnapshot Find(IVdiStore store, VdiName name, VdiMetadata known, IVdiContainer container) =>
         Read(store, known, container).Snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
-        ?? throw new TargetException($"VDI {name.Vdi} has no snapshot {name.Snapshot}: see 'ublkback vdi snapshots {name.Vdi}'");
+        ?? throw new TargetException(
+            $"VDI {name.Vdi} has no snapshot {name.Snapshot}: see 'ublkback vdi snapshots {name.Vdi}'");
 }

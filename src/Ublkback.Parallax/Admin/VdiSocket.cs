@@ -5,7 +5,9 @@ using Ublkback.Parallax.Stores;
 
 namespace Ublkback.Parallax.Admin;
 
-/// <summary>By which commands have the process that has a VDI open for writing do something to it. Any thread.</summary>
+/// <summary>
+/// By which commands have the process that has a VDI open for writing do something to it. Any thread.
+/// </summary>
 internal static class VdiSocket
 {
     /// <summary>Answers from now on, until the result is disposed.</summary>

@@ -13,7 +13,8 @@ internal sealed class BlockMarks
     public bool TryMark(BlockAddress at)
     {
         (uint, long) segment = (at.Vdi, VdiFormat.SegmentOf(at.Block));
-        if (!_segments.TryGetValue(segment, out ulong[]? words)) _segments[segment] = words = new ulong[VdiFormat.SegmentBlocks / WordBits];
+        if (!_segments.TryGetValue(segment, out ulong[]? words))
+            _segments[segment] = words = new ulong[VdiFormat.SegmentBlocks / WordBits];
         int index = (int)(at.Block % VdiFormat.SegmentBlocks);
         ulong bit = 1UL << (index % WordBits);
         if ((words[index / WordBits] & bit) != 0) return false;
@@ -21,7 +22,10 @@ internal sealed class BlockMarks
         return true;
     }
 
-    /// <summary>Marks the first of some blocks that follow each other in a segment, and those that are not marked where these are few.</summary>
+    /// <summary>
+    /// Marks the first of some blocks that follow each other in a segment, and those that are not marked where these
+    /// are few.
+    /// </summary>
     public void MarkShortRuns(BlockAddress first, int count, int minRun)
     {
         TryMark(first);
@@ -43,7 +47,8 @@ internal sealed class BlockMarks
     public bool HasAny(uint vdi) => _segments.Keys.Any(key => key.Vdi == vdi);
 
     /// <summary>How many blocks of a file are marked.</summary>
-    public long CountOf(uint vdi) => _segments.Where(segment => segment.Key.Vdi == vdi).Sum(segment => segment.Value.Sum(word => (long)ulong.PopCount(word)));
+    public long CountOf(uint vdi) => _segments.Where(segment => segment.Key.Vdi == vdi)
+        .Sum(segment => segment.Value.Sum(word => (long)ulong.PopCount(word)));
 
     /// <summary>The runs of a segment's blocks that are not marked, counted from the segment's first.</summary>
     public IEnumerable<(int First, int Count)> FindUnmarked(uint vdi, long segment)
@@ -65,5 +70,6 @@ internal sealed class BlockMarks
         }
     }
 
-    private static bool IsMarked(ulong[] words, int index) => (words[index / WordBits] & (1UL << (index % WordBits))) != 0;
+    private static bool IsMarked(ulong[] words, int index) =>
+        (words[index / WordBits] & (1UL << (index % WordBits))) != 0;
 }

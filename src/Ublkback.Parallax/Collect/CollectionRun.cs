@@ -24,18 +24,22 @@ internal sealed class CollectionRun
     {
         VdiParts parts = image.Parts;
         CollectionRun vdi = new(image);
-        // Spared is what nobody has taken yet, now or from now on; and what the log has not left behind at the checkpoint.
+        // Spared is what nobody has taken yet, now or from now on; and what the log has not left behind at the
+        // checkpoint.
         parts.Segments.BeginSparing();
         vdi.SpareUnfilled();
         vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
         BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
         if (status == BlockStatus.Okay) status = await parts.Checkpointer.RepeatHeadAsync();
-        if (status != BlockStatus.Okay) throw new TargetException($"{parts.Container.Path}: nothing is given back, since no checkpoint can be made: {status}");
+        if (status != BlockStatus.Okay)
+            throw new TargetException(
+                $"{parts.Container.Path}: nothing is given back, since no checkpoint can be made: {status}");
         vdi.SpareUnfilled();
         vdi._spared.UnionWith(parts.Log.Segments);
         VdiHead head = parts.Checkpointer.Head;
         vdi._table = (head.Table.Address, head.TableBlocks);
-        vdi.Needed = [parts.Content.Checkpoint.WithoutOpenLog, .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
+        vdi.Needed = [parts.Content.Checkpoint.WithoutOpenLog,
+            .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
         return vdi;
     }
 
@@ -54,7 +58,8 @@ internal sealed class CollectionRun
         _spared.UnionWith(parts.Segments.GetSpared());
         _candidates.RemoveAll(_spared.Contains);
         parts.Segments.MarkUsed(_candidates); // until they are forgotten here too
-        (long freed, List<long> segments) = await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced));
+        (long freed, List<long> segments) =
+            await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced));
         HashSet<long> free = [.. segments];
         parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
         parts.Segments.AddFree(segments);

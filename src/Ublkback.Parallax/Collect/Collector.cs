@@ -10,8 +10,9 @@ namespace Ublkback.Parallax.Collect;
 /// Gives back what no VDI and no snapshot needs any more, while guests go on. One at a time in a store.
 /// </summary>
 /// <remarks>
-/// It marks what is needed, and frees what is not marked. Needed are the versions that there were at its beginning; what came later needs no
-/// block that these did not, but for those in segments that were not used then, or not to their end, which it leaves alone.
+/// It marks what is needed, and frees what is not marked. Needed are the versions that there were at its beginning;
+/// what came later needs no block that these did not, but for those in segments that were not used then, or not to
+/// their end, which it leaves alone.
 /// </remarks>
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
@@ -23,20 +24,28 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// <summary>Whether it takes its time, so as not to be in the way of guests.</summary>
     public bool IsPaced { get; init; } = true;
 
-    /// <summary>Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no name any more.</summary>
-    /// <remarks>Who calls it keeps the VDIs from being closed meanwhile. When a single one is to be closed, it ends.</remarks>
+    /// <summary>
+    /// Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no
+    /// name any more.
+    /// </summary>
+    /// <remarks>
+    /// Who calls it keeps the VDIs from being closed meanwhile. When a single one is to be closed, it ends.
+    /// </remarks>
     /// <exception cref="OperationCanceledException">It has ended for that.</exception>
-    /// <exception cref="TargetException">Something is damaged, so that it cannot be known what is needed; nothing was freed.</exception>
+    /// <exception cref="TargetException">Something is damaged, so that it cannot be known what is needed; nothing was
+    /// freed.</exception>
     public async Task RunAsync(IReadOnlyList<VdiImage> open, bool withUnnamed)
     {
         using IDisposable alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
         List<CollectionRun> vdis = [];
         try
         {
-            foreach (VdiImage image in open) vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
+            foreach (VdiImage image in open)
+                vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
             CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
             await Task.Run(() => Mark(vdis, closing), closing).ConfigureAwait(false);
-            foreach (CollectionRun vdi in vdis) Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
+            foreach (CollectionRun vdi in vdis)
+                Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
         }
         finally
@@ -59,7 +68,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             {
                 (IVdiContainer container, _) = store.OpenOther(vdi, warn);
                 VdiMetadata file = VdiMetadata.Read(container);
-                // What its log has is in its own file. Snapshots that only the log knows need nothing elsewhere that its head does not.
+                // What its log has is in its own file. Snapshots that only the log knows need nothing elsewhere that
+                // its head does not.
                 needed.Add(file.Head.Content.WithoutOpenLog);
                 needed.AddRange(file.Snapshots.Select(snapshot => snapshot.Content));
                 container.DisposeAsync().AsTask().GetAwaiter().GetResult();
@@ -73,7 +83,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         }
         catch (InvalidDataException failure)
         {
-            throw new TargetException($"nothing is given back, since it cannot be known what is needed: {failure.Message}; see 'ublkback vdi fsck'", failure);
+            throw new TargetException("nothing is given back, since it cannot be known what is needed: "
+                + $"{failure.Message}; see 'ublkback vdi fsck'", failure);
         }
     }
 

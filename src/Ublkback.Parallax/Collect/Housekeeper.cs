@@ -5,7 +5,10 @@ using Ublkback.Parallax.Stores;
 
 namespace Ublkback.Parallax.Collect;
 
-/// <summary>Has what is not needed any more given back, when a VDI has written much, or the storage is full. On the VDI's worker.</summary>
+/// <summary>
+/// Has what is not needed any more given back, when a VDI has written much, or the storage is full. On the VDI's
+/// worker.
+/// </summary>
 internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string> warn)
 {
     /// <summary>Segments that are written before it looks again, at least: 1 GiB.</summary>
@@ -20,8 +23,11 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         if (image.Parts.Segments.Taken >= _due) _ = CollectAsync(isAwaited: false);
     }
 
-    /// <summary>Does it now, or waits until it has been done, when it is under way; tells whether it was worth it.</summary>
-    /// <param name="isAwaited">Whether the guest waits for it; otherwise it takes its time, so as not to be in the guest's way.</param>
+    /// <summary>
+    /// Does it now, or waits until it has been done, when it is under way; tells whether it was worth it.
+    /// </summary>
+    /// <param name="isAwaited">Whether the guest waits for it; otherwise it takes its time, so as not to be in the
+    /// guest's way.</param>
     public Task<bool> CollectAsync(bool isAwaited)
     {
         if (_running.IsCompleted) _running = RunAsync(isPaced: !isAwaited);

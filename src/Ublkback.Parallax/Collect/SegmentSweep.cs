@@ -19,8 +19,10 @@ internal static class SegmentSweep
     /// <param name="vdi">Its number.</param>
     /// <param name="marks">What is needed.</param>
     /// <param name="candidates">The segments.</param>
-    /// <param name="isPaced">Whether others use the file, for whom a fifth of the time is enough to be in the way.</param>
-    public static (long Blocks, List<long> Segments) Free(IVdiContainer container, uint vdi, BlockMarks marks, IEnumerable<long> candidates, bool isPaced)
+    /// <param name="isPaced">Whether others use the file, for whom a fifth of the time is enough to be in the
+    /// way.</param>
+    public static (long Blocks, List<long> Segments) Free(
+        IVdiContainer container, uint vdi, BlockMarks marks, IEnumerable<long> candidates, bool isPaced)
     {
         long freed = 0;
         TimeSpan busy = TimeSpan.Zero;
@@ -30,7 +32,8 @@ internal static class SegmentSweep
             long began = Stopwatch.GetTimestamp();
             if (container.Free(runs) != BlockStatus.Okay) continue;
             freed += runs.Sum(run => run.Count);
-            segments.AddRange(runs.SelectMany(run => run.BySegment()).Where(run => run.Count == VdiFormat.SegmentBlocks).Select(run => VdiFormat.SegmentOf(run.First)));
+            segments.AddRange(runs.SelectMany(run => run.BySegment()).Where(run => run.Count == VdiFormat.SegmentBlocks)
+                .Select(run => VdiFormat.SegmentOf(run.First)));
             if (isPaced) busy += Stopwatch.GetElapsedTime(began);
             if (busy < Pause) continue;
             Thread.Sleep(busy * PauseFactor);
@@ -46,7 +49,8 @@ internal static class SegmentSweep
         List<BlockRun> gathered = [];
         foreach (BlockRun run in runs)
         {
-            if (gathered.Count > 0 && !(bySegment && VdiFormat.SegmentOf(gathered[0].First) == VdiFormat.SegmentOf(run.End - 1)))
+            if (gathered.Count > 0
+                && !(bySegment && VdiFormat.SegmentOf(gathered[0].First) == VdiFormat.SegmentOf(run.End - 1)))
             {
                 yield return gathered;
                 gathered = [];

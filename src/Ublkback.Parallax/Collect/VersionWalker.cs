@@ -7,24 +7,29 @@ using Ublkback.Parallax.Log;
 namespace Ublkback.Parallax.Collect;
 
 /// <summary>
-/// Finds all blocks of all files that versions of disks need: data, nodes, and the parts of logs that are read after the nodes. What is
-/// marked was seen before, with all below it. Blocks the thread.
+/// Finds all blocks of all files that versions of disks need: data, nodes, and the parts of logs that are read after
+/// the nodes. What is marked was seen before, with all below it. Blocks the thread.
 /// </summary>
 /// <param name="open">Opens the files.</param>
 /// <param name="marks">Gets a mark for each block.</param>
 internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDisposable
 {
-    private const int MinRun = 64; // blocks of a batch that nobody needs, from which on it is worth it to give them back
+    // blocks of a batch that nobody needs, from which on it is worth it to give them back
+    private const int MinRun = 64;
 
     private readonly Dictionary<uint, (IVdiContainer Container, VdiSuperblock Superblock)> _files = [];
 
-    /// <summary>Takes blocks of data that are seen for the first time; null when their content does not matter.</summary>
+    /// <summary>
+    /// Takes blocks of data that are seen for the first time; null when their content does not matter.
+    /// </summary>
     public Action<BlockAddress, uint>? VisitData { get; init; }
 
     /// <summary>Ends the walk.</summary>
     public CancellationToken Cancellation { get; init; }
 
-    /// <summary>Takes what is damaged; null when that ends the walk, by an <see cref="InvalidDataException"/>.</summary>
+    /// <summary>
+    /// Takes what is damaged; null when that ends the walk, by an <see cref="InvalidDataException"/>.
+    /// </summary>
     public Action<string>? VisitDamage { get; init; }
 
     /// <summary>Nodes that were read.</summary>
@@ -45,7 +50,10 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     /// <exception cref="InvalidDataException">Something is damaged.</exception>
     public void WalkNodes(VdiVersion version) => WalkNode(version.Root.Node, version.Root.Depth);
 
-    /// <summary>Walks through the parts of logs that belong to versions. What was written over before any of them ends is not needed.</summary>
+    /// <summary>
+    /// Walks through the parts of logs that belong to versions. What was written over before any of them ends is not
+    /// needed.
+    /// </summary>
     /// <exception cref="InvalidDataException">Something is damaged.</exception>
     public void WalkLogs(IEnumerable<VdiVersion> versions)
     {
@@ -72,13 +80,15 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
         }
 
         uint found = Crc32C.Of(block);
-        if (found != crc) throw new InvalidDataException($"{at} is damaged: its checksum is {found:x8} and was {crc:x8}");
+        if (found != crc)
+            throw new InvalidDataException($"{at} is damaged: its checksum is {found:x8} and was {crc:x8}");
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        foreach ((IVdiContainer container, _) in _files.Values) container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        foreach ((IVdiContainer container, _) in _files.Values)
+            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
     }
 
     private void WalkLog(uint vdi, LogPosition start, ulong[] ends)
@@ -99,7 +109,8 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
         List<(long Block, int Count)> batches = [];
         reader.Read(start, ends[^1], needs.Visit, (block, count) => batches.Add((block, count)));
         needs.End();
-        foreach ((long block, int count) in batches) marks.MarkShortRuns(BlockAddress.Of(vdi, block), 1 + count, MinRun);
+        foreach ((long block, int count) in batches)
+            marks.MarkShortRuns(BlockAddress.Of(vdi, block), 1 + count, MinRun);
     }
 
     private void VisitBlock(MapEntry at)

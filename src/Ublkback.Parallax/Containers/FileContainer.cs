@@ -33,7 +33,8 @@ internal sealed class FileContainer : IVdiContainer
     /// <summary>Opens a file. Blocks the thread.</summary>
     /// <param name="path">Its path.</param>
     /// <param name="cache">As the option <c>cache</c> of raw images.</param>
-    /// <param name="isLocked">Whether it is locked: against all others, or if it is only read, against those who write.</param>
+    /// <param name="isLocked">Whether it is locked: against all others, or if it is only read, against those who
+    /// write.</param>
     /// <param name="opening">Who opens it.</param>
     /// <exception cref="TargetException">It cannot be opened.</exception>
     public static FileContainer Open(string path, string cache, bool isLocked, ImageOpening opening)
@@ -43,8 +44,10 @@ internal sealed class FileContainer : IVdiContainer
         try
         {
             FileAccess access = opening.IsReadOnly ? FileAccess.Read : FileAccess.ReadWrite;
-            SafeFileHandle handle = File.OpenHandle(path, FileMode.Open, access, FileShare.ReadWrite | FileShare.Delete);
-            return new FileContainer(path, blocks, handle, OpenPast(path, opening.IsReadOnly ? OpenFlags.O_RDONLY : OpenFlags.O_RDWR));
+            SafeFileHandle handle = File.OpenHandle(
+                path, FileMode.Open, access, FileShare.ReadWrite | FileShare.Delete);
+            return new FileContainer(
+                path, blocks, handle, OpenPast(path, opening.IsReadOnly ? OpenFlags.O_RDONLY : OpenFlags.O_RDWR));
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
@@ -60,7 +63,9 @@ internal sealed class FileContainer : IVdiContainer
             long offset = VdiFormat.OffsetOf(block);
             while (target.Length > 0)
             {
-                long done = Syscall.pread(_descriptor.Number, PinnedMemory.AddressNumberOf(_buffer), (ulong)Math.Min(target.Length, BufferSize), offset);
+                long done = Syscall.pread(
+                    _descriptor.Number, PinnedMemory.AddressNumberOf(_buffer),
+                    (ulong)Math.Min(target.Length, BufferSize), offset);
                 if (done < 0) throw new LinuxException(Marshal.GetLastPInvokeError(), Path);
                 if (done == 0) break;
                 _buffer.Span[..(int)done].CopyTo(target);
@@ -73,7 +78,8 @@ internal sealed class FileContainer : IVdiContainer
     }
 
     /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
-    public void Write(long block, ReadOnlySpan<byte> content) => RandomAccess.Write(_handle, content, VdiFormat.OffsetOf(block));
+    public void Write(long block, ReadOnlySpan<byte> content) =>
+        RandomAccess.Write(_handle, content, VdiFormat.OffsetOf(block));
 
     public IEnumerable<long> FindFreeSegments()
     {
@@ -83,11 +89,14 @@ internal sealed class FileContainer : IVdiContainer
             (bool isHole, long end) = FileHole.Find(_descriptor, offset);
             if (!isHole)
             {
-                segment = end == long.MaxValue ? FindEnd(segment) : end / VdiFormat.SegmentSize + (end % VdiFormat.SegmentSize == 0 ? 0 : 1);
+                segment = end == long.MaxValue
+                    ? FindEnd(segment)
+                    : end / VdiFormat.SegmentSize + (end % VdiFormat.SegmentSize == 0 ? 0 : 1);
                 continue;
             }
 
-            for (; end == long.MaxValue || (segment + 1) * VdiFormat.SegmentSize <= end; segment++) yield return segment;
+            for (; end == long.MaxValue || (segment + 1) * VdiFormat.SegmentSize <= end; segment++)
+                yield return segment;
             segment++; // its end is in use
         }
     }
@@ -110,7 +119,9 @@ internal sealed class FileContainer : IVdiContainer
         if (errno == 0 && isFlushedOften) SegmentPrewriter.Write(Path, segment);
         if (errno == LinuxError.NotSupported) return BlockStatus.Okay; // then the storage is found out to be full later
         BlockStatus status = LinuxError.ToStatus(errno);
-        return status is BlockStatus.Okay or BlockStatus.NoSpace ? status : throw new LinuxException(errno, $"{Path}: no space can be allocated");
+        return status is BlockStatus.Okay or BlockStatus.NoSpace
+            ? status
+            : throw new LinuxException(errno, $"{Path}: no space can be allocated");
     }
 
     public BlockStatus Free(IReadOnlyList<BlockRun> runs)
@@ -131,7 +142,8 @@ internal sealed class FileContainer : IVdiContainer
         _descriptor.Dispose();
     }
 
-    // Past the page cache, as the writer's I/O is: what is read into it while somebody writes past it may stay there as it was.
+    // Past the page cache, as the writer's I/O is: what is read into it while somebody writes past it may stay there as
+    // it was.
     private static FileDescriptor OpenPast(string path, OpenFlags access)
     {
         try
@@ -145,5 +157,6 @@ internal sealed class FileContainer : IVdiContainer
     }
 
     // A storage that does not know holes has data to its end.
-    private long FindEnd(long segment) => Math.Max(segment + 1, (RandomAccess.GetLength(_handle) + VdiFormat.SegmentSize - 1) / VdiFormat.SegmentSize);
+    private long FindEnd(long segment) =>
+        Math.Max(segment + 1, (RandomAccess.GetLength(_handle) + VdiFormat.SegmentSize - 1) / VdiFormat.SegmentSize);
 }

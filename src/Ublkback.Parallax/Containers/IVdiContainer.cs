@@ -3,8 +3,8 @@ using Ublkback.Block;
 namespace Ublkback.Parallax.Containers;
 
 /// <summary>
-/// What a VDI is kept in: blocks of 4 KiB, in segments that are allocated and freed. Reads and writes on the VDI's worker, the rest on any
-/// thread.
+/// What a VDI is kept in: blocks of 4 KiB, in segments that are allocated and freed. Reads and writes on the VDI's
+/// worker, the rest on any thread.
 /// </summary>
 internal interface IVdiContainer : IAsyncDisposable
 {
@@ -21,7 +21,9 @@ internal interface IVdiContainer : IAsyncDisposable
     /// <exception cref="IOException">They cannot be read.</exception>
     void Read(long block, Span<byte> target);
 
-    /// <summary>The segments that hold nothing, lowest first, and then all behind the last that does. Blocks the thread.</summary>
+    /// <summary>
+    /// The segments that hold nothing, lowest first, and then all behind the last that does. Blocks the thread.
+    /// </summary>
     IEnumerable<long> FindFreeSegments();
 
     /// <summary>The segments that hold something, but for the first of all, lowest first. Blocks the thread.</summary>
@@ -29,9 +31,12 @@ internal interface IVdiContainer : IAsyncDisposable
 
     /// <summary>Makes sure that a segment can be written without further space. Blocks the thread.</summary>
     /// <param name="segment">The segment.</param>
-    /// <param name="isFlushedOften">Whether there will be many flushes while it is being written, so that these should have little to do.</param>
-    /// <param name="isReserve">Whether it is kept back for what makes room, for which there may be space when there is none for anything else.</param>
-    /// <returns>Whether there was space for it: <see cref="BlockStatus.Okay"/> or <see cref="BlockStatus.NoSpace"/>.</returns>
+    /// <param name="isFlushedOften">Whether there will be many flushes while it is being written, so that these should
+    /// have little to do.</param>
+    /// <param name="isReserve">Whether it is kept back for what makes room, for which there may be space when there is
+    /// none for anything else.</param>
+    /// <returns>Whether there was space for it: <see cref="BlockStatus.Okay"/> or
+    /// <see cref="BlockStatus.NoSpace"/>.</returns>
     /// <exception cref="IOException">Something else is wrong.</exception>
     BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve);
 
@@ -42,7 +47,9 @@ internal interface IVdiContainer : IAsyncDisposable
         // Where one has the file alone there is nothing to be done.
     }
 
-    /// <summary>Gives blocks back, which nothing refers to any more; they then read as zeros. Blocks the thread.</summary>
+    /// <summary>
+    /// Gives blocks back, which nothing refers to any more; they then read as zeros. Blocks the thread.
+    /// </summary>
     /// <param name="runs">One run, or several that lie in one segment.</param>
     BlockStatus Free(IReadOnlyList<BlockRun> runs);
 }

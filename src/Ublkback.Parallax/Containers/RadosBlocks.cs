@@ -6,17 +6,21 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Containers;
 
-/// <summary>Reads and writes the segments of a VDI in a pool. A write that was answered is durable. On one worker.</summary>
+/// <summary>
+/// Reads and writes the segments of a VDI in a pool. A write that was answered is durable. On one worker.
+/// </summary>
 /// <param name="pool">The pool.</param>
 /// <param name="segments">Which objects.</param>
 /// <param name="owner">Whose writes are taken; null when it is only read.</param>
 /// <param name="warn">Takes what people should know.</param>
-internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, WriterLock? owner, Action<string> warn) : IBlockImage
+internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, WriterLock? owner, Action<string> warn)
+    : IBlockImage
 {
     private readonly Stack<RadosCall> _free = new();
     private readonly List<RadosCall> _all = [];
 
-    public ImageGeometry Geometry { get; } = new(long.MaxValue / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize, owner is null, 0);
+    public ImageGeometry Geometry { get; } =
+        new(long.MaxValue / BlockRequest.SectorSize, BlockRequest.SectorSize, VdiFormat.BlockSize, owner is null, 0);
 
     public string Identity => segments.First.Text;
 
@@ -51,7 +55,9 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, Writer
     private async ValueTask<int> RunAsync(BlockOperation operation, RadosName name, int offset, Memory<byte> piece)
     {
         if (!_free.TryPop(out RadosCall? call)) _all.Add(call = new RadosCall());
-        int result = operation == BlockOperation.Read ? await call.ReadAsync(pool, name, offset, piece) : await WriteAsync(call, name, offset, piece);
+        int result = operation == BlockOperation.Read
+            ? await call.ReadAsync(pool, name, offset, piece)
+            : await WriteAsync(call, name, offset, piece);
         _free.Push(call);
         if (operation != BlockOperation.Read) return result;
         if (result == -LinuxError.NoEntry) result = 0;
@@ -61,14 +67,17 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, Writer
 
     private ValueTask<int> WriteAsync(RadosCall call, RadosName name, int offset, Memory<byte> piece)
     {
-        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, owner!.Epoch).Write(offset, piece.Span);
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, owner!.Epoch)
+            .Write(offset, piece.Span);
         return call.ChangeAsync(pool, name, write);
     }
 
     private BlockStatus Fail(BlockOperation operation, long segment, int errno)
     {
         if (owner is not null && errno is (LinuxError.ShutOut or LinuxError.Cancelled)) owner.SayShutOut();
-        else warn($"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: {LinuxError.Describe(errno)}");
+        else
+            warn(
+                $"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: {LinuxError.Describe(errno)}");
         return LinuxError.ToStatus(errno);
     }
 }

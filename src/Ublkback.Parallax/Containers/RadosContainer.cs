@@ -9,8 +9,8 @@ namespace Ublkback.Parallax.Containers;
 
 /// <summary>A VDI in a pool: a segment is an object, and a free one is none.</summary>
 /// <remarks>
-/// Numbers of segments are taken in ranges, which are noted as keys of the first object, and are never used again: so a new segment is found
-/// without looking, whatever one who was replaced still does.
+/// Numbers of segments are taken in ranges, which are noted as keys of the first object, and are never used again: so a
+/// new segment is found without looking, whatever one who was replaced still does.
 /// </remarks>
 internal sealed class RadosContainer : IVdiContainer
 {
@@ -53,7 +53,8 @@ internal sealed class RadosContainer : IVdiContainer
     /// <exception cref="RadosException">It cannot be made.</exception>
     public static void Make(RadosPool pool, uint vdi, ReadOnlySpan<byte> content)
     {
-        using RadosWrite write = new RadosWrite().Create().SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, content);
+        using RadosWrite write = new RadosWrite().Create()
+            .SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, content);
         pool.Change(new RadosSegments(vdi).First, write);
     }
 
@@ -63,7 +64,8 @@ internal sealed class RadosContainer : IVdiContainer
         {
             RadosName name = _segments.Of(VdiFormat.SegmentOf(block));
             Claim(VdiFormat.SegmentOf(block)); // what we go on from must not change any more
-            int blocks = (int)Math.Min(target.Length / VdiFormat.BlockSize, VdiFormat.SegmentBlocks - (block % VdiFormat.SegmentBlocks));
+            int blocks = (int)Math.Min(
+                target.Length / VdiFormat.BlockSize, VdiFormat.SegmentBlocks - (block % VdiFormat.SegmentBlocks));
             Span<byte> piece = target[..(blocks * VdiFormat.BlockSize)];
             int done = Math.Max(0, _pool.Read(name, VdiFormat.OffsetOf(block % VdiFormat.SegmentBlocks), piece));
             piece[done..].Clear();
@@ -75,13 +77,15 @@ internal sealed class RadosContainer : IVdiContainer
     /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
     public void Write(long block, ReadOnlySpan<byte> content)
     {
-        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).Write(VdiFormat.OffsetOf(block), content);
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
+            .Write(VdiFormat.OffsetOf(block), content);
         _pool.Change(_segments.First, write);
     }
 
     public void Claim(long segment)
     {
-        if (_owner is not null && !_owner.Claim(_segments.Of(segment))) throw new IOException($"{Path} has been taken over by another host");
+        if (_owner is not null && !_owner.Claim(_segments.Of(segment)))
+            throw new IOException($"{Path} has been taken over by another host");
     }
 
     public IEnumerable<long> FindFreeSegments()
@@ -99,7 +103,8 @@ internal sealed class RadosContainer : IVdiContainer
         foreach (long range in ranges)
         {
             bool isEmpty = true;
-            for (long segment = Math.Max(FirstFree, range * RangeSegments); segment < (range + 1) * RangeSegments; segment++)
+            for (long segment = Math.Max(FirstFree, range * RangeSegments); segment
+                < (range + 1) * RangeSegments; segment++)
             {
                 if (_pool.Measure(_segments.Of(segment)) < 0) continue;
                 isEmpty = false;
@@ -123,12 +128,15 @@ internal sealed class RadosContainer : IVdiContainer
 
         if (result < 0) _next = segment; // to be tried again, or a full pool would use numbers up
         BlockStatus status = LinuxError.ToStatus(-result);
-        return status is BlockStatus.Okay or BlockStatus.NoSpace ? status : throw new RadosException(-result, $"object {name} cannot be made");
+        return status is BlockStatus.Okay or BlockStatus.NoSpace
+            ? status
+            : throw new RadosException(-result, $"object {name} cannot be made");
     }
 
     public BlockStatus Free(IReadOnlyList<BlockRun> runs)
     {
-        foreach (IGrouping<long, BlockRun> segment in runs.SelectMany(run => run.BySegment()).GroupBy(run => VdiFormat.SegmentOf(run.First)))
+        foreach (IGrouping<long, BlockRun> segment in runs.SelectMany(run => run.BySegment())
+            .GroupBy(run => VdiFormat.SegmentOf(run.First)))
         {
             using RadosWrite write = new();
             if (_owner is null) write.IfExists();
@@ -157,8 +165,10 @@ internal sealed class RadosContainer : IVdiContainer
     {
         long range = ReadRanges() is [.., long last] ? last + 1 : 0;
         if ((range + 1) * RangeSegments > EndOfNumbers) return false;
-        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).SetKey(KeyOf(range), "");
-        if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First)) throw new IOException($"{Path} has been taken over by another host");
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
+            .SetKey(KeyOf(range), "");
+        if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First))
+            throw new IOException($"{Path} has been taken over by another host");
         _next = Math.Max(FirstFree, range * RangeSegments);
         _rangeEnd = (range + 1) * RangeSegments;
         return true;
@@ -166,12 +176,15 @@ internal sealed class RadosContainer : IVdiContainer
 
     private void Forget(long range)
     {
-        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch).RemoveKey(KeyOf(range));
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
+            .RemoveKey(KeyOf(range));
         _ = _pool.TryChange(_segments.First, write); // it is only looked at in vain
     }
 
     private IReadOnlyList<long> ReadRanges() =>
-        [.. _pool.GetKeys(_segments.First, RangePrefix).Select(key => long.Parse(key.Key[RangePrefix.Length..], NumberStyles.HexNumber, CultureInfo.InvariantCulture))];
+        [.. _pool.GetKeys(_segments.First, RangePrefix)
+            .Select(key =>
+                long.Parse(key.Key[RangePrefix.Length..], NumberStyles.HexNumber, CultureInfo.InvariantCulture))];
 
     private static string KeyOf(long range) => string.Create(CultureInfo.InvariantCulture, $"{RangePrefix}{range:x8}");
 }

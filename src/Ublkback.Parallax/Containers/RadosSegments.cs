@@ -19,6 +19,7 @@ internal sealed class RadosSegments(uint vdi)
     {
         if (_names.TryGetValue(segment, out RadosName? known)) return known;
         if (_names.Count >= MaxKept) _names.Clear();
-        return _names[segment] = new RadosName(string.Create(CultureInfo.InvariantCulture, $"vdi.{vdi:x6}.{segment:x8}"));
+        return _names[segment] =
+            new RadosName(string.Create(CultureInfo.InvariantCulture, $"vdi.{vdi:x6}.{segment:x8}"));
     }
 }

@@ -5,11 +5,14 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Containers;
 
 /// <summary>
-/// Segments that can be written at once: a few are allocated before they are wanted, on a helper thread. On the VDI's worker.
+/// Segments that can be written at once: a few are allocated before they are wanted, on a helper thread. On the VDI's
+/// worker.
 /// </summary>
 internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 {
-    /// <summary>Segments that are kept back for what must go on when the storage is full: giving snapshots up, and the map.</summary>
+    /// <summary>
+    /// Segments that are kept back for what must go on when the storage is full: giving snapshots up, and the map.
+    /// </summary>
     public const int Reserve = 2;
 
     private const int Wanted = Reserve + 2;
@@ -18,7 +21,8 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private static readonly TimeSpan VainPause = TimeSpan.FromSeconds(10);
 
     private readonly Queue<long> _ready = new();
-    private readonly HashSet<long> _known = []; // ours since we opened the file, though nothing may be written there yet; also the gate
+    // ours since we opened the file, though nothing may be written there yet; also the gate
+    private readonly HashSet<long> _known = [];
     private readonly HashSet<long> _unused = []; // of these, those that nobody has taken
     private HashSet<long>? _spared;
     private readonly LoopCondition _changed = new();
@@ -40,7 +44,9 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     /// <summary>How many segments were taken.</summary>
     public long Taken { get; private set; }
 
-    /// <summary>Takes a segment: its first block. False when there is none now; then more are being allocated.</summary>
+    /// <summary>
+    /// Takes a segment: its first block. False when there is none now; then more are being allocated.
+    /// </summary>
     /// <param name="isUrgent">Whether one that is kept back may be taken.</param>
     /// <param name="firstBlock">Its first block.</param>
     public bool TryTake(bool isUrgent, out long firstBlock)
@@ -80,13 +86,17 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         while (_isAllocating && !(isUrgent && _isCollecting)) await _changed.WaitAsync();
     }
 
-    /// <summary>Segments are not to be given out, even if they look free, until <see cref="AddFree"/> says so.</summary>
+    /// <summary>
+    /// Segments are not to be given out, even if they look free, until <see cref="AddFree"/> says so.
+    /// </summary>
     public void MarkUsed(params IEnumerable<long> segments)
     {
         lock (_known) _known.UnionWith(segments);
     }
 
-    /// <summary>Takes notice from now on of segments that nobody has taken yet, however they look in the file.</summary>
+    /// <summary>
+    /// Takes notice from now on of segments that nobody has taken yet, however they look in the file.
+    /// </summary>
     public void BeginSparing()
     {
         lock (_known) _spared = [.. _unused];
@@ -134,7 +144,8 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         _isAllocating = false;
         _changed.WakeAll();
         if (Status == BlockStatus.NoSpace && before != BlockStatus.NoSpace)
-            warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi gc', or make room");
+            warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi "
+                + "gc', or make room");
     }
 
     private async Task<bool> CollectAsync()
@@ -159,12 +170,14 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         IEnumerator<long>? known = _hasMore ? null : _free;
         _hasMore = false;
         int reserve = Math.Max(0, Reserve - _ready.Count);
-        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => TryAllocate(known, count, reserve, isFlushedOften));
+        (List<long> segments, BlockStatus status, _free) =
+            await Task.Run(() => TryAllocate(known, count, reserve, isFlushedOften));
         foreach (long segment in segments) _ready.Enqueue(segment);
         Status = status;
     }
 
-    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(IEnumerator<long>? known, int count, int reserve, bool isFlushedOften)
+    private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(
+        IEnumerator<long>? known, int count, int reserve, bool isFlushedOften)
     {
         List<long> segments = [];
         try

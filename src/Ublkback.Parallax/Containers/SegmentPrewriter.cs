@@ -5,8 +5,8 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Containers;
 
 /// <summary>
-/// Writes segments before they are used: a flush after a write to what was never written has the file system note that in its journal,
-/// which takes twice as long. Blocks the thread.
+/// Writes segments before they are used: a flush after a write to what was never written has the file system note that
+/// in its journal, which takes twice as long. Blocks the thread.
 /// </summary>
 internal static class SegmentPrewriter
 {

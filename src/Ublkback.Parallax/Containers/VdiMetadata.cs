@@ -11,9 +11,11 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
 {
     /// <summary>Reads it. Blocks the thread.</summary>
     /// <exception cref="TargetException">It is none, or it is damaged; the message says how.</exception>
-    public static VdiMetadata Read(IVdiContainer container) => ReadHeads(container) is (VdiSuperblock superblock, [VdiHead head, ..])
+    public static VdiMetadata Read(IVdiContainer container) =>
+        ReadHeads(container) is (VdiSuperblock superblock, [VdiHead head, ..])
         ? Read(container, superblock, head)
-        : throw new TargetException($"both heads of {container.Path} are damaged: nothing tells where its data is; restore it from a copy");
+        : throw new TargetException(
+            $"both heads of {container.Path} are damaged: nothing tells where its data is; restore it from a copy");
 
     /// <summary>Reads what one of its heads tells. Blocks the thread.</summary>
     /// <exception cref="TargetException">It is damaged; the message says how.</exception>
@@ -22,7 +24,8 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
         byte[] table = new byte[head.TableBlocks * VdiFormat.BlockSize];
         if (table.Length > 0) Read(container, head.Table.Address.Block, table);
         if (table.Length > 0 && Crc32C.Of(table) != head.Table.Crc)
-            throw new TargetException($"the table of the snapshots of {container.Path} is damaged: its checksum is wrong");
+            throw new TargetException(
+                $"the table of the snapshots of {container.Path} is damaged: its checksum is wrong");
         return new VdiMetadata(superblock, head, [.. SnapshotTable.Read(table, head.SnapshotCount)]);
     }
 
@@ -33,7 +36,8 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
         byte[] blocks = new byte[(int)VdiFormat.HolderBlock * VdiFormat.BlockSize];
         Read(container, VdiFormat.SuperblockBlock, blocks);
         VdiSuperblock superblock = VdiSuperblock.Read(blocks.AsSpan(0, VdiFormat.BlockSize), container.Path);
-        VdiHead?[] heads = [VdiHead.TryRead(blocks.AsSpan(VdiFormat.BlockSize, VdiFormat.BlockSize)), VdiHead.TryRead(blocks.AsSpan(2 * VdiFormat.BlockSize, VdiFormat.BlockSize))];
+        VdiHead?[] heads = [VdiHead.TryRead(blocks.AsSpan(VdiFormat.BlockSize, VdiFormat.BlockSize)),
+            VdiHead.TryRead(blocks.AsSpan(2 * VdiFormat.BlockSize, VdiFormat.BlockSize))];
         return (superblock, [.. heads.OfType<VdiHead>().OrderByDescending(head => head.Generation)]);
     }
 

@@ -15,15 +15,18 @@ namespace Ublkback.Parallax.Containers;
 /// That this process, and no other, writes a VDI in a pool. Any thread; blocks it.
 /// </summary>
 /// <remarks>
-/// A lock tells who writes. Who holds it answers when asked; who does not, since it is dead, stopped or cut off, is replaced. What keeps the
-/// old one from writing is not the lock but a number, the epoch: each object that is written has it as an attribute, each write names it and
-/// is refused by the OSD where another is, and who takes over raises it, in the first object and in those that the log goes on in, before it
-/// reads these. So nothing is acknowledged that the new one does not see. That needs neither clocks nor Ceph's blocklist, which would shut out
-/// all disks of a host for one of them.
+/// A lock tells who writes. Who holds it answers when asked; who does not, since it is dead, stopped or cut off, is
+/// replaced. What keeps the old one from writing is not the lock but a number, the epoch: each object that is written
+/// has it as an attribute, each write names it and is refused by the OSD where another is, and who takes over raises
+/// it, in the first object and in those that the log goes on in, before it reads these. So nothing is acknowledged that
+/// the new one does not see. That needs neither clocks nor Ceph's blocklist, which would shut out all disks of a host
+/// for one of them.
 /// </remarks>
 internal sealed class WriterLock : IDisposable
 {
-    /// <summary>The lock on a VDI's first object: exclusive for who writes, shared for those who read it while nobody does.</summary>
+    /// <summary>
+    /// The lock on a VDI's first object: exclusive for who writes, shared for those who read it while nobody does.
+    /// </summary>
     public const string LockName = "writer";
 
     private const int EpochDigits = 16;
@@ -45,11 +48,13 @@ internal sealed class WriterLock : IDisposable
         _lock = new RadosLockName(first, LockName, WriterTakeover.MakeCookie());
         _door = WriterTakeover.DoorOf(_lock.Cookie);
         // Before the lock, so that who finds it held finds us answering.
-        using (RadosWrite write = new RadosWrite().Create()) RadosException.Check(pool.TryChange(_door, write, isForced: true), $"object {_door} cannot be made");
+        using (RadosWrite write = new RadosWrite().Create())
+            RadosException.Check(pool.TryChange(_door, write, isForced: true), $"object {_door} cannot be made");
         _watch = new RadosWatch(pool, _door, AnswerAsync);
         try
         {
-            while (!RadosLocks.TryTake(pool, _lock, isShared: false, lease: null)) WriterTakeover.Replace(pool, first, claim);
+            while (!RadosLocks.TryTake(pool, _lock, isShared: false, lease: null))
+                WriterTakeover.Replace(pool, first, claim);
             _epoch = RaiseEpoch();
         }
         catch
@@ -77,22 +82,28 @@ internal sealed class WriterLock : IDisposable
     public static WriterLock Take(RadosPool pool, RadosName first, RadosClaim claim) => new(pool, first, claim);
 
     /// <summary>An epoch as text.</summary>
-    public static byte[] FormatEpoch(ulong epoch) => Encoding.ASCII.GetBytes(epoch.ToString("x16", CultureInfo.InvariantCulture));
+    public static byte[] FormatEpoch(ulong epoch) =>
+        Encoding.ASCII.GetBytes(epoch.ToString("x16", CultureInfo.InvariantCulture));
 
     /// <summary>Says, once, that somebody else has taken over.</summary>
     public void SayShutOut()
     {
         if (Interlocked.Exchange(ref _isShutOut, 1) == 0)
-            _warn($"{_first} of pool {_pool.Name}: another host has taken this VDI over, so nothing more is written from here: detach it here");
+            _warn($"{_first} of pool {_pool.Name}: another host has taken this VDI over, so nothing more is written "
+                + "from here: detach it here");
     }
 
-    /// <summary>Raises the epoch of an object to ours, or makes the object. False when somebody else has taken over.</summary>
+    /// <summary>
+    /// Raises the epoch of an object to ours, or makes the object. False when somebody else has taken over.
+    /// </summary>
     public bool Claim(RadosName name)
     {
         while (true)
         {
             int result;
-            using (RadosWrite write = new RadosWrite().IfAttributeNotAbove(EpochAttribute, _epoch).SetAttribute(EpochAttribute, _epoch)) result = _pool.TryChange(name, write);
+            using (RadosWrite write = new RadosWrite().IfAttributeNotAbove(EpochAttribute, _epoch)
+                .SetAttribute(EpochAttribute, _epoch))
+                result = _pool.TryChange(name, write);
             if (result == -LinuxError.NoEntry) result = Make(name, isForced: true);
             if (result == -LinuxError.Exists) continue;
             return IsTaken(result, name);
@@ -103,20 +114,23 @@ internal sealed class WriterLock : IDisposable
     /// <exception cref="RadosException">It was not, for another reason.</exception>
     public bool IsTaken(int result, RadosName name)
     {
-        if (result is not (-LinuxError.ShutOut or -LinuxError.Cancelled)) return RadosException.Check(result, $"object {name} cannot be changed") >= 0;
+        if (result is not (-LinuxError.ShutOut or -LinuxError.Cancelled))
+            return RadosException.Check(result, $"object {name} cannot be changed") >= 0;
         SayShutOut();
         return false;
     }
 
     /// <summary>
-    /// Makes the object of a segment in our epoch; gives a negative error number when it cannot be made. It has its full length at once: a
-    /// pool that is full refuses what makes an object longer, and takes what is written inside one.
+    /// Makes the object of a segment in our epoch; gives a negative error number when it cannot be made. It has its
+    /// full length at once: a pool that is full refuses what makes an object longer, and takes what is written inside
+    /// one.
     /// </summary>
     /// <param name="name">The object.</param>
     /// <param name="isForced">Also when the pool is full.</param>
     public int Make(RadosName name, bool isForced)
     {
-        using RadosWrite write = new RadosWrite().Create().SetLength(VdiFormat.SegmentSize).SetAttribute(EpochAttribute, _epoch);
+        using RadosWrite write = new RadosWrite().Create().SetLength(VdiFormat.SegmentSize)
+            .SetAttribute(EpochAttribute, _epoch);
         return _pool.TryChange(name, write, isForced);
     }
 
@@ -133,11 +147,17 @@ internal sealed class WriterLock : IDisposable
     {
         while (true)
         {
-            byte[] old = _pool.GetAttribute(_first, EpochAttribute) ?? throw new TargetException($"{_first} of pool {_pool.Name} has no epoch: it is damaged");
-            if (old.Length != EpochDigits || !ulong.TryParse(Encoding.ASCII.GetString(old), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong epoch))
-                throw new TargetException($"{_first} of pool {_pool.Name} has an epoch that is no number: it is damaged");
+            byte[] old = _pool.GetAttribute(_first, EpochAttribute)
+                ?? throw new TargetException($"{_first} of pool {_pool.Name} has no epoch: it is damaged");
+            if (old.Length != EpochDigits
+                || !ulong.TryParse(
+                    Encoding.ASCII.GetString(old), NumberStyles.HexNumber, CultureInfo.InvariantCulture,
+                    out ulong epoch))
+                throw new TargetException(
+                    $"{_first} of pool {_pool.Name} has an epoch that is no number: it is damaged");
             byte[] next = FormatEpoch(epoch + 1);
-            using RadosWrite write = new RadosWrite().IfAttribute(EpochAttribute, old).SetAttribute(EpochAttribute, next);
+            using RadosWrite write = new RadosWrite().IfAttribute(EpochAttribute, old)
+                .SetAttribute(EpochAttribute, next);
             int result = _pool.TryChange(_first, write);
             if (result == -LinuxError.Cancelled) continue; // another one was faster
             RadosException.Check(result, $"object {_first} cannot be changed");
@@ -151,7 +171,9 @@ internal sealed class WriterLock : IDisposable
         try
         {
             VdiRequest request = JsonSerializer.Deserialize(message, VdiJson.Default.VdiRequest)!;
-            VdiReply reply = Answer is { } answer ? await answer(request).ConfigureAwait(false) : new VdiReply("the VDI is being opened: try again");
+            VdiReply reply = Answer is { } answer
+                ? await answer(request).ConfigureAwait(false)
+                : new VdiReply("the VDI is being opened: try again");
             return JsonSerializer.SerializeToUtf8Bytes(reply, VdiJson.Default.VdiReply);
         }
         catch (JsonException)

@@ -5,7 +5,9 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Containers;
 
-/// <summary>Who holds the lock of a VDI in a pool, whether it is alive, and how it is replaced. Any thread; blocks it.</summary>
+/// <summary>
+/// Who holds the lock of a VDI in a pool, whether it is alive, and how it is replaced. Any thread; blocks it.
+/// </summary>
 internal static class WriterTakeover
 {
     /// <summary>How long a holder may be silent before it is replaced.</summary>
@@ -16,12 +18,17 @@ internal static class WriterTakeover
     /// <summary>A question that a holder answers by itself, and its answer.</summary>
     public static byte[] Ping { get; } = [1];
 
-    /// <summary>A cookie for a lock, that tells on this host whether its holder is dead, and where the holder can be asked.</summary>
+    /// <summary>
+    /// A cookie for a lock, that tells on this host whether its holder is dead, and where the holder can be asked.
+    /// </summary>
     public static string MakeCookie() =>
-        string.Create(CultureInfo.InvariantCulture, $"{Boot}/{Environment.ProcessId}/{StartOf(Environment.ProcessId)}/{Guid.NewGuid():n}");
+        string.Create(
+            CultureInfo.InvariantCulture,
+            $"{Boot}/{Environment.ProcessId}/{StartOf(Environment.ProcessId)}/{Guid.NewGuid():n}");
 
     /// <summary>
-    /// The object that the holder of a cookie watches. Each has one of its own, so that nobody waits for the answers of those who were before.
+    /// The object that the holder of a cookie watches. Each has one of its own, so that nobody waits for the answers of
+    /// those who were before.
     /// </summary>
     public static RadosName DoorOf(string cookie) => new($"vdi.door.{cookie[(cookie.LastIndexOf('/') + 1)..]}");
 
@@ -33,24 +40,29 @@ internal static class WriterTakeover
     }
 
     /// <summary>Whether a holder answers. Who is stopped does not.</summary>
-    public static bool IsAlive(RadosPool pool, RadosLocker holder) => RadosWatch.Notify(pool, DoorOf(holder.Cookie), Ping, Patience).Answers.Count > 0;
+    public static bool IsAlive(RadosPool pool, RadosLocker holder) =>
+        RadosWatch.Notify(pool, DoorOf(holder.Cookie), Ping, Patience).Answers.Count > 0;
 
     /// <summary>Takes the lock away from a holder that is dead, or does not answer.</summary>
     /// <param name="pool">The pool.</param>
     /// <param name="first">The VDI's first object.</param>
     /// <param name="claim">Who wants it.</param>
-    /// <exception cref="ImageInUseException">It is alive, or silent and may not be replaced, or there are those who read.</exception>
+    /// <exception cref="ImageInUseException">It is alive, or silent and may not be replaced, or there are those who
+    /// read.</exception>
     public static void Replace(RadosPool pool, RadosName first, RadosClaim claim)
     {
         (IReadOnlyList<RadosLocker> lockers, bool isExclusive) = RadosLocks.List(pool, first, WriterLock.LockName);
         if (lockers.Count == 0) return;
-        if (!isExclusive) throw new ImageInUseException($"VDI {claim.Vdi} is in use by {lockers.Count} who read it; those who died are forgotten after {RadosLease.Time.TotalSeconds:0} s");
+        if (!isExclusive)
+            throw new ImageInUseException($"VDI {claim.Vdi} is in use by {lockers.Count} who read it; those who died "
+                + $"are forgotten after {RadosLease.Time.TotalSeconds:0} s");
         if (!IsDead(lockers[0]))
         {
             string who = $"{claim.Describe()}, at {lockers[0].Address}";
             if (IsAlive(pool, lockers[0])) throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}");
             if (!claim.ReplacesSilent)
-                throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}, which does not answer: try again, or if it is dead, 'ublkback vdi lock {claim.Vdi} --break'");
+                throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}, which does not answer: try "
+                    + $"again, or if it is dead, 'ublkback vdi lock {claim.Vdi} --break'");
             claim.Warn($"VDI {claim.Vdi}: {who}, does not answer, and is replaced");
         }
 
@@ -63,7 +75,8 @@ internal static class WriterTakeover
     private static bool IsDead(RadosLocker holder)
     {
         string[] parts = holder.Cookie.Split('/');
-        return parts.Length == 4 && parts[0] == Boot && int.TryParse(parts[1], CultureInfo.InvariantCulture, out int process) && StartOf(process) != parts[2];
+        return parts.Length == 4 && parts[0] == Boot
+            && int.TryParse(parts[1], CultureInfo.InvariantCulture, out int process) && StartOf(process) != parts[2];
     }
 
     // Field 22 of /proc/PID/stat: numbers of processes come again, with another start.

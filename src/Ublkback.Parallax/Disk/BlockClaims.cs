@@ -4,7 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>
-/// Blocks that somebody reads to write them again with changes: until that is in the log, others must not write them. On the VDI's worker.
+/// Blocks that somebody reads to write them again with changes: until that is in the log, others must not write them.
+/// On the VDI's worker.
 /// </summary>
 internal sealed class BlockClaims
 {

@@ -18,6 +18,8 @@ internal readonly record struct BlockPiece(long Block, int Skip, int Length)
         bool isWhole = skip == 0 && length >= VdiFormat.BlockSize;
         return new BlockPiece(
             offset / VdiFormat.BlockSize, skip,
-            isWhole ? length / VdiFormat.BlockSize * VdiFormat.BlockSize : Math.Min(length, VdiFormat.BlockSize - skip));
+            isWhole
+                ? length / VdiFormat.BlockSize * VdiFormat.BlockSize
+                : Math.Min(length, VdiFormat.BlockSize - skip));
     }
 }

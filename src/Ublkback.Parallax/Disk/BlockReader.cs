@@ -16,7 +16,9 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
     private readonly Stack<Scratch> _scratches = new();
     private readonly RequestQuiescence _lookups = new();
 
-    /// <summary>Waits until nobody reads any more from where blocks were until now, so that others may be put there.</summary>
+    /// <summary>
+    /// Waits until nobody reads any more from where blocks were until now, so that others may be put there.
+    /// </summary>
     public ValueTask DrainAsync() => _lookups.DrainAsync();
 
     /// <summary>Reads whole sectors.</summary>
@@ -29,7 +31,9 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
         {
             BlockPiece piece = BlockPiece.FirstOf(offset, data.Length);
             Memory<byte> part = data[..piece.Length];
-            status = piece.IsWhole ? await ReadBlocksAsync(piece.Block, part) : await ReadPartAsync(piece.Block, piece.Skip, part);
+            status = piece.IsWhole
+                ? await ReadBlocksAsync(piece.Block, part)
+                : await ReadPartAsync(piece.Block, piece.Skip, part);
             offset += piece.Length;
             data = data[piece.Length..];
         }
@@ -38,7 +42,9 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
         return status;
     }
 
-    /// <summary>Finds how blocks are kept: from the first on, as many as follow each other in one file, or are zeros.</summary>
+    /// <summary>
+    /// Finds how blocks are kept: from the first on, as many as follow each other in one file, or are zeros.
+    /// </summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<(BlockStatus Status, MapEntry First, int Count)> FindRunAsync(long block, int maxCount)
     {
@@ -49,7 +55,8 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
     }
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private async ValueTask<(BlockStatus Status, MapEntry First, int Count)> FindRunAsync(long block, int maxCount, uint[]? crcs)
+    private async ValueTask<(BlockStatus Status, MapEntry First, int Count)> FindRunAsync(
+        long block, int maxCount, uint[]? crcs)
     {
         MapEntry first = default;
         int count = 0;
@@ -63,7 +70,10 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
             }
 
             if (count == 0) first = entry;
-            else if (first.Address.IsNone ? !entry.Address.IsNone : entry.Address.Value != first.Address.Value + (ulong)count) break;
+            else if (first.Address.IsNone
+                ? !entry.Address.IsNone
+                : entry.Address.Value != first.Address.Value + (ulong)count)
+                break;
             if (crcs is not null) crcs[count] = entry.Crc;
             count++;
         }
@@ -82,7 +92,8 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
         {
             if (begun - ended == MaxTogether) status = await scratch.Reads[ended++ % MaxTogether];
             uint[] crcs = scratch.Crcs[begun % MaxTogether];
-            (BlockStatus found, MapEntry first, int count) = await FindRunAsync(block, Math.Min(MaxRun, data.Length / VdiFormat.BlockSize), crcs);
+            (BlockStatus found, MapEntry first, int count) =
+                await FindRunAsync(block, Math.Min(MaxRun, data.Length / VdiFormat.BlockSize), crcs);
             if (found != BlockStatus.Okay) status = found;
             if (status != BlockStatus.Okay) break;
             Memory<byte> run = data[..(count * VdiFormat.BlockSize)];
@@ -140,7 +151,8 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
         Crc32C.OfEach(run, VdiFormat.BlockSize, found);
         for (int i = 0; i < count; i++)
         {
-            if (found[i] != crcs[i]) return files.IsWhole(new MapEntry(new BlockAddress(first.Value + (ulong)i), crcs[i]), found[i]);
+            if (found[i] != crcs[i])
+                return files.IsWhole(new MapEntry(new BlockAddress(first.Value + (ulong)i), crcs[i]), found[i]);
         }
 
         return true;

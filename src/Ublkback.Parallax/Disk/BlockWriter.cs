@@ -8,10 +8,11 @@ namespace Ublkback.Parallax.Disk;
 
 /// <summary>Writes a disk's data: into the log. On the VDI's worker; allocates nothing in the steady state.</summary>
 /// <remarks>
-/// A block of which a part is written is read, changed and written as a whole, after everything that is on its way to it; meanwhile nobody
-/// else writes it.
+/// A block of which a part is written is read, changed and written as a whole, after everything that is on its way to
+/// it; meanwhile nobody else writes it.
 /// </remarks>
-internal sealed class BlockWriter(BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
+internal sealed class BlockWriter(
+    BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
 {
     private const long MaxDiscard = 1L << 18; // blocks of one entry: 1 GiB
 
@@ -24,7 +25,9 @@ internal sealed class BlockWriter(BlockReader reader, VdiLog log, Checkpointer c
         {
             BlockPiece piece = BlockPiece.FirstOf(offset, data.Length);
             Memory<byte> part = data[..piece.Length];
-            status = piece.IsWhole ? await WriteBlocksAsync(piece.Block, part, isClaimed: false) : await ChangeBlockAsync(piece.Block, piece.Skip, part);
+            status = piece.IsWhole
+                ? await WriteBlocksAsync(piece.Block, part, isClaimed: false)
+                : await ChangeBlockAsync(piece.Block, piece.Skip, part);
             offset += piece.Length;
             data = data[piece.Length..];
         }
@@ -95,7 +98,8 @@ internal sealed class BlockWriter(BlockReader reader, VdiLog log, Checkpointer c
         int failures = log.Failures;
         while (true)
         {
-            (BlockStatus status, LogBatch? batch) = await ReserveAsync(block, data.Length / VdiFormat.BlockSize, isClaimed);
+            (BlockStatus status, LogBatch? batch) =
+                await ReserveAsync(block, data.Length / VdiFormat.BlockSize, isClaimed);
             if (batch is null) return status;
             for (; data.Length > 0 && batch.Room > 0; data = data[VdiFormat.BlockSize..])
                 batch.Add(LogEntryKind.Data, block++, data.Span[..VdiFormat.BlockSize]);

@@ -9,12 +9,15 @@ using Ublkback.Parallax.Map;
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>
-/// Makes checkpoints: brings what the log says into nodes, and has the head say that the log begins after it. So the log stays short, and
-/// with it what is to be done after a crash. On the VDI's worker.
+/// Makes checkpoints: brings what the log says into nodes, and has the head say that the log begins after it. So the
+/// log stays short, and with it what is to be done after a crash. On the VDI's worker.
 /// </summary>
-/// <remarks>Nodes, and the data that they point to, are durable before a head says so; the head before it is kept.</remarks>
+/// <remarks>
+/// Nodes, and the data that they point to, are durable before a head says so; the head before it is kept.
+/// </remarks>
 internal sealed class Checkpointer(
-    IVdiContainer container, VdiSuperblock superblock, VdiContent content, VdiLog log, SegmentPool segments, MapMerger merger, NodeWriter writer,
+    IVdiContainer container, VdiSuperblock superblock, VdiContent content, VdiLog log, SegmentPool segments,
+    MapMerger merger, NodeWriter writer,
     VdiHead head)
 {
     /// <summary>Blocks of log after which a checkpoint is made: 256 MiB.</summary>
@@ -28,7 +31,10 @@ internal sealed class Checkpointer(
     /// <summary>The head in the file.</summary>
     public VdiHead Head { get; private set; } = head;
 
-    /// <summary>Waits until something may be added to the log; a status other than <see cref="BlockStatus.Okay"/> says that it cannot be.</summary>
+    /// <summary>
+    /// Waits until something may be added to the log; a status other than <see cref="BlockStatus.Okay"/> says that it
+    /// cannot be.
+    /// </summary>
     public ValueTask<BlockStatus> MakeRoomAsync() => log.IsOpen && content.Map.ChangeCount < 2 * Overlay.Capacity
         ? new ValueTask<BlockStatus>(BlockStatus.Okay)
         : new ValueTask<BlockStatus>(log.IsOpen ? StartAsync() : ReopenAsync());
@@ -37,7 +43,8 @@ internal sealed class Checkpointer(
     public void BeginIfDue()
     {
         // After one that failed, some time goes by.
-        bool isDue = log.BlocksSinceCheckpoint >= LogBlocks || (content.Map.ChangeCount >= Overlay.Capacity && log.BlocksSinceCheckpoint >= VdiFormat.SegmentBlocks);
+        bool isDue = log.BlocksSinceCheckpoint >= LogBlocks
+            || (content.Map.ChangeCount >= Overlay.Capacity && log.BlocksSinceCheckpoint >= VdiFormat.SegmentBlocks);
         if (isDue && log.IsOpen) _ = StartAsync();
     }
 
@@ -56,7 +63,8 @@ internal sealed class Checkpointer(
     }
 
     /// <summary>
-    /// Has both heads say the same. Before anything is given back: what the older head needs would be missing when the newer one is damaged.
+    /// Has both heads say the same. Before anything is given back: what the older head needs would be missing when the
+    /// newer one is damaged.
     /// </summary>
     public async Task<BlockStatus> RepeatHeadAsync()
     {
@@ -82,7 +90,8 @@ internal sealed class Checkpointer(
         {
             BlockStatus status = await CheckpointAsync();
             if (status != BlockStatus.Okay) return status;
-            // From here on a write makes a checkpoint first, so that it counts whether or not the next head came into the file.
+            // From here on a write makes a checkpoint first, so that it counts whether or not the next head came into
+            // the file.
             log.Close();
             VdiHead next = Head with { Generation = Head.Generation + 1, Content = then.Checkpoint };
             status = await WriteHeadAsync(next);
@@ -124,7 +133,8 @@ internal sealed class Checkpointer(
         {
             (BlockStatus taken, long first) = await segments.TakeAsync(isUrgent: true);
             if (taken != BlockStatus.Okay) return taken;
-            start = new LogPosition(first, 0, log.Applied.Sequence + 1, (uint)RandomNumberGenerator.GetInt32(int.MaxValue));
+            start =
+                new LogPosition(first, 0, log.Applied.Sequence + 1, (uint)RandomNumberGenerator.GetInt32(int.MaxValue));
         }
 
         // All that follows speaks of this moment.
@@ -182,7 +192,8 @@ internal sealed class Checkpointer(
     private async Task<BlockStatus> WriteHeadAsync(VdiHead next)
     {
         next.Write(_block.Span);
-        BlockStatus status = await _file.RunAsync(BlockOperation.Write, VdiFormat.OffsetOf(next.Block), VdiFormat.BlockSize, _block);
+        BlockStatus status = await _file.RunAsync(
+            BlockOperation.Write, VdiFormat.OffsetOf(next.Block), VdiFormat.BlockSize, _block);
         return status == BlockStatus.Okay ? await FlushAsync() : status;
     }
 

@@ -4,8 +4,8 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>
-/// Writes a disk's data again, where it is scattered, so that what is together on the disk is together in the file. Guests go on meanwhile.
-/// On the VDI's worker.
+/// Writes a disk's data again, where it is scattered, so that what is together on the disk is together in the file.
+/// Guests go on meanwhile. On the VDI's worker.
 /// </summary>
 internal sealed class Compactor(VdiParts parts, CancellationToken cancellation)
 {
@@ -22,7 +22,8 @@ internal sealed class Compactor(VdiParts parts, CancellationToken cancellation)
         {
             cancellation.ThrowIfCancellationRequested();
             int epoch = await parts.Epochs.BeginAsync();
-            (BlockStatus status, int length, int runs) = await FindStretchAsync(block, (int)Math.Min(MaxStretch, Blocks - block));
+            (BlockStatus status, int length, int runs) =
+                await FindStretchAsync(block, (int)Math.Min(MaxStretch, Blocks - block));
             if (status == BlockStatus.Okay && runs > FewRuns)
             {
                 status = await parts.Writer.RewriteAsync(block, length);
@@ -43,7 +44,8 @@ internal sealed class Compactor(VdiParts parts, CancellationToken cancellation)
         int length = 0;
         for (int runs = 0; ; runs++)
         {
-            (BlockStatus status, MapEntry first, int count) = await parts.Reader.FindRunAsync(block + length, maxLength - length);
+            (BlockStatus status, MapEntry first, int count) =
+                await parts.Reader.FindRunAsync(block + length, maxLength - length);
             if (status != BlockStatus.Okay || (first.Address.IsNone && runs == 0)) return (status, count, 0);
             if (first.Address.IsNone) return (status, length, runs);
             length += count;

@@ -6,16 +6,18 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>
-/// The files that a disk's blocks are in: its own, and those of the VDIs that it was cloned from, which are opened when they are first read.
-/// On the VDI's worker.
+/// The files that a disk's blocks are in: its own, and those of the VDIs that it was cloned from, which are opened when
+/// they are first read. On the VDI's worker.
 /// </summary>
 /// <param name="own">Its own number.</param>
 /// <param name="container">Its own file.</param>
 /// <param name="open">Opens another's for reading. Runs on a helper thread.</param>
 /// <param name="warn">Takes what people should know.</param>
-internal sealed class SourceContainers(uint own, IVdiContainer container, Func<uint, IVdiContainer> open, Action<string> warn) : IAsyncDisposable
+internal sealed class SourceContainers(
+    uint own, IVdiContainer container, Func<uint, IVdiContainer> open, Action<string> warn) : IAsyncDisposable
 {
-    private readonly Dictionary<uint, (IVdiContainer Container, ImageAccess Access)> _open = new() { [own] = (container, new ImageAccess(container.Blocks)) };
+    private readonly Dictionary<uint, (IVdiContainer Container, ImageAccess Access)> _open =
+        new() { [own] = (container, new ImageAccess(container.Blocks)) };
     private readonly LoopMutex _opening = new();
 
     /// <summary>Reads a block, and compares its checksum.</summary>
@@ -27,7 +29,8 @@ internal sealed class SourceContainers(uint own, IVdiContainer container, Func<u
     }
 
     /// <summary>Reads blocks that follow each other, which the caller checks.</summary>
-    public ValueTask<BlockStatus> ReadAsync(BlockAddress first, Memory<byte> blocks) => _open.TryGetValue(first.Vdi, out (IVdiContainer, ImageAccess Access) file)
+    public ValueTask<BlockStatus> ReadAsync(BlockAddress first, Memory<byte> blocks) =>
+        _open.TryGetValue(first.Vdi, out (IVdiContainer, ImageAccess Access) file)
         ? file.Access.RunAsync(BlockOperation.Read, VdiFormat.OffsetOf(first.Block), blocks.Length, blocks)
         : OpenAndReadAsync(first, blocks);
 
@@ -35,7 +38,8 @@ internal sealed class SourceContainers(uint own, IVdiContainer container, Func<u
     public bool IsWhole(MapEntry at, uint crc)
     {
         if (crc == at.Crc) return true;
-        warn($"{_open[at.Address.Vdi].Container.Path}: block {at.Address.Block} is damaged: its checksum is {crc:x8} and was {at.Crc:x8}; see 'ublkback vdi fsck'");
+        warn($"{_open[at.Address.Vdi].Container.Path}: block {at.Address.Block} is damaged: its checksum is {crc:x8} "
+            + $"and was {at.Crc:x8}; see 'ublkback vdi fsck'");
         return false;
     }
 

@@ -9,13 +9,16 @@ using Ublkback.Parallax.Map;
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>What is done to an open VDI as a whole: flushes, snapshots, another size. On the VDI's worker.</summary>
-internal sealed class VdiChanges(IVdiContainer container, VdiContent content, VdiLog log, SegmentPool segments, Checkpointer checkpointer)
+internal sealed class VdiChanges(
+    IVdiContainer container, VdiContent content, VdiLog log, SegmentPool segments, Checkpointer checkpointer)
 {
     private readonly ImageAccess _file = new(container.Blocks);
     private readonly LoopMutex _gate = new();
     private readonly Memory<byte> _block = PinnedMemory.AllocatePages(VdiFormat.BlockSize);
 
-    /// <summary>Makes all that was answered durable. It is written already, with all that lies before it in the log.</summary>
+    /// <summary>
+    /// Makes all that was answered durable. It is written already, with all that lies before it in the log.
+    /// </summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> FlushAsync()
     {
@@ -30,8 +33,11 @@ internal sealed class VdiChanges(IVdiContainer container, VdiContent content, Vd
     /// <exception cref="TargetException">The name is taken, or there are too many.</exception>
     public Task<BlockStatus> SnapshotAsync(string name) => AloneAsync(async () =>
     {
-        if (content.Snapshots.Find(name) is not null) throw new TargetException($"there is a snapshot {name} already: choose another name");
-        if (content.Snapshots.All.Count >= VdiFormat.MaxSnapshots) throw new TargetException($"the VDI has {VdiFormat.MaxSnapshots} snapshots, and can have no more: delete some");
+        if (content.Snapshots.Find(name) is not null)
+            throw new TargetException($"there is a snapshot {name} already: choose another name");
+        if (content.Snapshots.All.Count >= VdiFormat.MaxSnapshots)
+            throw new TargetException(
+                $"the VDI has {VdiFormat.MaxSnapshots} snapshots, and can have no more: delete some");
         ulong id = content.Snapshots.NextId;
         VdiContent.WriteSnapshot(_block.Span, id, name, DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
         return await AddAsync(batch => batch.Add(LogEntryKind.Snapshot, (long)id, _block.Span));
@@ -43,7 +49,8 @@ internal sealed class VdiChanges(IVdiContainer container, VdiContent content, Vd
 
     /// <summary>Gives the disk another size.</summary>
     public Task<BlockStatus> ResizeAsync(long byteCount) =>
-        AloneAsync(() => AddAsync(batch => batch.Add(new LogEntry(LogEntryKind.Resize, byteCount / BlockRequest.SectorSize, 0))));
+        AloneAsync(() =>
+            AddAsync(batch => batch.Add(new LogEntry(LogEntryKind.Resize, byteCount / BlockRequest.SectorSize, 0))));
 
     /// <summary>Waits until nothing of this is under way.</summary>
     public Task EndAsync() => AloneAsync(() => Task.FromResult(BlockStatus.Okay));

@@ -8,12 +8,13 @@ using Ublkback.Parallax.Map;
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>
-/// A virtual disk image with snapshots: everything is appended to a log, and a map tells where the blocks are. Any number of requests, on one
-/// worker.
+/// A virtual disk image with snapshots: everything is appended to a log, and a map tells where the blocks are. Any
+/// number of requests, on one worker.
 /// </summary>
 /// <remarks>
-/// The parts, from above: <see cref="BlockReader"/> and <see cref="BlockWriter"/> serve requests; <see cref="BlockMap"/> knows where the
-/// blocks are, <see cref="VdiLog"/> writes them, and <see cref="Checkpointer"/> brings what the log says into the map's nodes.
+/// The parts, from above: <see cref="BlockReader"/> and <see cref="BlockWriter"/> serve requests;
+/// <see cref="BlockMap"/> knows where the blocks are, <see cref="VdiLog"/> writes them, and <see cref="Checkpointer"/>
+/// brings what the log says into the map's nodes.
 /// </remarks>
 internal sealed class VdiImage : IAllocationMap
 {
@@ -34,7 +35,8 @@ internal sealed class VdiImage : IAllocationMap
 
     public ImageGeometry Geometry => _geometry;
 
-    public string Identity => string.Create(CultureInfo.InvariantCulture, $"VDI {_parts.Superblock.Id} {_parts.SnapshotId}");
+    public string Identity =>
+        string.Create(CultureInfo.InvariantCulture, $"VDI {_parts.Superblock.Id} {_parts.SnapshotId}");
 
     public bool DiscardMakesZeros => true;
 
@@ -76,18 +78,23 @@ internal sealed class VdiImage : IAllocationMap
     {
         BeginOnce();
         BlockStatus status = await _parts.Control.ResizeAsync(byteCount);
-        if (status != BlockStatus.Okay) throw new TargetException($"the VDI could not be resized: {status}; what failed is said in the log");
+        if (status != BlockStatus.Okay)
+            throw new TargetException($"the VDI could not be resized: {status}; what failed is said in the log");
         Volatile.Write(ref _nextSize, byteCount);
     }
 
-    /// <summary>Gives the disk another content, which it has had before, between two requests; gives the name of a snapshot of what it had until then.</summary>
+    /// <summary>
+    /// Gives the disk another content, which it has had before, between two requests; gives the name of a snapshot of
+    /// what it had until then.
+    /// </summary>
     /// <exception cref="TargetException">It could not be done.</exception>
     public Task<string> RollBackAsync(VdiContent then) => _parts.Epochs.RunAloneAsync(async () =>
     {
         string kept = $"before-rollback-{_parts.Content.Snapshots.NextId}";
         BlockStatus status = await _parts.Control.SnapshotAsync(kept);
         if (status == BlockStatus.Okay) status = await _parts.Checkpointer.RollBackAsync(then);
-        if (status != BlockStatus.Okay) throw new TargetException($"the VDI could not be rolled back: {status}; what failed is said in the log");
+        if (status != BlockStatus.Okay)
+            throw new TargetException($"the VDI could not be rolled back: {status}; what failed is said in the log");
         Volatile.Write(ref _nextSize, then.Size);
         return kept;
     });
@@ -143,7 +150,8 @@ internal sealed class VdiImage : IAllocationMap
     {
         _parts.Door?.Dispose();
         await _closing.CancelAsync().ConfigureAwait(false);
-        if (_loop.Task.IsCompletedSuccessfully) await (await _loop.Task.ConfigureAwait(false)).InvokeAsync(CloseAsync).ConfigureAwait(false);
+        if (_loop.Task.IsCompletedSuccessfully)
+            await (await _loop.Task.ConfigureAwait(false)).InvokeAsync(CloseAsync).ConfigureAwait(false);
         await _parts.DisposeAsync().ConfigureAwait(false);
         Owned?.Dispose();
         _closing.Dispose();
@@ -164,14 +172,16 @@ internal sealed class VdiImage : IAllocationMap
         {
             BlockOperation.Read => await _parts.Reader.ReadAsync(offset, request.Data),
             BlockOperation.Write => await _parts.Writer.WriteAsync(offset, request.Data),
-            BlockOperation.Discard => await _parts.Writer.DiscardAsync(offset, request.SectorCount * BlockRequest.SectorSize),
+            BlockOperation.Discard =>
+                await _parts.Writer.DiscardAsync(offset, request.SectorCount * BlockRequest.SectorSize),
             _ => BlockStatus.Unsupported,
         };
         _parts.Epochs.End(epoch);
         return status;
     }
 
-    private ValueTask<BlockStatus> FlushAsync() => IsWriter ? _parts.Control.FlushAsync() : new ValueTask<BlockStatus>(BlockStatus.Okay);
+    private ValueTask<BlockStatus> FlushAsync() =>
+        IsWriter ? _parts.Control.FlushAsync() : new ValueTask<BlockStatus>(BlockStatus.Okay);
 
     // Leaves a file that needs no log to be read, unless that fails: then the next who opens it reads the log.
     private async Task CloseAsync()

@@ -29,7 +29,8 @@ internal sealed class VdiParts : IAsyncDisposable
     /// <param name="warn">Takes what people should know.</param>
     /// <exception cref="InvalidDataException">The log is damaged.</exception>
     public VdiParts(
-        IVdiContainer container, VdiMetadata known, VdiVersion version, ulong? snapshot, OpenVdiFile others, IDisposable? pin, Action<string> warn)
+        IVdiContainer container, VdiMetadata known, VdiVersion version, ulong? snapshot, OpenVdiFile others,
+        IDisposable? pin, Action<string> warn)
     {
         Container = container;
         Superblock = known.Superblock;
@@ -38,13 +39,15 @@ internal sealed class VdiParts : IAsyncDisposable
         _files = new SourceContainers(known.Superblock.Vdi, container, vdi => others(vdi).Container, warn);
         _nodes = new NodeCache(_files.ReadCheckedAsync);
         BlockMap map = new(_nodes, version.Root);
-        Content = new VdiContent(known.Superblock.Vdi, map, new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), version);
+        Content = new VdiContent(
+            known.Superblock.Vdi, map, new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), version);
         Segments = new SegmentPool(container, warn);
         Log = new VdiLog(container, known.Superblock, Content, Segments);
         ReadLog(known, version, snapshot is null, others);
         NodeWriter = new NodeWriter(container, known.Superblock.Vdi, Segments);
         Checkpointer = new Checkpointer(
-            container, known.Superblock, Content, Log, Segments, new MapMerger(map, _nodes, NodeWriter), NodeWriter, known.Head);
+            container, known.Superblock, Content, Log, Segments, new MapMerger(map, _nodes, NodeWriter), NodeWriter,
+            known.Head);
         Log.OnEnded = Checkpointer.BeginIfDue;
         Reader = new BlockReader(map, _files, _buffers);
         Writer = new BlockWriter(Reader, Log, Checkpointer, new BlockClaims(), _buffers);
@@ -103,7 +106,8 @@ internal sealed class VdiParts : IAsyncDisposable
     private (LogPosition End, ulong Epoch) ReadLog(VdiVersion version, LogVisitor visit, OpenVdiFile others)
     {
         if (version.End != 0 && version.End <= version.Start.Sequence) return (version.Start, 0);
-        (IVdiContainer container, VdiSuperblock superblock) = version.Vdi == Superblock.Vdi ? (Container, Superblock) : others(version.Vdi);
+        (IVdiContainer container, VdiSuperblock superblock) =
+            version.Vdi == Superblock.Vdi ? (Container, Superblock) : others(version.Vdi);
         LogReader reader = new(container, version.Vdi, superblock.Id);
         LogPosition end = reader.Read(version.Start, version.End, visit);
         if (container != Container) container.DisposeAsync().AsTask().GetAwaiter().GetResult();

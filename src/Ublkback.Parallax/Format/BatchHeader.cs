@@ -32,8 +32,8 @@ internal readonly record struct LogEntry(LogEntryKind Kind, long Subject, uint V
 }
 
 /// <summary>
-/// The first block of a batch: its place in the log, and what it tells. It names the VDI's identity, which a guest does not know: where a
-/// header may be looked for in vain, there may be blocks that a guest wrote.
+/// The first block of a batch: its place in the log, and what it tells. It names the VDI's identity, which a guest does
+/// not know: where a header may be looked for in vain, there may be blocks that a guest wrote.
 /// </summary>
 internal static class BatchHeader
 {
@@ -54,7 +54,8 @@ internal static class BatchHeader
     /// <param name="position">Its place.</param>
     /// <param name="entryCount">Its entries.</param>
     /// <param name="blockCount">The blocks that follow.</param>
-    public static uint Seal(Span<byte> block, Guid vdi, ulong epoch, ulong durable, LogPosition position, int entryCount, int blockCount)
+    public static uint Seal(
+        Span<byte> block, Guid vdi, ulong epoch, ulong durable, LogPosition position, int entryCount, int blockCount)
     {
         FieldWriter fields = new(block);
         fields.Write(Magic);
@@ -70,8 +71,12 @@ internal static class BatchHeader
         return CheckedBlock.Seal(block);
     }
 
-    /// <summary>Whether a block is the header of the batch that is to come at a position, as far as it can tell itself.</summary>
-    public static bool IsValid(ReadOnlySpan<byte> block, Guid vdi, LogPosition position, out int entryCount, out int blockCount, out long nextSegment, out ulong epoch)
+    /// <summary>
+    /// Whether a block is the header of the batch that is to come at a position, as far as it can tell itself.
+    /// </summary>
+    public static bool IsValid(
+        ReadOnlySpan<byte> block, Guid vdi, LogPosition position, out int entryCount, out int blockCount,
+        out long nextSegment, out ulong epoch)
     {
         FieldReader fields = new(block);
         bool isOurs = fields.ReadUInt32() == Magic;
@@ -82,10 +87,13 @@ internal static class BatchHeader
         epoch = fields.ReadUInt64();
         isOurs &= fields.ReadUInt64() == position.Sequence;
         nextSegment = fields.ReadInt64();
-        return isOurs && entryCount is >= 0 and <= MaxEntries && blockCount >= 0 && blockCount <= entryCount && CheckedBlock.IsValid(block);
+        return isOurs && entryCount is >= 0 and <= MaxEntries && blockCount >= 0 && blockCount <= entryCount
+            && CheckedBlock.IsValid(block);
     }
 
-    /// <summary>Whether a block is a header of a VDI's log, wherever in it; and which batch was not known to be durable then.</summary>
+    /// <summary>
+    /// Whether a block is a header of a VDI's log, wherever in it; and which batch was not known to be durable then.
+    /// </summary>
     public static bool TryReadDurable(ReadOnlySpan<byte> block, Guid vdi, out ulong durable)
     {
         FieldReader fields = new(block);
@@ -111,6 +119,7 @@ internal static class BatchHeader
         ReadOnlySpan<byte> place = block.Slice(EntriesAt + (index * EntryLength), EntryLength);
         ulong word = BinaryPrimitives.ReadUInt64LittleEndian(place);
         return new LogEntry(
-            (LogEntryKind)(word >> SubjectBits), (long)(word & ((1UL << SubjectBits) - 1)), BinaryPrimitives.ReadUInt32LittleEndian(place[CountAt..]));
+            (LogEntryKind)(word >> SubjectBits), (long)(word & ((1UL << SubjectBits) - 1)),
+            BinaryPrimitives.ReadUInt32LittleEndian(place[CountAt..]));
     }
 }

@@ -2,7 +2,9 @@ using System.Buffers.Binary;
 
 namespace Ublkback.Parallax.Format;
 
-/// <summary>What a node of the map says of a block or of a node below: where it is, and its checksum. The default is: zeros.</summary>
+/// <summary>
+/// What a node of the map says of a block or of a node below: where it is, and its checksum. The default is: zeros.
+/// </summary>
 internal readonly record struct MapEntry(BlockAddress Address, uint Crc)
 {
     /// <summary>Bytes of an entry.</summary>
@@ -12,7 +14,9 @@ internal readonly record struct MapEntry(BlockAddress Address, uint Crc)
     public static MapEntry Read(ReadOnlySpan<byte> node, int index)
     {
         ReadOnlySpan<byte> entry = node.Slice(index * Length, Length);
-        return new MapEntry(new BlockAddress(BinaryPrimitives.ReadUInt64LittleEndian(entry)), BinaryPrimitives.ReadUInt32LittleEndian(entry[8..]));
+        return new MapEntry(
+            new BlockAddress(BinaryPrimitives.ReadUInt64LittleEndian(entry)),
+            BinaryPrimitives.ReadUInt32LittleEndian(entry[8..]));
     }
 
     /// <summary>Writes it into a node.</summary>

@@ -24,7 +24,9 @@ internal sealed class SnapshotTable(IEnumerable<VdiSnapshot> snapshots, ulong ne
     /// <summary>Removes one, if it is there.</summary>
     public void Remove(ulong id) => _snapshots.RemoveAll(snapshot => snapshot.Id == id);
 
-    /// <summary>Has those that were made after a checkpoint began tell what they hold from it on, and not from the one before.</summary>
+    /// <summary>
+    /// Has those that were made after a checkpoint began tell what they hold from it on, and not from the one before.
+    /// </summary>
     public void Rebase(VdiVersion checkpoint)
     {
         for (int i = 0; i < _snapshots.Count; i++)
@@ -35,7 +37,9 @@ internal sealed class SnapshotTable(IEnumerable<VdiSnapshot> snapshots, ulong ne
         }
     }
 
-    /// <summary>The nodes of a snapshot are others from now on, which say the same as far as that can be known.</summary>
+    /// <summary>
+    /// The nodes of a snapshot are others from now on, which say the same as far as that can be known.
+    /// </summary>
     public void Mend(ulong id, MapEntry node)
     {
         int at = _snapshots.FindIndex(snapshot => snapshot.Id == id);
@@ -46,14 +50,16 @@ internal sealed class SnapshotTable(IEnumerable<VdiSnapshot> snapshots, ulong ne
     /// <summary>Reads a table.</summary>
     public static IEnumerable<VdiSnapshot> Read(ReadOnlyMemory<byte> table, int count)
     {
-        for (int i = 0; i < count; i++) yield return VdiSnapshot.Read(table.Span.Slice(i * VdiSnapshot.Length, VdiSnapshot.Length));
+        for (int i = 0; i < count; i++)
+            yield return VdiSnapshot.Read(table.Span.Slice(i * VdiSnapshot.Length, VdiSnapshot.Length));
     }
 
     /// <summary>The table as it is kept: in whole blocks.</summary>
     public byte[] ToBlocks()
     {
         byte[] table = new byte[VdiFormat.BlocksFor((long)_snapshots.Count * VdiSnapshot.Length) * VdiFormat.BlockSize];
-        for (int i = 0; i < _snapshots.Count; i++) _snapshots[i].Write(table.AsSpan(i * VdiSnapshot.Length, VdiSnapshot.Length));
+        for (int i = 0; i < _snapshots.Count; i++)
+            _snapshots[i].Write(table.AsSpan(i * VdiSnapshot.Length, VdiSnapshot.Length));
         return table;
     }
 }

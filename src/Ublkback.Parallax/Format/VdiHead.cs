@@ -1,15 +1,20 @@
 namespace Ublkback.Parallax.Format;
 
-/// <summary>The head of a VDI: what is found first when it is opened. Two are kept, written in turn; the newest valid one counts.</summary>
+/// <summary>
+/// The head of a VDI: what is found first when it is opened. Two are kept, written in turn; the newest valid one
+/// counts.
+/// </summary>
 /// <param name="Generation">Counts heads, from 1.</param>
 /// <param name="Epoch">Counts those who opened it for writing, from 1.</param>
 /// <param name="Content">The disk as it is.</param>
 /// <param name="NextSnapshot">The number of the next snapshot.</param>
-/// <param name="Table">The table of snapshots: its first block, and the checksum of all its blocks; the default when there are none.</param>
+/// <param name="Table">The table of snapshots: its first block, and the checksum of all its blocks; the default when
+/// there are none.</param>
 /// <param name="SnapshotCount">Entries of the table.</param>
 /// <param name="Origin">What it was cloned from, as it was called then; empty when from nothing.</param>
 internal sealed record VdiHead(
-    ulong Generation, ulong Epoch, VdiVersion Content, ulong NextSnapshot, MapEntry Table, int SnapshotCount, string Origin)
+    ulong Generation, ulong Epoch, VdiVersion Content, ulong NextSnapshot, MapEntry Table, int SnapshotCount,
+    string Origin)
 {
     private const ulong Magic = 0x3144_4145_4849_4456; // "VDIHEAD1"
     private const int OriginLength = 2 * VdiName.FieldLength;
@@ -43,7 +48,10 @@ internal sealed record VdiHead(
         if (fields.ReadUInt64() != Magic || !CheckedBlock.IsValid(block)) return null;
         VdiHead head = new(
             fields.ReadUInt64(), fields.ReadUInt64(), VdiVersion.Read(ref fields), fields.ReadUInt64(),
-            new MapEntry(new BlockAddress(fields.ReadUInt64()), fields.ReadUInt32()), (int)fields.ReadUInt32(), fields.ReadText(OriginLength));
-        return head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots && head.Content.FindFault() is null ? head : null;
+            new MapEntry(new BlockAddress(fields.ReadUInt64()), fields.ReadUInt32()), (int)fields.ReadUInt32(),
+            fields.ReadText(OriginLength));
+        return head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots && head.Content.FindFault() is null
+            ? head
+            : null;
     }
 }

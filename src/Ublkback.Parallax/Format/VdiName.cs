@@ -2,7 +2,10 @@ using Ublkback.Block;
 
 namespace Ublkback.Parallax.Format;
 
-/// <summary>What VDIs and their snapshots may be called: letters, digits, '.', '-' and '_' of ASCII, the first of them a letter or digit.</summary>
+/// <summary>
+/// What VDIs and their snapshots may be called: letters, digits, '.', '-' and '_' of ASCII, the first of them a letter
+/// or digit.
+/// </summary>
 internal sealed record VdiName(string Vdi, string? Snapshot)
 {
     /// <summary>Most characters of a name.</summary>
@@ -27,7 +30,8 @@ internal sealed record VdiName(string Vdi, string? Snapshot)
             && name.All(letter => char.IsAsciiLetterOrDigit(letter) || letter is '.' or '-' or '_');
         return isGood
             ? name
-            : throw new TargetException($"'{name}' is no name: use up to {MaxLength} letters, digits, '.', '-' and '_', the first a letter or digit");
+            : throw new TargetException($"'{name}' is no name: use up to {MaxLength} letters, digits, '.', '-' and "
+                + "'_', the first a letter or digit");
     }
 
     /// <inheritdoc/>

@@ -13,7 +13,8 @@ internal sealed record VdiSnapshot(ulong Id, string Name, long CreatedMs, VdiVer
     public static VdiSnapshot Read(ReadOnlySpan<byte> entry)
     {
         FieldReader fields = new(entry);
-        return new VdiSnapshot(fields.ReadUInt64(), fields.ReadText(VdiName.FieldLength), fields.ReadInt64(), VdiVersion.Read(ref fields));
+        return new VdiSnapshot(
+            fields.ReadUInt64(), fields.ReadText(VdiName.FieldLength), fields.ReadInt64(), VdiVersion.Read(ref fields));
     }
 
     public void Write(Span<byte> entry)

@@ -2,7 +2,9 @@ using Ublkback.Block;
 
 namespace Ublkback.Parallax.Format;
 
-/// <summary>The content of a disk at one instant: a map, and the part of a log that was written after the map.</summary>
+/// <summary>
+/// The content of a disk at one instant: a map, and the part of a log that was written after the map.
+/// </summary>
 /// <param name="Root">The map.</param>
 /// <param name="Size">Bytes of the disk, as the map has it; the log may change it.</param>
 /// <param name="Vdi">Whose log it is.</param>
@@ -12,8 +14,10 @@ internal sealed record VdiVersion(MapRoot Root, long Size, uint Vdi, LogPosition
 {
     public static VdiVersion Read(ref FieldReader fields)
     {
-        MapRoot root = new(new MapEntry(new BlockAddress(fields.ReadUInt64()), fields.ReadUInt32()), (int)fields.ReadUInt32());
-        return new VdiVersion(root, fields.ReadInt64(), fields.ReadUInt32(), LogPosition.Read(ref fields), fields.ReadUInt64());
+        MapRoot root =
+            new(new MapEntry(new BlockAddress(fields.ReadUInt64()), fields.ReadUInt32()), (int)fields.ReadUInt32());
+        return new VdiVersion(
+            root, fields.ReadInt64(), fields.ReadUInt32(), LogPosition.Read(ref fields), fields.ReadUInt64());
     }
 
     public void Write(ref FieldWriter fields)
@@ -33,8 +37,12 @@ internal sealed record VdiVersion(MapRoot Root, long Size, uint Vdi, LogPosition
     /// <summary>What makes no sense about it; null when nothing does.</summary>
     public string? FindFault()
     {
-        if (Size is <= 0 or > VdiFormat.MaxSize || Size % BlockRequest.SectorSize != 0) return $"a size of {Size} bytes";
-        if (Root.Depth is < 1 or > MapRoot.MaxDepth || Root.Depth < MapRoot.DepthFor(VdiFormat.BlocksFor(Size))) return $"a map of {Root.Depth} levels";
-        return Vdi is 0 or > BlockAddress.MaxVdi || Start.Block < VdiFormat.SegmentBlocks ? "a log that is nowhere" : null;
+        if (Size is <= 0 or > VdiFormat.MaxSize || Size % BlockRequest.SectorSize != 0)
+            return $"a size of {Size} bytes";
+        if (Root.Depth is < 1 or > MapRoot.MaxDepth || Root.Depth < MapRoot.DepthFor(VdiFormat.BlocksFor(Size)))
+            return $"a map of {Root.Depth} levels";
+        return Vdi is 0 or > BlockAddress.MaxVdi || Start.Block < VdiFormat.SegmentBlocks
+            ? "a log that is nowhere"
+            : null;
     }
 }

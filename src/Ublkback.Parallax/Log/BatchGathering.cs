@@ -4,8 +4,9 @@ using Ublkback.Linux.Workers;
 namespace Ublkback.Parallax.Log;
 
 /// <summary>
-/// When a batch is written where a write takes long: not while another one is under way, and not before as many entries have come as the last
-/// time, or a short time has gone by. Otherwise those who answer each other would be written one by one. On the VDI's worker.
+/// When a batch is written where a write takes long: not while another one is under way, and not before as many entries
+/// have come as the last time, or a short time has gone by. Otherwise those who answer each other would be written one
+/// by one. On the VDI's worker.
 /// </summary>
 /// <param name="log">What has a turn when the time has gone by.</param>
 internal sealed class BatchGathering(IWork log)

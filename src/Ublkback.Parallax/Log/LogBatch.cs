@@ -5,7 +5,9 @@ using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Log;
 
-/// <summary>A batch that is being filled, written, or waited for: a header, and the blocks that follow it. On the VDI's worker.</summary>
+/// <summary>
+/// A batch that is being filled, written, or waited for: a header, and the blocks that follow it. On the VDI's worker.
+/// </summary>
 internal sealed class LogBatch
 {
     /// <summary>Blocks that follow the header at most: 1.25 MiB.</summary>
@@ -88,7 +90,8 @@ internal sealed class LogBatch
         Crc = BatchHeader.Seal(Header, vdi, epoch, durable, position, EntryCount, BlockCount);
         int length = (1 + BlockCount) * VdiFormat.BlockSize;
 #pragma warning disable CA2012 // its awaiter is asked once, when it has ended
-        _writing = file.RunAsync(BlockOperation.Write, VdiFormat.OffsetOf(position.Block), length, _memory[..length]).GetAwaiter();
+        _writing = file.RunAsync(BlockOperation.Write, VdiFormat.OffsetOf(position.Block), length, _memory[..length])
+            .GetAwaiter();
 #pragma warning restore CA2012
         if (_writing.IsCompleted) OnWritten();
         else _writing.UnsafeOnCompleted(_onWritten);

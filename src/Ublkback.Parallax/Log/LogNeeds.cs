@@ -4,8 +4,8 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Log;
 
 /// <summary>
-/// Finds which blocks of a log are needed by versions of a disk that share its beginning: those that had not been written over where one of
-/// the versions ends.
+/// Finds which blocks of a log are needed by versions of a disk that share its beginning: those that had not been
+/// written over where one of the versions ends.
 /// </summary>
 /// <param name="ends">Where the versions end: of each the first batch that does not belong to it, in order.</param>
 /// <param name="onNeeded">Takes the blocks.</param>
@@ -52,6 +52,8 @@ internal sealed class LogNeeds(IReadOnlyList<ulong> ends, Action<MapEntry> onNee
 
     private void WriteOver(long block)
     {
-        if (_last.Remove(block, out (MapEntry Place, ulong Sequence) last) && _passed > 0 && last.Sequence < ends[_passed - 1]) onNeeded(last.Place);
+        if (_last.Remove(block, out (MapEntry Place, ulong Sequence) last) && _passed > 0
+            && last.Sequence < ends[_passed - 1])
+            onNeeded(last.Place);
     }
 }

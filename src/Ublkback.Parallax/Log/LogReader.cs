@@ -15,9 +15,9 @@ internal delegate void LogVisitor(LogEntry entry, MapEntry place, ReadOnlySpan<b
 internal delegate void BatchVisitor(long block, int blockCount);
 
 /// <summary>
-/// Goes through a log as far as it is whole: each batch has the number and the checksum that come after the one before, and each block in it
-/// its own, which tells where the log ends. In the part before a known end, blocks may have been given back that were written over, and are
-/// compared when they are read. Blocks the thread.
+/// Goes through a log as far as it is whole: each batch has the number and the checksum that come after the one before,
+/// and each block in it its own, which tells where the log ends. In the part before a known end, blocks may have been
+/// given back that were written over, and are compared when they are read. Blocks the thread.
 /// </summary>
 /// <param name="container">The file that the log is in.</param>
 /// <param name="vdi">The number of the VDI whose file it is.</param>
@@ -34,7 +34,8 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
     public LogPosition Reached { get; private set; }
 
     /// <summary>Goes from a position to a batch, or as far as it can; gives where that is.</summary>
-    /// <exception cref="InvalidDataException">A batch is missing before the end, or one that is known to have been durable.</exception>
+    /// <exception cref="InvalidDataException">A batch is missing before the end, or one that is known to have been
+    /// durable.</exception>
     public LogPosition Read(LogPosition start, ulong end, LogVisitor visit, BatchVisitor? visitBatch = null)
     {
         LogPosition at = Reached = start;
@@ -43,9 +44,12 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
             Reached = at;
             LogPosition elsewhere = at with { Block = at.NextSegment };
             if (TryRead(at, end == 0, visit, visitBatch) is LogPosition here) at = here;
-            else if (at.NextSegment != 0 && TryRead(elsewhere, end == 0, visit, visitBatch) is LogPosition there) at = there;
+            else if (at.NextSegment != 0 && TryRead(elsewhere, end == 0, visit, visitBatch) is LogPosition there)
+                at = there;
             else if (end == 0 && !IsKnownDurable(at)) break;
-            else throw new InvalidDataException($"{container.Path}: batch {at.Sequence} of the log is missing or damaged; it was to be at block {at.Block} or {at.NextSegment}");
+            else
+                throw new InvalidDataException($"{container.Path}: batch {at.Sequence} of the log is missing or "
+                    + $"damaged; it was to be at block {at.Block} or {at.NextSegment}");
         }
 
         return at;
@@ -58,7 +62,9 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
         Load(segment);
         int first = (int)(at.Block % VdiFormat.SegmentBlocks);
         ReadOnlySpan<byte> header = BlockAt(first);
-        if (!BatchHeader.IsValid(header, id, at, out int entryCount, out int blockCount, out long next, out ulong epoch)) return null;
+        if (!BatchHeader.IsValid(
+            header, id, at, out int entryCount, out int blockCount, out long next, out ulong epoch))
+            return null;
         if (first + 1 + blockCount > VdiFormat.SegmentBlocks || next % VdiFormat.SegmentBlocks != 0) return null;
         int block = first + 1;
         for (int i = 0; i < entryCount; i++)
@@ -75,14 +81,17 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
         for (int i = 0; i < entryCount; i++)
         {
             LogEntry entry = BatchHeader.GetEntry(header, i);
-            MapEntry place = entry.HasBlock ? new MapEntry(BlockAddress.Of(vdi, (segment * VdiFormat.SegmentBlocks) + block), entry.Value) : default;
+            MapEntry place = entry.HasBlock
+                ? new MapEntry(BlockAddress.Of(vdi, (segment * VdiFormat.SegmentBlocks) + block), entry.Value)
+                : default;
             visit(entry, place, entry.HasBlock ? BlockAt(block++) : default, at.Sequence);
         }
 
         return new LogPosition(at.Block + 1 + blockCount, next, at.Sequence + 1, CheckedBlock.CrcOf(header));
     }
 
-    // A batch that a later one calls durable is not the torn end of the log: what was written there has been damaged since.
+    // A batch that a later one calls durable is not the torn end of the log: what was written there has been damaged
+    // since.
     private bool IsKnownDurable(LogPosition at)
     {
         if (IsKnownDurable(at, (int)(at.Block % VdiFormat.SegmentBlocks), VdiFormat.SegmentOf(at.Block))) return true;

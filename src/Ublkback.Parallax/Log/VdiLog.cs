@@ -8,13 +8,13 @@ using Ublkback.Parallax.Map;
 namespace Ublkback.Parallax.Log;
 
 /// <summary>
-/// The end of a VDI's log, where everything is written. What is added in one turn of the worker is one batch, and one write. On the VDI's
-/// worker.
+/// The end of a VDI's log, where everything is written. What is added in one turn of the worker is one batch, and one
+/// write. On the VDI's worker.
 /// </summary>
 /// <remarks>
-/// Batches are written beside each other, but end in their order: what was answered can be read again from the log after a death, since all
-/// batches before are there as well. When one cannot be written, those behind it fail too, and the log goes on after the next checkpoint,
-/// elsewhere.
+/// Batches are written beside each other, but end in their order: what was answered can be read again from the log
+/// after a death, since all batches before are there as well. When one cannot be written, those behind it fail too, and
+/// the log goes on after the next checkpoint, elsewhere.
 /// </remarks>
 internal sealed class VdiLog : IWork
 {
@@ -94,10 +94,12 @@ internal sealed class VdiLog : IWork
     public void Close() => IsOpen = false;
 
     /// <summary>It begins at a position now: what is before is in nodes.</summary>
-    public void Trim(LogPosition start) => _segments.RemoveRange(0, Math.Max(0, _segments.IndexOf(VdiFormat.SegmentOf(start.Block))));
+    public void Trim(LogPosition start) =>
+        _segments.RemoveRange(0, Math.Max(0, _segments.IndexOf(VdiFormat.SegmentOf(start.Block))));
 
     /// <summary>
-    /// Waits for a batch that takes something. It must be added at once, before anything else is awaited. Without a batch the status says why.
+    /// Waits for a batch that takes something. It must be added at once, before anything else is awaited. Without a
+    /// batch the status says why.
     /// </summary>
     /// <param name="isUrgent">Whether the space that is kept back may be used.</param>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
@@ -130,7 +132,9 @@ internal sealed class VdiLog : IWork
     /// <summary>Has a batch written soon, to which something was added.</summary>
     public void Commit() => Worker.Current.Schedule(this);
 
-    /// <summary>Waits until a batch, and all before it, are written and what they say is in the map. To be called at once.</summary>
+    /// <summary>
+    /// Waits until a batch, and all before it, are written and what they say is in the map. To be called at once.
+    /// </summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> EndAsync(LogBatch batch)
     {
@@ -188,7 +192,8 @@ internal sealed class VdiLog : IWork
             }
 
             if (IsOpen) Apply(batch);
-            batch.End(IsOpen ? BlockStatus.Okay : batch.Status == BlockStatus.Okay ? BlockStatus.IoError : batch.Status);
+            batch.End(
+                IsOpen ? BlockStatus.Okay : batch.Status == BlockStatus.Okay ? BlockStatus.IoError : batch.Status);
             if (batch.Users == 0) Recycle(batch);
         }
 
@@ -203,7 +208,10 @@ internal sealed class VdiLog : IWork
         for (int i = 0, next = 0; i < batch.EntryCount; i++)
         {
             LogEntry entry = BatchHeader.GetEntry(batch.Header, i);
-            if (entry.HasBlock) _content.Apply(entry, new MapEntry(BlockAddress.Of(_superblock.Vdi, block++), entry.Value), batch.BlockAt(next++), at.Sequence);
+            if (entry.HasBlock)
+                _content.Apply(
+                    entry, new MapEntry(BlockAddress.Of(_superblock.Vdi, block++), entry.Value), batch.BlockAt(next++),
+                    at.Sequence);
             else _content.Apply(entry, default, default, at.Sequence);
         }
 

@@ -5,8 +5,8 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Map;
 
 /// <summary>
-/// Where the blocks of a disk are: nodes in the file, what has changed since they were written, and, while new ones are being written, what
-/// these will hold. On the VDI's worker.
+/// Where the blocks of a disk are: nodes in the file, what has changed since they were written, and, while new ones are
+/// being written, what these will hold. On the VDI's worker.
 /// </summary>
 internal sealed class BlockMap(NodeCache nodes, MapRoot root)
 {
@@ -31,7 +31,9 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     /// <summary>Has in memory what <see cref="TryFind"/> missed.</summary>
     public ValueTask<BlockStatus> LoadAsync(MapEntry missing) => nodes.LoadAsync(missing);
 
-    /// <summary>Finds the node of a level that covers a block, or at level 0 the block itself, as the nodes in the file have it.</summary>
+    /// <summary>
+    /// Finds the node of a level that covers a block, or at level 0 the block itself, as the nodes in the file have it.
+    /// </summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<(BlockStatus Status, MapEntry Entry)> FindNodeAsync(long block, int level)
     {

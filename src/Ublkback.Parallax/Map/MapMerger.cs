@@ -3,7 +3,9 @@ using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Map;
 
-/// <summary>Brings changes into a map: writes the changed leaves anew, the nodes that point to them, and so on up to a new root.</summary>
+/// <summary>
+/// Brings changes into a map: writes the changed leaves anew, the nodes that point to them, and so on up to a new root.
+/// </summary>
 internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer)
 {
     private readonly byte[] _node = new byte[VdiFormat.BlockSize];
@@ -18,7 +20,8 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
         for (int level = 2; level <= depth && status == BlockStatus.Okay; level++)
         {
             // Where the tree becomes higher, the old root is one of the nodes below.
-            if (level == oldDepth + 1 && (updates.Count == 0 || updates[0].Index != 0)) updates.Insert(0, (0, map.Root.Node));
+            if (level == oldDepth + 1 && (updates.Count == 0 || updates[0].Index != 0))
+                updates.Insert(0, (0, map.Root.Node));
             (status, updates) = await MergeAsync(level, updates);
         }
 
@@ -26,7 +29,8 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
         return (status, new MapRoot(updates.Count == 0 ? map.Root.Node : updates[0].Entry, depth));
     }
 
-    private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeLeavesAsync(long[] leaves, Overlay changes)
+    private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeLeavesAsync(
+        long[] leaves, Overlay changes)
     {
         List<(long, MapEntry)> updates = new(leaves.Length);
         foreach (long leaf in leaves)
@@ -50,14 +54,16 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
         return (BlockStatus.Okay, updates);
     }
 
-    private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeAsync(int level, List<(long Index, MapEntry Entry)> below)
+    private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeAsync(
+        int level, List<(long Index, MapEntry Entry)> below)
     {
         List<(long, MapEntry)> updates = [];
         for (int at = 0; at < below.Count;)
         {
             long index = below[at].Index / MapRoot.Fanout;
             BlockStatus status = await ReadAsync(index, level);
-            for (; at < below.Count && below[at].Index / MapRoot.Fanout == index; at++) below[at].Entry.Write(_node, (int)(below[at].Index % MapRoot.Fanout));
+            for (; at < below.Count && below[at].Index / MapRoot.Fanout == index; at++)
+                below[at].Entry.Write(_node, (int)(below[at].Index % MapRoot.Fanout));
             MapEntry written = default;
             if (status == BlockStatus.Okay) (status, written) = await WriteAsync();
             if (status != BlockStatus.Okay) return (status, updates);

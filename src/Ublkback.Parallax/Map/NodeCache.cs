@@ -6,8 +6,8 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Map;
 
 /// <summary>
-/// The nodes of a map that were used last, by the rule of the second chance. Nodes never change once they are written, so nothing here is
-/// ever newer than the file. On the VDI's worker.
+/// The nodes of a map that were used last, by the rule of the second chance. Nodes never change once they are written,
+/// so nothing here is ever newer than the file. On the VDI's worker.
 /// </summary>
 /// <param name="read">Reads a block, and checks it.</param>
 internal sealed class NodeCache(Func<MapEntry, Memory<byte>, ValueTask<BlockStatus>> read) : IDisposable

@@ -5,7 +5,9 @@ using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Map;
 
-/// <summary>Writes nodes, and tables of snapshots, into segments of their own. On the VDI's worker, for one at a time.</summary>
+/// <summary>
+/// Writes nodes, and tables of snapshots, into segments of their own. On the VDI's worker, for one at a time.
+/// </summary>
 internal sealed class NodeWriter(IVdiContainer container, uint vdi, SegmentPool segments)
 {
     private const int BufferBlocks = 64;
@@ -47,7 +49,8 @@ internal sealed class NodeWriter(IVdiContainer container, uint vdi, SegmentPool 
     {
         if (_buffered == 0) return BlockStatus.Okay;
         int length = _buffered * VdiFormat.BlockSize;
-        BlockStatus status = await _file.RunAsync(BlockOperation.Write, VdiFormat.OffsetOf(_next - _buffered), length, _buffer[..length]);
+        BlockStatus status = await _file.RunAsync(
+            BlockOperation.Write, VdiFormat.OffsetOf(_next - _buffered), length, _buffer[..length]);
         _buffered = 0;
         if (status != BlockStatus.Okay) _next = _end = 0;
         return status;

@@ -2,7 +2,9 @@ using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Map;
 
-/// <summary>What has changed of a map since its nodes were written. On the VDI's worker; while frozen, for any thread to read.</summary>
+/// <summary>
+/// What has changed of a map since its nodes were written. On the VDI's worker; while frozen, for any thread to read.
+/// </summary>
 internal sealed class Overlay
 {
     /// <summary>Changes after which nodes are to be written.</summary>
@@ -15,7 +17,8 @@ internal sealed class Overlay
     public int Count => _blocks.Count + _clearedLeaves.Count;
 
     /// <summary>The leaves that have changes, from the first to the last.</summary>
-    public long[] ChangedLeaves => [.. _blocks.Keys.Select(block => MapRoot.NodeOf(block, 1)).Concat(_clearedLeaves).Distinct().Order()];
+    public long[] ChangedLeaves =>
+        [.. _blocks.Keys.Select(block => MapRoot.NodeOf(block, 1)).Concat(_clearedLeaves).Distinct().Order()];
 
     /// <summary>What a block has become; false when it has not changed.</summary>
     public bool TryGet(long block, out MapEntry entry)

@@ -11,8 +11,8 @@ using Ublkback.Parallax.Requests;
 namespace Ublkback.Parallax.Stores;
 
 /// <summary>
-/// VDIs in a folder: <c>store</c> says that it is one, <c>vdi/NUMBER</c> are the VDIs' files, and <c>names/NAME</c> are symbolic links to
-/// them. A file without a name is kept as long as clones read it. Any thread; blocks it.
+/// VDIs in a folder: <c>store</c> says that it is one, <c>vdi/NUMBER</c> are the VDIs' files, and <c>names/NAME</c> are
+/// symbolic links to them. A file without a name is kept as long as clones read it. Any thread; blocks it.
 /// </summary>
 internal sealed class FileStore : IVdiStore
 {
@@ -42,10 +42,12 @@ internal sealed class FileStore : IVdiStore
 
     public Guid Id { get; }
 
-    public IReadOnlyList<string> Names => [.. Directory.EnumerateFileSystemEntries(_names).Select(Path.GetFileName).Order(StringComparer.Ordinal)!];
+    public IReadOnlyList<string> Names =>
+        [.. Directory.EnumerateFileSystemEntries(_names).Select(Path.GetFileName).Order(StringComparer.Ordinal)!];
 
     public IReadOnlyList<uint> Numbers => [.. Directory.EnumerateFiles(_files)
-        .Select(path => uint.TryParse(Path.GetFileName(path), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) ? vdi : 0)
+        .Select(path => uint.TryParse(
+            Path.GetFileName(path), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) ? vdi : 0)
         .Where(vdi => vdi != 0).Order()];
 
     /// <summary>Opens the store in a folder.</summary>
@@ -54,15 +56,20 @@ internal sealed class FileStore : IVdiStore
     /// <exception cref="TargetException">There is none; the message says how to mend it.</exception>
     public static FileStore Open(string folder, bool makes = false)
     {
-        if (!folder.StartsWith('/')) throw new TargetException($"the store {folder} is not an absolute path: begin it with /");
+        if (!folder.StartsWith('/'))
+            throw new TargetException($"the store {folder} is not an absolute path: begin it with /");
         string path = Path.Combine(folder, "store");
         try
         {
             if (!File.Exists(path))
             {
                 bool isEmpty = !Directory.Exists(folder) || !Directory.EnumerateFileSystemEntries(folder).Any();
-                if (!isEmpty) throw new TargetException($"{folder} is no store of VDIs, and is not empty: give another folder with --store file:FOLDER");
-                if (!makes) throw new TargetException($"there is no store of VDIs in {folder}: 'ublkback vdi create' makes one");
+                if (!isEmpty)
+                    throw new TargetException($"{folder} is no store of VDIs, and is not empty: give another folder "
+                        + "with --store file:FOLDER");
+                if (!makes)
+                    throw new TargetException(
+                        $"there is no store of VDIs in {folder}: 'ublkback vdi create' makes one");
                 Make(folder, path);
             }
 
@@ -80,9 +87,11 @@ internal sealed class FileStore : IVdiStore
     {
         string? link = new FileInfo(Path.Combine(_names, VdiName.Check(name))).LinkTarget;
         if (link is null) throw new TargetException($"there is no VDI {name} in {Folder}: see 'ublkback vdi list'");
-        return uint.TryParse(Path.GetFileName(link), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) && vdi is > 0 and <= BlockAddress.MaxVdi
+        return uint.TryParse(Path.GetFileName(link), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi)
+            && vdi is > 0 and <= BlockAddress.MaxVdi
             ? vdi
-            : throw new TargetException($"{Path.Combine(_names, name)} does not point to the file of a VDI: it is damaged");
+            : throw new TargetException(
+                $"{Path.Combine(_names, name)} does not point to the file of a VDI: it is damaged");
     }
 
     /// <summary>The path of a VDI's file.</summary>
@@ -93,13 +102,16 @@ internal sealed class FileStore : IVdiStore
         uint vdi = Find(name);
         try
         {
-            FileContainer container = FileContainer.Open(PathOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
-            if (!opening.IsReadOnly) container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
+            FileContainer container = FileContainer.Open(
+                PathOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
+            if (!opening.IsReadOnly)
+                container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
             return container;
         }
         catch (ImageInUseException)
         {
-            throw new ImageInUseException($"VDI {name} is in use by {ReadHolder(vdi)?.ToString() ?? "another program"}");
+            throw new ImageInUseException(
+                $"VDI {name} is in use by {ReadHolder(vdi)?.ToString() ?? "another program"}");
         }
     }
 
@@ -107,13 +119,17 @@ internal sealed class FileStore : IVdiStore
     public void BreakLock(string name, Action<string> warn)
     {
         uint vdi = Find(name);
-        if (IsWritten(vdi)) throw new ImageInUseException($"VDI {name} is in use by {ReadHolder(vdi)?.ToString() ?? "another program"}, which is alive: detach the disk, or end that process");
+        if (IsWritten(vdi))
+            throw new ImageInUseException($"VDI {name} is in use by "
+                + $"{ReadHolder(vdi)?.ToString() ?? "another program"}, which is alive: detach the disk, or end that "
+                + "process");
     }
 
     public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
     {
         FileContainer container = FileContainer.Open(
-            PathOf(vdi), "none", isLocked: false, new ImageOpening("a reader of a VDI", NextDiskId(), true, false, null, warn));
+            PathOf(vdi), "none", isLocked: false,
+            new ImageOpening("a reader of a VDI", NextDiskId(), true, false, null, warn));
         try
         {
             byte[] block = new byte[VdiFormat.BlockSize];
@@ -121,7 +137,8 @@ internal sealed class FileStore : IVdiStore
             VdiSuperblock superblock = VdiSuperblock.Read(block, container.Path);
             return superblock.Store == Id && superblock.Vdi == vdi
                 ? (container, superblock)
-                : throw new TargetException($"{container.Path} is the file of VDI {superblock.Vdi:x6} of store {superblock.Store}, and not of this one");
+                : throw new TargetException($"{container.Path} is the file of VDI {superblock.Vdi:x6} of store "
+                    + $"{superblock.Store}, and not of this one");
         }
         catch
         {
@@ -131,7 +148,8 @@ internal sealed class FileStore : IVdiStore
     }
 
     public IVdiContainer OpenUnnamed(uint vdi, Action<string> warn) => FileContainer.Open(
-        PathOf(vdi), "writeback", isLocked: true, new ImageOpening("a collector", NextDiskId(), false, false, null, warn));
+        PathOf(vdi), "writeback", isLocked: true,
+        new ImageOpening("a collector", NextDiskId(), false, false, null, warn));
 
     public IDisposable Pin(uint vdi, ulong snapshot)
     {
@@ -155,7 +173,8 @@ internal sealed class FileStore : IVdiStore
 
     public WriterRecord? ReadHolder(uint vdi)
     {
-        using SafeFileHandle file = File.OpenHandle(PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        using SafeFileHandle file = File.OpenHandle(
+            PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         byte[] block = new byte[VdiFormat.BlockSize];
         _ = RandomAccess.Read(file, block, VdiFormat.OffsetOf(VdiFormat.HolderBlock));
         return WriterRecord.TryRead(block);
@@ -163,14 +182,17 @@ internal sealed class FileStore : IVdiStore
 
     public IDisposable LockStructure() => LockByte(0, "another command changes the VDIs of");
 
-    public IDisposable LockCollection() => LockByte(1, "somebody is looking already for what is not needed any more in");
+    public IDisposable LockCollection() =>
+        LockByte(1, "somebody is looking already for what is not needed any more in");
 
     public void Create(string name, Func<uint, VdiVersion> content, string origin)
     {
         string link = Path.Combine(_names, VdiName.Check(name));
-        if (new FileInfo(link).LinkTarget is not null) throw new TargetException($"there is a VDI {name} already in {Folder}: choose another name");
+        if (new FileInfo(link).LinkTarget is not null)
+            throw new TargetException($"there is a VDI {name} already in {Folder}: choose another name");
         uint vdi = (Numbers is [.., uint last] ? last : 0) + 1;
-        if (vdi > BlockAddress.MaxVdi) throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
+        if (vdi > BlockAddress.MaxVdi)
+            throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
         string path = PathOf(vdi);
         try
@@ -209,9 +231,11 @@ internal sealed class FileStore : IVdiStore
 
     public long MeasureUsage(uint vdi) => DiskUsage.Of(PathOf(vdi));
 
-    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer) => new FileStoreSocket(DoorFolder, vdi, answer);
+    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer) =>
+        new FileStoreSocket(DoorFolder, vdi, answer);
 
-    public Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request) => FileStoreSocket.TryAskAsync(DoorFolder, vdi, request);
+    public Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request) =>
+        FileStoreSocket.TryAskAsync(DoorFolder, vdi, request);
 
     public void Dispose()
     {
@@ -234,19 +258,22 @@ internal sealed class FileStore : IVdiStore
             }
 
             file.Dispose();
-            throw new ImageInUseException($"{what} {Folder}, and has not ended for {PatienceMs / 1000} s: try again later");
+            throw new ImageInUseException(
+                $"{what} {Folder}, and has not ended for {PatienceMs / 1000} s: try again later");
         }
 
         return file;
     }
 
-    private static long NextDiskId() => FirstDiskId | ((long)Environment.ProcessId << 32) | (uint)Interlocked.Increment(ref _lastDisk);
+    private static long NextDiskId() =>
+        FirstDiskId | ((long)Environment.ProcessId << 32) | (uint)Interlocked.Increment(ref _lastDisk);
 
     private static void Make(string folder, string path)
     {
         const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
         Directory.CreateDirectory(folder, Private);
-        foreach (string part in new[] { "names", "vdi", "doors" }) Directory.CreateDirectory(Path.Combine(folder, part), Private);
+        foreach (string part in new[] { "names", "vdi", "doors" })
+            Directory.CreateDirectory(Path.Combine(folder, part), Private);
         using (SafeFileHandle file = File.OpenHandle(path + ".new", FileMode.Create, FileAccess.Write))
         {
             RandomAccess.Write(file, StoreBlock.Make(), 0);

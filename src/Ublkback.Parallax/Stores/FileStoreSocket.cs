@@ -18,7 +18,8 @@ internal sealed class FileStoreSocket : IDisposable
     public FileStoreSocket(string folder, uint vdi, Func<VdiRequest, Task<VdiReply>> answer)
     {
         _folder = Open(folder);
-        _server = new JsonLineServer<VdiRequest, VdiReply>(PathOf(_folder, vdi), VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply, answer);
+        _server = new JsonLineServer<VdiRequest, VdiReply>(
+            PathOf(_folder, vdi), VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply, answer);
     }
 
     /// <summary>Asks at the door of a VDI; null when nobody answers there.</summary>
@@ -28,7 +29,9 @@ internal sealed class FileStoreSocket : IDisposable
         using FileDescriptor directory = Open(folder);
         try
         {
-            return await JsonLineClient.AskAsync(PathOf(directory, vdi), request, VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply).ConfigureAwait(false);
+            return await JsonLineClient.AskAsync(
+                PathOf(directory, vdi), request, VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply)
+                    .ConfigureAwait(false);
         }
         catch (SocketException)
         {
@@ -36,7 +39,8 @@ internal sealed class FileStoreSocket : IDisposable
         }
         catch (IOException failure)
         {
-            throw new TargetException($"who has the VDI open broke off: {failure.Message}; look whether it was done, and try again", failure);
+            throw new TargetException(
+                $"who has the VDI open broke off: {failure.Message}; look whether it was done, and try again", failure);
         }
     }
 
@@ -48,7 +52,9 @@ internal sealed class FileStoreSocket : IDisposable
     }
 
     // The path of a socket may have 108 bytes only.
-    private static FileDescriptor Open(string folder) => FileDescriptor.Open(folder, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
+    private static FileDescriptor Open(string folder) =>
+        FileDescriptor.Open(folder, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
 
-    private static string PathOf(FileDescriptor folder, uint vdi) => string.Create(CultureInfo.InvariantCulture, $"{folder.DevicePath}/{vdi:x6}");
+    private static string PathOf(FileDescriptor folder, uint vdi) =>
+        string.Create(CultureInfo.InvariantCulture, $"{folder.DevicePath}/{vdi:x6}");
 }

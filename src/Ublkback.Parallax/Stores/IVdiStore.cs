@@ -6,7 +6,8 @@ using Ublkback.Parallax.Requests;
 namespace Ublkback.Parallax.Stores;
 
 /// <summary>
-/// Where VDIs are kept, by number, and their names. Any number of processes use it at the same time. Any thread; blocks it. Failures are
+/// Where VDIs are kept, by number, and their names. Any number of processes use it at the same time. Any thread; blocks
+/// it. Failures are
 /// <see cref="TargetException"/>s with a sentence for people.
 /// </summary>
 internal interface IVdiStore : IDisposable
@@ -40,7 +41,10 @@ internal interface IVdiStore : IDisposable
     /// <exception cref="ImageInUseException">Somebody has it; the message says who.</exception>
     IVdiContainer OpenOwn(string name, string cache, ImageOpening opening);
 
-    /// <summary>Takes the lock of a VDI away from who has it open and does not answer, so that nothing is taken from it any more.</summary>
+    /// <summary>
+    /// Takes the lock of a VDI away from who has it open and does not answer, so that nothing is taken from it any
+    /// more.
+    /// </summary>
     /// <exception cref="ImageInUseException">It is alive.</exception>
     void BreakLock(string name, Action<string> warn);
 
@@ -79,13 +83,17 @@ internal interface IVdiStore : IDisposable
     /// <exception cref="TargetException">The name is taken, or the storage is full; nothing is left.</exception>
     void Create(string name, Func<uint, VdiVersion> content, string origin);
 
-    /// <summary>Takes a VDI's name away. What it has is left for the collector. Under <see cref="LockStructure"/>.</summary>
+    /// <summary>
+    /// Takes a VDI's name away. What it has is left for the collector. Under <see cref="LockStructure"/>.
+    /// </summary>
     void Unlink(string name);
 
     /// <summary>Removes a VDI to which nothing refers. Under <see cref="LockStructure"/>.</summary>
     void Remove(uint vdi);
 
-    /// <summary>Answers from now on what other processes ask of who has a VDI open for writing, until the result is disposed.</summary>
+    /// <summary>
+    /// Answers from now on what other processes ask of who has a VDI open for writing, until the result is disposed.
+    /// </summary>
     IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer);
 
     /// <summary>Asks who has a VDI open for writing; null when nobody has.</summary>

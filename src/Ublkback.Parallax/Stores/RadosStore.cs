@@ -13,8 +13,8 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Parallax.Stores;
 
 /// <summary>
-/// VDIs in a pool of a Ceph cluster, for many hosts: the object <c>vdi.store</c> has their names as keys, <c>vdi.NUMBER.SEGMENT</c> are their
-/// segments. Any thread; blocks it.
+/// VDIs in a pool of a Ceph cluster, for many hosts: the object <c>vdi.store</c> has their names as keys,
+/// <c>vdi.NUMBER.SEGMENT</c> are their segments. Any thread; blocks it.
 /// </summary>
 internal sealed class RadosStore : IVdiStore
 {
@@ -38,9 +38,13 @@ internal sealed class RadosStore : IVdiStore
 
     public Guid Id { get; }
 
-    public IReadOnlyList<string> Names => [.. Guarded(() => _pool.GetKeys(StoreObject, NamePrefix)).Select(key => key.Key[NamePrefix.Length..]).Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Names =>
+        [.. Guarded(() => _pool.GetKeys(StoreObject, NamePrefix)).Select(key => key.Key[NamePrefix.Length..])
+            .Order(StringComparer.Ordinal)];
 
-    public IReadOnlyList<uint> Numbers => [.. Guarded(() => _pool.GetKeys(StoreObject, NumberPrefix)).Select(key => ParseNumber(key.Key[NumberPrefix.Length..])).Order()];
+    public IReadOnlyList<uint> Numbers =>
+        [.. Guarded(() => _pool.GetKeys(StoreObject, NumberPrefix))
+            .Select(key => ParseNumber(key.Key[NumberPrefix.Length..])).Order()];
 
     /// <summary>Opens the store in a pool.</summary>
     /// <param name="address">The pool.</param>
@@ -54,10 +58,13 @@ internal sealed class RadosStore : IVdiStore
             byte[] block = new byte[VdiFormat.BlockSize];
             if (Guarded(() => pool.Read(StoreObject, 0, block)) < 0)
             {
-                if (!makes) throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi create --store {address}' makes one");
+                if (!makes)
+                    throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi "
+                        + $"create --store {address}' makes one");
                 using RadosWrite write = new RadosWrite().Create().Write(0, StoreBlock.Make()).SetKey(NextKey, "1");
                 int result = pool.TryChange(StoreObject, write);
-                if (result != -LinuxError.Exists) RadosException.Check(result, $"no store can be made in the pool {address.Pool}");
+                if (result != -LinuxError.Exists)
+                    RadosException.Check(result, $"no store can be made in the pool {address.Pool}");
                 pool.Read(StoreObject, 0, block);
             }
 
@@ -74,7 +81,8 @@ internal sealed class RadosStore : IVdiStore
     {
         string key = NamePrefix + VdiName.Check(name);
         string? number = Guarded(() => GetKey(key));
-        if (number is null) throw new TargetException($"there is no VDI {name} in {Description}: see 'ublkback vdi list'");
+        if (number is null)
+            throw new TargetException($"there is no VDI {name} in {Description}: see 'ublkback vdi list'");
         return ParseNumber(number);
     }
 
@@ -83,14 +91,17 @@ internal sealed class RadosStore : IVdiStore
     public long MeasureUsage(uint vdi) => Guarded(() =>
     {
         RadosSegments segments = new(vdi);
-        return OpenUnguarded(vdi, _ => { }).FindUsedSegments().Prepend(0).Sum(segment => Math.Max(0, _pool.Measure(segments.Of(segment))));
+        return OpenUnguarded(vdi, _ => { }).FindUsedSegments().Prepend(0)
+            .Sum(segment => Math.Max(0, _pool.Measure(segments.Of(segment))));
     });
 
     public IVdiContainer OpenOwn(string name, string cache, ImageOpening opening)
     {
         uint vdi = Find(name);
         RadosName first = new RadosSegments(vdi).First;
-        if (!Exists(vdi)) throw new TargetException($"object {first} of pool {_pool.Name} is not there, which VDI {name} begins with");
+        if (!Exists(vdi))
+            throw new TargetException(
+                $"object {first} of pool {_pool.Name} is not there, which VDI {name} begins with");
         // A guest that is to run here has been given up elsewhere; a command has no such right.
         RadosClaim claim = Claim(name, vdi, replacesSilent: opening.Domid is not null, opening.Warn);
         return Guarded(() =>
@@ -131,35 +142,43 @@ internal sealed class RadosStore : IVdiStore
         VdiSuperblock superblock = VdiSuperblock.Read(block, container.Path);
         return superblock.Store == Id && superblock.Vdi == vdi
             ? (container, superblock)
-            : throw new TargetException($"{container.Path} is VDI {superblock.Vdi:x6} of store {superblock.Store}, and not of this one");
+            : throw new TargetException(
+                $"{container.Path} is VDI {superblock.Vdi:x6} of store {superblock.Store}, and not of this one");
     }
 
     public IVdiContainer OpenUnnamed(uint vdi, Action<string> warn) => OpenUnguarded(vdi, warn);
 
     public IDisposable Pin(uint vdi, ulong snapshot) => Guarded(() =>
-        RadosLease.TryTake(_pool, new RadosSegments(vdi).First, PinOf(snapshot), isShared: true) ?? throw new TargetException("the snapshot is being deleted"));
+        RadosLease.TryTake(_pool, new RadosSegments(vdi).First, PinOf(snapshot), isShared: true)
+            ?? throw new TargetException("the snapshot is being deleted"));
 
-    public bool IsPinned(uint vdi, ulong snapshot) => Guarded(() => RadosLocks.List(_pool, new RadosSegments(vdi).First, PinOf(snapshot)).Lockers.Count > 0);
+    public bool IsPinned(uint vdi, ulong snapshot) =>
+        Guarded(() => RadosLocks.List(_pool, new RadosSegments(vdi).First, PinOf(snapshot)).Lockers.Count > 0);
 
-    public bool IsWritten(uint vdi) => Guarded(() => WriterTakeover.Find(_pool, new RadosSegments(vdi).First)) is not null;
+    public bool IsWritten(uint vdi) =>
+        Guarded(() => WriterTakeover.Find(_pool, new RadosSegments(vdi).First)) is not null;
 
     public WriterRecord? ReadHolder(uint vdi)
     {
         byte[] block = new byte[VdiFormat.BlockSize];
-        return Guarded(() => _pool.Read(new RadosSegments(vdi).First, VdiFormat.OffsetOf(VdiFormat.HolderBlock), block)) == block.Length ? WriterRecord.TryRead(block) : null;
+        return Guarded(() => _pool.Read(new RadosSegments(vdi).First, VdiFormat.OffsetOf(VdiFormat.HolderBlock), block))
+            == block.Length ? WriterRecord.TryRead(block) : null;
     }
 
     public IDisposable LockStructure() => LockStore("structure", "another command changes the VDIs of");
 
-    public IDisposable LockCollection() => LockStore("collection", "somebody is looking already for what is not needed any more in");
+    public IDisposable LockCollection() =>
+        LockStore("collection", "somebody is looking already for what is not needed any more in");
 
     public void Create(string name, Func<uint, VdiVersion> content, string origin) => Guarded(() =>
     {
         string nameKey = NamePrefix + VdiName.Check(name);
         string next = GetKey(NextKey) ?? "";
         uint vdi = ParseNumber(next);
-        if (GetKey(nameKey) is not null) throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
-        using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}").SetKey(KeyOf(vdi), "");
+        if (GetKey(nameKey) is not null)
+            throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
+        using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}")
+            .SetKey(KeyOf(vdi), "");
         _pool.Change(StoreObject, number);
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
         RadosContainer.Make(_pool, vdi, VdiMetadata.Make(superblock, content(vdi), origin));
@@ -167,7 +186,8 @@ internal sealed class RadosStore : IVdiStore
         int result = _pool.TryChange(StoreObject, named);
         if (result >= 0) return true;
         Remove(vdi);
-        throw new TargetException($"VDI {name} cannot be made: {new RadosException(-result, "its name cannot be set").Message}");
+        throw new TargetException(
+            $"VDI {name} cannot be made: {new RadosException(-result, "its name cannot be set").Message}");
     });
 
     public void Unlink(string name) => Guarded(() =>
@@ -202,10 +222,14 @@ internal sealed class RadosStore : IVdiStore
         RadosName first = new RadosSegments(vdi).First;
         return await Task.Run(() => Guarded(() =>
         {
-            if (WriterTakeover.Find(_pool, first) is not { } holder || !WriterTakeover.IsAlive(_pool, holder)) return null;
+            if (WriterTakeover.Find(_pool, first) is not { } holder || !WriterTakeover.IsAlive(_pool, holder))
+                return null;
             byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, VdiJson.Default.VdiRequest);
-            (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), message, TaskTime);
-            if (silent > 0) throw new TargetException("who has the VDI open did not answer; look whether it was done, and try again");
+            (IReadOnlyList<byte[]> answers, int silent) =
+                RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), message, TaskTime);
+            if (silent > 0)
+                throw new TargetException(
+                    "who has the VDI open did not answer; look whether it was done, and try again");
             return answers is [byte[] reply, ..] ? JsonSerializer.Deserialize(reply, VdiJson.Default.VdiReply) : null;
         })).ConfigureAwait(false);
     }
@@ -239,7 +263,8 @@ internal sealed class RadosStore : IVdiStore
             Thread.Sleep(delay);
         }
 
-        throw new ImageInUseException($"{what} {Description}, and has not ended for {patience.TotalSeconds:0} s: try again later");
+        throw new ImageInUseException(
+            $"{what} {Description}, and has not ended for {patience.TotalSeconds:0} s: try again later");
     }
 
     private static T Guarded<T>(Func<T> action)
@@ -255,15 +280,18 @@ internal sealed class RadosStore : IVdiStore
     }
 
     private uint ParseNumber(string text) =>
-        uint.TryParse(text, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) && vdi is > 0 and <= BlockAddress.MaxVdi
+        uint.TryParse(text, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi)
+            && vdi is > 0 and <= BlockAddress.MaxVdi
             ? vdi
-            : throw new TargetException($"object {StoreObject} of pool {_pool.Name} says '{text}' where the number of a VDI should be: it is damaged");
+            : throw new TargetException($"object {StoreObject} of pool {_pool.Name} says '{text}' where the number "
+                + "of a VDI should be: it is damaged");
 
     private static string FormatNumber(uint vdi) => vdi.ToString("x6", CultureInfo.InvariantCulture);
 
     private static string KeyOf(uint vdi) => NumberPrefix + FormatNumber(vdi);
 
-    private static string PinOf(ulong snapshot) => string.Create(CultureInfo.InvariantCulture, $"snapshot.{snapshot:x}");
+    private static string PinOf(ulong snapshot) =>
+        string.Create(CultureInfo.InvariantCulture, $"snapshot.{snapshot:x}");
 
     private sealed class Ending(Action action) : IDisposable
     {

@@ -3,7 +3,9 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Stores;
 
-/// <summary>Opens stores by what people write: <c>file:FOLDER</c>, or <c>rados:POOL</c> with <c>?conf=/path&amp;id=USER</c>.</summary>
+/// <summary>
+/// Opens stores by what people write: <c>file:FOLDER</c>, or <c>rados:POOL</c> with <c>?conf=/path&amp;id=USER</c>.
+/// </summary>
 internal static class VdiStoreFactory
 {
     private const string FilePrefix = "file:";
@@ -17,15 +19,18 @@ internal static class VdiStoreFactory
     public static IVdiStore Open(string? text, IReadOnlyDictionary<string, string>? options = null, bool makes = false)
     {
         text ??= FilePrefix + FileStore.DefaultFolder;
-        if (text.StartsWith(FilePrefix, StringComparison.Ordinal)) return FileStore.Open(text[FilePrefix.Length..], makes);
+        if (text.StartsWith(FilePrefix, StringComparison.Ordinal))
+            return FileStore.Open(text[FilePrefix.Length..], makes);
         if (!text.StartsWith(RadosPrefix, StringComparison.Ordinal))
-            throw new TargetException($"the store {text} is of no kind that this program knows: use {FilePrefix}FOLDER or {RadosPrefix}POOL");
+            throw new TargetException(
+                $"the store {text} is of no kind that this program knows: use {FilePrefix}FOLDER or {RadosPrefix}POOL");
         (string pool, Dictionary<string, string> all) = Split(text[RadosPrefix.Length..], options);
         return RadosStore.Open(RadosAddress.Of(pool, all), makes);
     }
 
     // In a target the options of the store are among the target's.
-    private static (string Pool, Dictionary<string, string> Options) Split(string text, IReadOnlyDictionary<string, string>? options)
+    private static (string Pool, Dictionary<string, string> Options) Split(
+        string text, IReadOnlyDictionary<string, string>? options)
     {
         string[] parts = text.Split('?', 2);
         Dictionary<string, string> all = options is null ? [] : new(options);
@@ -33,7 +38,8 @@ internal static class VdiStoreFactory
         {
             string[] pair = option.Split('=', 2);
             if (pair.Length < 2 || pair[0] is not (RadosAddress.ConfigurationOption or RadosAddress.IdOption))
-                throw new TargetException($"unknown option {pair[0]} of the store {RadosPrefix}{text}: it takes {RadosAddress.ConfigurationOption}, {RadosAddress.IdOption}");
+                throw new TargetException($"unknown option {pair[0]} of the store {RadosPrefix}{text}: it takes "
+                    + $"{RadosAddress.ConfigurationOption}, {RadosAddress.IdOption}");
             all[pair[0]] = pair[1];
         }
 

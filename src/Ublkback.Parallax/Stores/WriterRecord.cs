@@ -13,7 +13,9 @@ internal sealed record WriterRecord(int Process, long SinceMs, string Host, stri
     private const int TextLength = 255;
 
     public static WriterRecord ForThis(string owner) =>
-        new(Environment.ProcessId, DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), Cut(Environment.MachineName), Cut(owner));
+        new(
+            Environment.ProcessId, DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), Cut(Environment.MachineName),
+            Cut(owner));
 
     public byte[] ToBlock()
     {
@@ -33,11 +35,14 @@ internal sealed record WriterRecord(int Process, long SinceMs, string Host, stri
     {
         FieldReader fields = new(block);
         if (fields.ReadUInt64() != Magic || !CheckedBlock.IsValid(block)) return null;
-        return new WriterRecord((int)fields.ReadUInt32(), fields.ReadInt64(), fields.ReadText(TextLength), fields.ReadText(TextLength));
+        return new WriterRecord(
+            (int)fields.ReadUInt32(), fields.ReadInt64(), fields.ReadText(TextLength), fields.ReadText(TextLength));
     }
 
     /// <inheritdoc/>
-    public override string ToString() => $"{Owner} (process {Process} on {Host}, since {DateTimeOffset.FromUnixTimeMilliseconds(SinceMs):yyyy-MM-dd HH:mm:ss} UTC)";
+    public override string ToString() =>
+        $"{Owner} (process {Process} on {Host}, since "
+        + $"{DateTimeOffset.FromUnixTimeMilliseconds(SinceMs):yyyy-MM-dd HH:mm:ss} UTC)";
 
     private static string Cut(string text) => text.Length > 60 ? text[..60] : text;
 }

@@ -6,8 +6,8 @@ using Ublkback.Block;
 namespace Ublkback.Rados.Bindings;
 
 /// <summary>
-/// An operation of librados or librbd that is under way, and its result: 0 or more, or a negative error number. Recycled; to be awaited once.
-/// On one worker.
+/// An operation of librados or librbd that is under way, and its result: 0 or more, or a negative error number.
+/// Recycled; to be awaited once. On one worker.
 /// </summary>
 public abstract unsafe class CephCall : IValueTaskSource<int>, IDisposable
 {
@@ -33,7 +33,8 @@ public abstract unsafe class CephCall : IValueTaskSource<int>, IDisposable
 
     ValueTaskSourceStatus IValueTaskSource<int>.GetStatus(short token) => _core.GetStatus(token);
 
-    void IValueTaskSource<int>.OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+    void IValueTaskSource<int>.OnCompleted(
+        Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
         _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
     int IValueTaskSource<int>.GetResult(short token)

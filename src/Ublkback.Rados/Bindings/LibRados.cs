@@ -2,7 +2,9 @@ using System.Runtime.InteropServices;
 
 namespace Ublkback.Rados.Bindings;
 
-/// <summary>The functions of librados that are used (rados/librados.h). It is loaded at the first call of one.</summary>
+/// <summary>
+/// The functions of librados that are used (rados/librados.h). It is loaded at the first call of one.
+/// </summary>
 /// <remarks>Results below zero are negative error numbers.</remarks>
 internal static unsafe partial class LibRados
 {
@@ -64,10 +66,12 @@ internal static unsafe partial class LibRados
     public static partial void AssertExists(nint write);
 
     [LibraryImport(Library, EntryPoint = "rados_write_op_cmpxattr")]
-    public static partial void CompareAttribute(nint write, byte* attribute, byte comparison, byte* value, nuint length);
+    public static partial void CompareAttribute(
+        nint write, byte* attribute, byte comparison, byte* value, nuint length);
 
     [LibraryImport(Library, EntryPoint = "rados_write_op_omap_cmp", StringMarshalling = StringMarshalling.Utf8)]
-    public static partial void CompareKey(nint write, string key, byte comparison, byte* value, nuint length, int* result);
+    public static partial void CompareKey(
+        nint write, string key, byte comparison, byte* value, nuint length, int* result);
 
     [LibraryImport(Library, EntryPoint = "rados_write_op_create")]
     public static partial void Create(nint write, int exclusive, nint category);
@@ -100,10 +104,12 @@ internal static unsafe partial class LibRados
     public static partial int BeginOperate(nint write, nint context, nint completion, byte* name, nint time, int flags);
 
     [LibraryImport(Library, EntryPoint = "rados_aio_read")]
-    public static partial int BeginRead(nint context, byte* name, nint completion, byte* buffer, nuint length, ulong offset);
+    public static partial int BeginRead(
+        nint context, byte* name, nint completion, byte* buffer, nuint length, ulong offset);
 
     [LibraryImport(Library, EntryPoint = "rados_aio_create_completion2")]
-    public static partial int CreateCompletion(nint argument, delegate* unmanaged[Cdecl]<nint, nint, void> complete, out nint completion);
+    public static partial int CreateCompletion(
+        nint argument, delegate* unmanaged[Cdecl]<nint, nint, void> complete, out nint completion);
 
     [LibraryImport(Library, EntryPoint = "rados_aio_get_return_value")]
     public static partial int GetResult(nint completion);
@@ -118,7 +124,8 @@ internal static unsafe partial class LibRados
     public static partial void ReleaseRead(nint read);
 
     [LibraryImport(Library, EntryPoint = "rados_read_op_omap_get_vals2", StringMarshalling = StringMarshalling.Utf8)]
-    public static partial void GetKeys(nint read, string after, string prefix, ulong max, out nint iterator, byte* more, int* result);
+    public static partial void GetKeys(
+        nint read, string after, string prefix, ulong max, out nint iterator, byte* more, int* result);
 
     [LibraryImport(Library, EntryPoint = "rados_read_op_operate")]
     public static partial int Operate(nint read, nint context, byte* name, int flags);
@@ -130,10 +137,13 @@ internal static unsafe partial class LibRados
     public static partial void EndKeys(nint iterator);
 
     [LibraryImport(Library, EntryPoint = "rados_lock_exclusive", StringMarshalling = StringMarshalling.Utf8)]
-    public static partial int LockExclusive(nint context, byte* name, string lockName, string cookie, string description, long* duration, byte flags);
+    public static partial int LockExclusive(
+        nint context, byte* name, string lockName, string cookie, string description, long* duration, byte flags);
 
     [LibraryImport(Library, EntryPoint = "rados_lock_shared", StringMarshalling = StringMarshalling.Utf8)]
-    public static partial int LockShared(nint context, byte* name, string lockName, string cookie, string tag, string description, long* duration, byte flags);
+    public static partial int LockShared(
+        nint context, byte* name, string lockName, string cookie, string tag, string description, long* duration,
+        byte flags);
 
     [LibraryImport(Library, EntryPoint = "rados_unlock", StringMarshalling = StringMarshalling.Utf8)]
     public static partial int Unlock(nint context, byte* name, string lockName, string cookie);
@@ -144,21 +154,25 @@ internal static unsafe partial class LibRados
     [LibraryImport(Library, EntryPoint = "rados_list_lockers", StringMarshalling = StringMarshalling.Utf8)]
     public static partial nint ListLockers(
         nint context, byte* name, string lockName, out int exclusive, byte* tag, ref nuint tagLength,
-        byte* clients, ref nuint clientsLength, byte* cookies, ref nuint cookiesLength, byte* addresses, ref nuint addressesLength);
+        byte* clients, ref nuint clientsLength, byte* cookies, ref nuint cookiesLength, byte* addresses,
+        ref nuint addressesLength);
 
     [LibraryImport(Library, EntryPoint = "rados_watch3")]
     public static partial int Watch(
-        nint context, byte* name, out ulong watch, delegate* unmanaged[Cdecl]<nint, ulong, ulong, ulong, byte*, nuint, void> notified,
+        nint context, byte* name, out ulong watch,
+        delegate* unmanaged[Cdecl]<nint, ulong, ulong, ulong, byte*, nuint, void> notified,
         delegate* unmanaged[Cdecl]<nint, ulong, int, void> failed, uint timeoutSeconds, nint argument);
 
     [LibraryImport(Library, EntryPoint = "rados_unwatch2")]
     public static partial int Unwatch(nint context, ulong watch);
 
     [LibraryImport(Library, EntryPoint = "rados_notify2")]
-    public static partial int Notify(nint context, byte* name, byte* message, int length, ulong timeoutMs, out byte* reply, out nuint replyLength);
+    public static partial int Notify(
+        nint context, byte* name, byte* message, int length, ulong timeoutMs, out byte* reply, out nuint replyLength);
 
     [LibraryImport(Library, EntryPoint = "rados_notify_ack")]
-    public static partial int Acknowledge(nint context, byte* name, ulong notification, ulong watch, byte* reply, int length);
+    public static partial int Acknowledge(
+        nint context, byte* name, ulong notification, ulong watch, byte* reply, int length);
 
     [LibraryImport(Library, EntryPoint = "rados_buffer_free")]
     public static partial void FreeBuffer(byte* buffer);

@@ -33,7 +33,8 @@ internal static unsafe partial class LibRbd
     public static partial int Lock(nint image, int mode);
 
     [LibraryImport(Library, EntryPoint = "rbd_aio_create_completion")]
-    public static partial int CreateCompletion(nint argument, delegate* unmanaged[Cdecl]<nint, nint, void> complete, out nint completion);
+    public static partial int CreateCompletion(
+        nint argument, delegate* unmanaged[Cdecl]<nint, nint, void> complete, out nint completion);
 
     [LibraryImport(Library, EntryPoint = "rbd_aio_get_return_value")]
     public static partial nint GetResult(nint completion);

@@ -2,7 +2,10 @@ using System.Buffers.Binary;
 
 namespace Ublkback.Rados.Bindings;
 
-/// <summary>What those who watch an object answered, as <c>rados_notify2</c> gives it: counted lists, little-endian (librados.h).</summary>
+/// <summary>
+/// What those who watch an object answered, as <c>rados_notify2</c> gives it: counted lists, little-endian
+/// (librados.h).
+/// </summary>
 internal static class RadosAnswers
 {
     private const int IdBytes = 16; // a client, and its watch

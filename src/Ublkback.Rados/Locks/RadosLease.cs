@@ -3,7 +3,9 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Rados.Locks;
 
-/// <summary>A lock that is renewed until it is disposed, and ends by itself some time after this process. Any thread.</summary>
+/// <summary>
+/// A lock that is renewed until it is disposed, and ends by itself some time after this process. Any thread.
+/// </summary>
 public sealed class RadosLease : IDisposable
 {
     /// <summary>How long it outlives its holder.</summary>

@@ -5,7 +5,9 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Rados.Locks;
 
-/// <summary>Locks on objects, which the OSDs keep. A lock alone stops nobody from writing. Any thread; blocks it.</summary>
+/// <summary>
+/// Locks on objects, which the OSDs keep. A lock alone stops nobody from writing. Any thread; blocks it.
+/// </summary>
 public static unsafe class RadosLocks
 {
     private const string Tag = "ublkback"; // who shares a lock has to name the same
@@ -45,28 +47,33 @@ public static unsafe class RadosLocks
         fixed (byte* at = name.Bytes)
         {
             int result = LibRados.BreakLock(pool.Handle, at, lockName, locker.Client, locker.Cookie);
-            if (result != -LinuxError.NoEntry) RadosException.Check(result, $"the lock of object {name} cannot be broken");
+            if (result != -LinuxError.NoEntry)
+                RadosException.Check(result, $"the lock of object {name} cannot be broken");
         }
     }
 
     /// <summary>Who holds a lock, and whether each alone.</summary>
     /// <exception cref="RadosException">It cannot be asked for.</exception>
-    public static (IReadOnlyList<RadosLocker> Lockers, bool IsExclusive) List(RadosPool pool, RadosName name, string lockName)
+    public static (IReadOnlyList<RadosLocker> Lockers, bool IsExclusive) List(
+        RadosPool pool, RadosName name, string lockName)
     {
-        byte[] clients = new byte[ListBytes], cookies = new byte[ListBytes], addresses = new byte[ListBytes], tag = new byte[ListBytes];
+        byte[] clients = new byte[ListBytes], cookies = new byte[ListBytes], addresses = new byte[ListBytes],
+            tag = new byte[ListBytes];
         nuint tagLength = ListBytes, clientsLength = ListBytes, cookiesLength = ListBytes, addressesLength = ListBytes;
         nint count;
         int exclusive;
         fixed (byte* at = name.Bytes, c = clients, k = cookies, a = addresses, t = tag)
         {
             count = LibRados.ListLockers(
-                pool.Handle, at, lockName, out exclusive, t, ref tagLength, c, ref clientsLength, k, ref cookiesLength, a, ref addressesLength);
+                pool.Handle, at, lockName, out exclusive, t, ref tagLength, c, ref clientsLength, k, ref cookiesLength,
+                a, ref addressesLength);
         }
 
         if (count == -LinuxError.NoEntry) return ([], false);
         RadosException.Check((int)count, $"the lockers of object {name} cannot be listed");
         string[] client = Split(clients, count), cookie = Split(cookies, count), address = Split(addresses, count);
-        return ([.. Enumerable.Range(0, (int)count).Select(i => new RadosLocker(client[i], cookie[i], address[i]))], exclusive != 0);
+        return ([.. Enumerable.Range(0, (int)count).Select(i => new RadosLocker(client[i], cookie[i], address[i]))],
+            exclusive != 0);
     }
 
     private static string[] Split(byte[] list, nint count) => Encoding.UTF8.GetString(list).Split('\0')[..(int)count];

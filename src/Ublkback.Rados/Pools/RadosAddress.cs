@@ -21,7 +21,9 @@ public sealed record RadosAddress(string Pool, string? Configuration, string? Id
         ArgumentNullException.ThrowIfNull(options);
         if (string.IsNullOrEmpty(pool)) throw new TargetException("no pool is given: write rados:POOL");
         string? configuration = options.GetValueOrDefault(ConfigurationOption);
-        if (configuration is not null && !configuration.StartsWith('/')) throw new TargetException($"{ConfigurationOption}={configuration} is not an absolute path: begin it with /");
+        if (configuration is not null && !configuration.StartsWith('/'))
+            throw new TargetException(
+                $"{ConfigurationOption}={configuration} is not an absolute path: begin it with /");
         return new RadosAddress(pool, configuration, options.GetValueOrDefault(IdOption));
     }
 

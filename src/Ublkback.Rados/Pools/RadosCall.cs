@@ -10,7 +10,8 @@ public sealed unsafe class RadosCall : CephCall
     public ValueTask<int> ReadAsync(RadosPool pool, RadosName name, long offset, Memory<byte> target)
     {
         fixed (byte* at = name.Bytes)
-            return Begun(LibRados.BeginRead(pool.Handle, at, Begin(), PinnedMemory.AddressOf(target), (nuint)target.Length, (ulong)offset));
+            return Begun(LibRados.BeginRead(
+                pool.Handle, at, Begin(), PinnedMemory.AddressOf(target), (nuint)target.Length, (ulong)offset));
     }
 
     /// <summary>Makes changes.</summary>

@@ -3,7 +3,9 @@ using Ublkback.Rados.Bindings;
 
 namespace Ublkback.Rados.Pools;
 
-/// <summary>A connection to a Ceph cluster, which all in this process share who use the cluster as the same user. Any thread.</summary>
+/// <summary>
+/// A connection to a Ceph cluster, which all in this process share who use the cluster as the same user. Any thread.
+/// </summary>
 public sealed class RadosCluster : IDisposable
 {
     private static readonly (string, string)[] Options =
@@ -28,7 +30,9 @@ public sealed class RadosCluster : IDisposable
     /// <summary>The handle of librados.</summary>
     internal nint Handle { get; }
 
-    /// <summary>Connects, unless this process is connected. Blocks the thread. To be disposed by each who called it.</summary>
+    /// <summary>
+    /// Connects, unless this process is connected. Blocks the thread. To be disposed by each who called it.
+    /// </summary>
     /// <exception cref="TargetException">It cannot be reached; the message says why.</exception>
     public static RadosCluster Share(string? configuration, string? id)
     {
@@ -65,8 +69,11 @@ public sealed class RadosCluster : IDisposable
             RadosException.Check(LibRados.Create(out nint cluster, id), "a client of Ceph cannot be made");
             try
             {
-                RadosException.Check(LibRados.ReadConfiguration(cluster, configuration), $"no configuration of Ceph can be read in {where}");
-                foreach ((string option, string value) in Options) RadosException.Check(LibRados.Configure(cluster, option, value), $"{option} cannot be set");
+                RadosException.Check(
+                    LibRados.ReadConfiguration(cluster, configuration),
+                    $"no configuration of Ceph can be read in {where}");
+                foreach ((string option, string value) in Options)
+                    RadosException.Check(LibRados.Configure(cluster, option, value), $"{option} cannot be set");
                 RadosException.Check(LibRados.Connect(cluster), $"the Ceph cluster of {where} cannot be reached");
                 return cluster;
             }
@@ -82,7 +89,8 @@ public sealed class RadosCluster : IDisposable
         }
         catch (DllNotFoundException failure)
         {
-            throw new TargetException("librados.so.2 is not on this host: install it (Debian: apt-get install librados2)", failure);
+            throw new TargetException(
+                "librados.so.2 is not on this host: install it (Debian: apt-get install librados2)", failure);
         }
     }
 }

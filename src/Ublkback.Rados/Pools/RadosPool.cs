@@ -30,7 +30,8 @@ public sealed unsafe class RadosPool : IDisposable
 
     /// <summary>Opens one, and connects to its cluster if need be.</summary>
     /// <param name="address">Which.</param>
-    /// <param name="waitsIfFull">Whether changes wait while the pool is full, as those of RBD do everywhere; otherwise they are refused.</param>
+    /// <param name="waitsIfFull">Whether changes wait while the pool is full, as those of RBD do everywhere; otherwise
+    /// they are refused.</param>
     /// <exception cref="TargetException">It is not there, or cannot be reached; the message says why.</exception>
     public static RadosPool Open(RadosAddress address, bool waitsIfFull)
     {
@@ -45,16 +46,20 @@ public sealed unsafe class RadosPool : IDisposable
 
         cluster.Dispose();
         throw new TargetException(result == -LinuxError.NoEntry
-            ? $"there is no pool {address.Pool} in the Ceph cluster of {address.Configuration ?? "the usual places"}: make it with 'ceph osd pool create {address.Pool}'"
+            ? $"there is no pool {address.Pool} in the Ceph cluster of "
+                + $"{address.Configuration ?? "the usual places"}: make it with 'ceph osd pool create {address.Pool}'"
             : new RadosException(-result, $"the pool {address.Pool} cannot be opened").Message);
     }
 
-    /// <summary>Reads from an object; gives the number of bytes, fewer at its end, and -1 when it is not there.</summary>
+    /// <summary>
+    /// Reads from an object; gives the number of bytes, fewer at its end, and -1 when it is not there.
+    /// </summary>
     /// <exception cref="RadosException">It cannot be read.</exception>
     public int Read(RadosName name, long offset, Span<byte> target)
     {
         int result;
-        fixed (byte* at = name.Bytes, first = target) result = LibRados.Read(Handle, at, first, (nuint)target.Length, (ulong)offset);
+        fixed (byte* at = name.Bytes, first = target)
+            result = LibRados.Read(Handle, at, first, (nuint)target.Length, (ulong)offset);
         return result == -LinuxError.NoEntry ? -1 : RadosException.Check(result, $"object {name} cannot be read");
     }
 
@@ -64,7 +69,9 @@ public sealed unsafe class RadosPool : IDisposable
         ulong size;
         int result;
         fixed (byte* at = name.Bytes) result = LibRados.Stat(Handle, at, out size, out _);
-        return result == -LinuxError.NoEntry ? -1 : RadosException.Check(result, $"object {name} cannot be looked at") + (long)size;
+        return result == -LinuxError.NoEntry
+            ? -1
+            : RadosException.Check(result, $"object {name} cannot be looked at") + (long)size;
     }
 
     /// <summary>An attribute of an object; null when the object or the attribute is not there.</summary>
@@ -73,24 +80,32 @@ public sealed unsafe class RadosPool : IDisposable
         const int NoData = 61;
         byte[] value = new byte[MaxAttribute];
         int result;
-        fixed (byte* at = name.Bytes, asked = attribute, first = value) result = LibRados.GetAttribute(Handle, at, asked, first, MaxAttribute);
-        return result is -LinuxError.NoEntry or -NoData ? null : value[..RadosException.Check(result, $"object {name} cannot be read")];
+        fixed (byte* at = name.Bytes, asked = attribute, first = value)
+            result = LibRados.GetAttribute(Handle, at, asked, first, MaxAttribute);
+        return result is -LinuxError.NoEntry or -NoData
+            ? null
+            : value[..RadosException.Check(result, $"object {name} cannot be read")];
     }
 
     /// <summary>Makes changes; gives 0, or a negative error number.</summary>
     /// <param name="name">The object.</param>
     /// <param name="write">The changes.</param>
-    /// <param name="isForced">Also when the pool is full, for what takes next to nothing and is needed to make room.</param>
+    /// <param name="isForced">Also when the pool is full, for what takes next to nothing and is needed to make
+    /// room.</param>
     public int TryChange(RadosName name, RadosWrite write, bool isForced = false)
     {
-        fixed (byte* at = name.Bytes) return LibRados.Operate(write.Handle, Handle, at, 0, isForced ? LibRados.FullForce : 0);
+        fixed (byte* at = name.Bytes)
+            return LibRados.Operate(write.Handle, Handle, at, 0, isForced ? LibRados.FullForce : 0);
     }
 
     /// <summary>Makes changes.</summary>
     /// <exception cref="RadosException">They were not made.</exception>
-    public void Change(RadosName name, RadosWrite write) => RadosException.Check(TryChange(name, write), $"object {name} cannot be changed");
+    public void Change(RadosName name, RadosWrite write) =>
+        RadosException.Check(TryChange(name, write), $"object {name} cannot be changed");
 
-    /// <summary>The keys of an object that begin with a prefix, in order, and their values; none when it is not there.</summary>
+    /// <summary>
+    /// The keys of an object that begin with a prefix, in order, and their values; none when it is not there.
+    /// </summary>
     /// <exception cref="RadosException">They cannot be read.</exception>
     public IReadOnlyList<KeyValuePair<string, string>> GetKeys(RadosName name, string prefix)
     {
@@ -115,12 +130,16 @@ public sealed unsafe class RadosPool : IDisposable
         nint read = LibRados.CreateRead();
         byte more = 0;
         int ended = 0, result;
-        LibRados.GetKeys(read, keys is [.., KeyValuePair<string, string> last] ? last.Key : "", prefix, KeysAtOnce, out nint iterator, &more, &ended);
+        LibRados.GetKeys(
+            read, keys is [.., KeyValuePair<string, string> last] ? last.Key : "", prefix, KeysAtOnce,
+            out nint iterator, &more, &ended);
         fixed (byte* at = name.Bytes) result = LibRados.Operate(read, Handle, at, 0);
         if (result == 0)
         {
             while (LibRados.GetNext(iterator, out nint key, out byte* value, out nuint length) == 0 && key != 0)
-                keys.Add(new KeyValuePair<string, string>(Marshal.PtrToStringUTF8(key)!, Encoding.UTF8.GetString(new ReadOnlySpan<byte>(value, (int)length))));
+                keys.Add(new KeyValuePair<string, string>(
+                    Marshal.PtrToStringUTF8(key)!,
+                    Encoding.UTF8.GetString(new ReadOnlySpan<byte>(value, (int)length))));
             LibRados.EndKeys(iterator);
         }
 

@@ -6,8 +6,8 @@ using Ublkback.Rados.Bindings;
 namespace Ublkback.Rados.Pools;
 
 /// <summary>
-/// Answers what others say to an object, until it is disposed. They see that nobody does when this process is dead, stopped or cut off.
-/// Any thread.
+/// Answers what others say to an object, until it is disposed. They see that nobody does when this process is dead,
+/// stopped or cut off. Any thread.
 /// </summary>
 public sealed class RadosWatch : IDisposable
 {
@@ -26,7 +26,8 @@ public sealed class RadosWatch : IDisposable
     /// <summary>Begins to answer.</summary>
     /// <param name="pool">The pool.</param>
     /// <param name="name">The object.</param>
-    /// <param name="answer">Makes an answer, which is empty for what is not ours. On a thread of the pool; must not throw.</param>
+    /// <param name="answer">Makes an answer, which is empty for what is not ours. On a thread of the pool; must not
+    /// throw.</param>
     /// <exception cref="RadosException">The object cannot be watched.</exception>
     public RadosWatch(RadosPool pool, RadosName name, Func<byte[], Task<byte[]>> answer)
     {
@@ -41,17 +42,20 @@ public sealed class RadosWatch : IDisposable
     }
 
     /// <summary>
-    /// Says something to all who watch an object; gives their answers that are not empty, and how many did not answer in time. Blocks the thread.
+    /// Says something to all who watch an object; gives their answers that are not empty, and how many did not answer
+    /// in time. Blocks the thread.
     /// </summary>
     /// <exception cref="RadosException">It cannot be said.</exception>
-    public static unsafe (IReadOnlyList<byte[]> Answers, int Silent) Notify(RadosPool pool, RadosName name, byte[] message, TimeSpan limit)
+    public static unsafe (IReadOnlyList<byte[]> Answers, int Silent) Notify(
+        RadosPool pool, RadosName name, byte[] message, TimeSpan limit)
     {
         const int TimedOut = 110;
         byte* reply;
         nuint length;
         int result;
         fixed (byte* at = name.Bytes, first = message)
-            result = LibRados.Notify(pool.Handle, at, first, message.Length, (ulong)limit.TotalMilliseconds, out reply, out length);
+            result = LibRados.Notify(
+                pool.Handle, at, first, message.Length, (ulong)limit.TotalMilliseconds, out reply, out length);
         try
         {
             if (result == -LinuxError.NoEntry) return ([], 0);
@@ -82,7 +86,8 @@ public sealed class RadosWatch : IDisposable
     {
         fixed (byte* at = _name.Bytes)
         {
-            int result = LibRados.Watch(_pool.Handle, at, out _watch, &OnNotified, &OnFailed, TimeoutSeconds, GCHandle.ToIntPtr(_self));
+            int result = LibRados.Watch(
+                _pool.Handle, at, out _watch, &OnNotified, &OnFailed, TimeoutSeconds, GCHandle.ToIntPtr(_self));
             if (result < 0) _watch = 0;
             return result;
         }
@@ -96,7 +101,8 @@ public sealed class RadosWatch : IDisposable
     }
 
     [UnmanagedCallersOnly(CallConvs = [typeof(CallConvCdecl)])]
-    private static unsafe void OnNotified(nint argument, ulong notification, ulong watch, ulong notifier, byte* data, nuint length)
+    private static unsafe void OnNotified(
+        nint argument, ulong notification, ulong watch, ulong notifier, byte* data, nuint length)
     {
         RadosWatch self = (RadosWatch)GCHandle.FromIntPtr(argument).Target!;
         byte[] message = new ReadOnlySpan<byte>(data, (int)length).ToArray();
@@ -115,7 +121,8 @@ public sealed class RadosWatch : IDisposable
         lock (_gate)
         {
             if (_isOver) return;
-            fixed (byte* at = _name.Bytes, first = reply) _ = LibRados.Acknowledge(_pool.Handle, at, notification, watch, first, reply.Length);
+            fixed (byte* at = _name.Bytes, first = reply)
+                _ = LibRados.Acknowledge(_pool.Handle, at, notification, watch, first, reply.Length);
         }
     }
 

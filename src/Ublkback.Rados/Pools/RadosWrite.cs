@@ -4,7 +4,9 @@ using Ublkback.Rados.Bindings;
 
 namespace Ublkback.Rados.Pools;
 
-/// <summary>Changes to one object that are made all or none. To be disposed by who makes it. Any thread, one at a time.</summary>
+/// <summary>
+/// Changes to one object that are made all or none. To be disposed by who makes it. Any thread, one at a time.
+/// </summary>
 public readonly unsafe ref struct RadosWrite : IDisposable
 {
     private const byte Equal = 1; // LIBRADOS_CMPXATTR_OP_EQ
@@ -26,7 +28,8 @@ public readonly unsafe ref struct RadosWrite : IDisposable
     public RadosWrite IfAttribute(ReadOnlySpan<byte> name, ReadOnlySpan<byte> value) => Compare(name, Equal, value);
 
     /// <summary>Only if a value is not below that of an attribute, in the order of their bytes.</summary>
-    public RadosWrite IfAttributeNotAbove(ReadOnlySpan<byte> name, ReadOnlySpan<byte> value) => Compare(name, NotBelow, value);
+    public RadosWrite IfAttributeNotAbove(ReadOnlySpan<byte> name, ReadOnlySpan<byte> value) =>
+        Compare(name, NotBelow, value);
 
     /// <summary>Only if a key has a value; an empty one if it is not there.</summary>
     public RadosWrite IfKey(string key, string value)
@@ -46,7 +49,8 @@ public readonly unsafe ref struct RadosWrite : IDisposable
     /// <summary>Sets an attribute.</summary>
     public RadosWrite SetAttribute(ReadOnlySpan<byte> name, ReadOnlySpan<byte> value)
     {
-        fixed (byte* attribute = name, first = value) LibRados.SetAttribute(Handle, attribute, first, (nuint)value.Length);
+        fixed (byte* attribute = name, first = value)
+            LibRados.SetAttribute(Handle, attribute, first, (nuint)value.Length);
         return this;
     }
 
@@ -57,7 +61,9 @@ public readonly unsafe ref struct RadosWrite : IDisposable
         return this;
     }
 
-    /// <summary>Sets the object's length; what is new reads as zeros and takes no space but of the pool's quota.</summary>
+    /// <summary>
+    /// Sets the object's length; what is new reads as zeros and takes no space but of the pool's quota.
+    /// </summary>
     public RadosWrite SetLength(long length)
     {
         LibRados.Truncate(Handle, (ulong)length);
@@ -110,7 +116,8 @@ public readonly unsafe ref struct RadosWrite : IDisposable
 
     private RadosWrite Compare(ReadOnlySpan<byte> name, byte comparison, ReadOnlySpan<byte> value)
     {
-        fixed (byte* attribute = name, first = value) LibRados.CompareAttribute(Handle, attribute, comparison, first, (nuint)value.Length);
+        fixed (byte* attribute = name, first = value)
+            LibRados.CompareAttribute(Handle, attribute, comparison, first, (nuint)value.Length);
         return this;
     }
 }

@@ -18,7 +18,8 @@ internal sealed unsafe class RbdCall : CephCall
         {
             BlockOperation.Read => LibRbd.BeginRead(image, offset, length, data, completion),
             BlockOperation.Write => LibRbd.BeginWrite(image, offset, length, data, completion),
-            BlockOperation.Discard => LibRbd.BeginDiscard(image, offset, (ulong)request.SectorCount * BlockRequest.SectorSize, completion),
+            BlockOperation.Discard =>
+                LibRbd.BeginDiscard(image, offset, (ulong)request.SectorCount * BlockRequest.SectorSize, completion),
             BlockOperation.Flush => LibRbd.BeginFlush(image, completion),
             _ => -LinuxError.NotSupported,
         });

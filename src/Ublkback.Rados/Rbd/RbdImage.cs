@@ -7,7 +7,8 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Rados.Rbd;
 
 /// <summary>An image of RBD, Ceph's own block device. Requests on one worker.</summary>
-internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeometry geometry, Action<string> warn) : IBlockImage
+internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeometry geometry, Action<string> warn)
+    : IBlockImage
 {
     private readonly Stack<RbdCall> _free = new();
     private readonly List<RbdCall> _all = [];
@@ -32,7 +33,8 @@ internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeo
 
     public bool Remeasure()
     {
-        if (LibRbd.GetSize(image, out ulong size) < 0 || size / BlockRequest.SectorSize == _geometry.SectorCount) return false;
+        if (LibRbd.GetSize(image, out ulong size) < 0 || size / BlockRequest.SectorSize == _geometry.SectorCount)
+            return false;
         _geometry = _geometry with { SectorCount = size / BlockRequest.SectorSize };
         return true;
     }

@@ -5,7 +5,10 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Rados.Rbd;
 
-/// <summary>Opens images of RBD: <c>rbd:POOL/IMAGE</c>, or <c>rbd:POOL/IMAGE@SNAPSHOT</c> for reading. Options: <c>conf=/path</c>, <c>id=USER</c>.</summary>
+/// <summary>
+/// Opens images of RBD: <c>rbd:POOL/IMAGE</c>, or <c>rbd:POOL/IMAGE@SNAPSHOT</c> for reading. Options:
+/// <c>conf=/path</c>, <c>id=USER</c>.
+/// </summary>
 public static class RbdOpener
 {
     /// <summary>The scheme of targets.</summary>
@@ -20,11 +23,14 @@ public static class RbdOpener
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
         target.AllowOnly(RadosAddress.ConfigurationOption, RadosAddress.IdOption);
-        if (target.Location.Split('/') is not [{ Length: > 0 } poolName, { Length: > 0 } spec] || spec.Split('@') is not ([{ Length: > 0 }] or [{ Length: > 0 }, { Length: > 0 }]))
-            throw new TargetException($"{Scheme}:{target.Location} names no image: write {Scheme}:POOL/IMAGE or {Scheme}:POOL/IMAGE@SNAPSHOT");
+        if (target.Location.Split('/') is not [{ Length: > 0 } poolName, { Length: > 0 } spec]
+            || spec.Split('@') is not ([{ Length: > 0 }] or [{ Length: > 0 }, { Length: > 0 }]))
+            throw new TargetException($"{Scheme}:{target.Location} names no image: write {Scheme}:POOL/IMAGE or "
+                + $"{Scheme}:POOL/IMAGE@SNAPSHOT");
         string text = $"{Scheme}:{target.Location}";
         string? snapshot = spec.Split('@') is [_, string at] ? at : null;
-        if (snapshot is not null && !opening.IsReadOnly) throw new TargetException($"{text} is a snapshot, which is never written: attach it read-only (access=ro)");
+        if (snapshot is not null && !opening.IsReadOnly)
+            throw new TargetException($"{text} is a snapshot, which is never written: attach it read-only (access=ro)");
         RadosPool pool = RadosPool.Open(RadosAddress.Of(poolName, target.Options), waitsIfFull: true);
         try
         {
@@ -45,7 +51,8 @@ public static class RbdOpener
             throw failure switch
             {
                 RadosException => new TargetException(failure.Message, failure),
-                DllNotFoundException => new TargetException("librbd.so.1 is not on this host: install it (Debian: apt-get install librbd1)", failure),
+                DllNotFoundException => new TargetException(
+                    "librbd.so.1 is not on this host: install it (Debian: apt-get install librbd1)", failure),
                 _ => failure,
             };
         }
@@ -54,7 +61,9 @@ public static class RbdOpener
     private static nint Open(RadosPool pool, string name, string? snapshot, string text, bool isReadOnly)
     {
         nint image;
-        int result = isReadOnly ? LibRbd.OpenReadOnly(pool.Handle, name, out image, snapshot) : LibRbd.Open(pool.Handle, name, out image, snapshot);
+        int result = isReadOnly
+            ? LibRbd.OpenReadOnly(pool.Handle, name, out image, snapshot)
+            : LibRbd.Open(pool.Handle, name, out image, snapshot);
         if (result == -LinuxError.NoEntry) throw new TargetException($"{text} is not there: see 'rbd ls {pool.Name}'");
         RadosException.Check(result, $"{text} cannot be opened");
         return image;
@@ -66,7 +75,8 @@ public static class RbdOpener
         if (size < BlockRequest.SectorSize) throw new TargetException($"{text} has {size} bytes: that is no disk");
         if (!opening.IsReadOnly) Lock(image, text);
         return new ImageGeometry(
-            size / BlockRequest.SectorSize, BlockRequest.SectorSize, PhysicalSectorSize, opening.IsReadOnly, opening.IsReadOnly || !opening.AllowsDiscard ? 0 : PhysicalSectorSize);
+            size / BlockRequest.SectorSize, BlockRequest.SectorSize, PhysicalSectorSize, opening.IsReadOnly,
+            opening.IsReadOnly || !opening.AllowsDiscard ? 0 : PhysicalSectorSize);
     }
 
     // RBD shuts out who had the lock and does not answer any more.
@@ -74,9 +84,12 @@ public static class RbdOpener
     {
         RadosException.Check(LibRbd.GetFeatures(image, out ulong features), $"the features of {text} cannot be had");
         if ((features & LibRbd.ExclusiveLockFeature) == 0)
-            throw new TargetException($"{text} has no exclusive lock, so that two hosts could write it: 'rbd feature enable' it, or attach it read-only (access=ro)");
+            throw new TargetException($"{text} has no exclusive lock, so that two hosts could write it: 'rbd feature "
+                + "enable' it, or attach it read-only (access=ro)");
         int result = LibRbd.Lock(image, LibRbd.Exclusive);
-        if (result is -LinuxError.Busy or -LinuxError.ReadOnlyFileSystem) throw new ImageInUseException($"{text} is in use by another client of Ceph: see 'rbd lock ls' and 'rbd status'");
+        if (result is -LinuxError.Busy or -LinuxError.ReadOnlyFileSystem)
+            throw new ImageInUseException(
+                $"{text} is in use by another client of Ceph: see 'rbd lock ls' and 'rbd status'");
         RadosException.Check(result, $"{text} cannot be locked");
     }
 }

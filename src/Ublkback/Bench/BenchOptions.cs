@@ -13,7 +13,8 @@ namespace Ublkback.Bench;
 /// <param name="Hooks">Hooks over the image, as in a target, each with its plus; empty for none.</param>
 /// <param name="IsPersistent">Whether the frontend keeps its pages granted.</param>
 internal sealed record BenchOptions(
-    string Image, string Rw, int BlockSize, int Depth, int Queues, int Vbds, TimeSpan Time, string Hooks, bool IsPersistent);
+    string Image, string Rw, int BlockSize, int Depth, int Queues, int Vbds, TimeSpan Time, string Hooks,
+    bool IsPersistent);
 
 /// <summary>What came out. Times are from putting a request into the ring to taking its answer.</summary>
 /// <param name="Iops">Requests a second, all disks.</param>

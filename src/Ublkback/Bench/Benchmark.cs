@@ -33,9 +33,11 @@ internal sealed class Benchmark(BenchOptions options)
         int order = 0;
         while (BlkifConstants.SlotCount(order) < depth && order < BlkifConstants.MaxRingPageOrder) order++;
         if (depth < 1 || depth > BlkifConstants.SlotCount(order))
-            throw new CommandException($"--qd {options.Depth} is not from 1 to 512 for each of {options.Queues} queues");
+            throw new CommandException(
+                $"--qd {options.Depth} is not from 1 to 512 for each of {options.Queues} queues");
         bool isTarget = !options.Image.StartsWith('/') && options.Image.Contains(':', StringComparison.Ordinal);
-        if (isTarget && options.Vbds > 1) throw new CommandException($"--vbds {options.Vbds} wants an image that is a file");
+        if (isTarget && options.Vbds > 1)
+            throw new CommandException($"--vbds {options.Vbds} wants an image that is a file");
         if (!isTarget && !File.Exists(options.Image))
             throw new CommandException($"{options.Image} does not exist: truncate --size=1G {options.Image}");
 
@@ -47,7 +49,8 @@ internal sealed class Benchmark(BenchOptions options)
         }
         catch (Exception failure) when (failure is ToolstackException or TimeoutException)
         {
-            throw new CommandException($"{failure.Message}\n{await File.ReadAllTextAsync(PrivateHost.LogOf(directory)).ConfigureAwait(false)}");
+            string log = await File.ReadAllTextAsync(PrivateHost.LogOf(directory)).ConfigureAwait(false);
+            throw new CommandException($"{failure.Message}\n{log}");
         }
         finally
         {
@@ -56,8 +59,8 @@ internal sealed class Benchmark(BenchOptions options)
         }
     }
 
-    // In memory, where there is such a place: each event of the emulated host writes to a named pipe, and a file system on
-    // a disk would keep a record of when.
+    // In memory, where there is such a place: each event of the emulated host writes to a named pipe, and a file system
+    // on a disk would keep a record of when.
     private static string MakeDirectory()
     {
         const string Memory = "/dev/shm";
@@ -73,26 +76,32 @@ internal sealed class Benchmark(BenchOptions options)
         await host.Toolstack.CreateDomainAsync(Domid).ConfigureAwait(false);
         using EmulatedGuest guest = new(host.Environment.Emulated!, Domid);
         LoadPattern pattern = new(
-            options.Rw.EndsWith("write", StringComparison.Ordinal), options.Rw.StartsWith("rand", StringComparison.Ordinal),
+            options.Rw.EndsWith("write", StringComparison.Ordinal),
+            options.Rw.StartsWith("rand", StringComparison.Ordinal),
             options.BlockSize, depth);
         BlkfrontOptions frontend = new(
             BlkifAbi.X86_64, order, options.Queues, options.IsPersistent,
             Math.Max(BlkifConstants.MaxDirectSegments, options.BlockSize / BlkifConstants.PageSize));
 
-        List<Worker> workers = [.. Enumerable.Range(0, Math.Min(Environment.ProcessorCount, options.Queues * options.Vbds)).Select(number => new Worker($"worker-{number}"))];
+        List<Worker> workers = [.. Enumerable.Range(
+            0, Math.Min(Environment.ProcessorCount, options.Queues * options.Vbds))
+            .Select(number => new Worker($"worker-{number}"))];
         List<(LoadQueue Queue, LoadFigures Figures)> loads = [];
         List<FrontendConnection> connections = [];
         MakeImages();
         for (int vbd = 0; vbd < options.Vbds; vbd++)
         {
             int device = FirstDevice + (vbd << 8);
-            await host.Toolstack.AttachAsync(Domid, new DiskConfiguration(device, options.Hooks + _images[vbd], host.Script)).ConfigureAwait(false);
-            FrontendConnection connection = await FrontendConnection.ConnectAsync(guest, host.Store, device, frontend, Patience).ConfigureAwait(false);
+            await host.Toolstack.AttachAsync(
+                Domid, new DiskConfiguration(device, options.Hooks + _images[vbd], host.Script)).ConfigureAwait(false);
+            FrontendConnection connection = await FrontendConnection.ConnectAsync(
+                guest, host.Store, device, frontend, Patience).ConfigureAwait(false);
             connections.Add(connection);
             for (int queue = 0; queue < options.Queues; queue++)
             {
                 LoadFigures figures = new(vbd);
-                loads.Add((new LoadQueue(workers[loads.Count % workers.Count], guest, connection, queue, pattern, figures.Record), figures));
+                loads.Add((new LoadQueue(
+                    workers[loads.Count % workers.Count], guest, connection, queue, pattern, figures.Record), figures));
             }
         }
 
@@ -110,7 +119,8 @@ internal sealed class Benchmark(BenchOptions options)
 
         foreach (FrontendConnection connection in connections) connection.Dispose();
         foreach (Worker worker in workers) worker.Dispose();
-        if (loads.Exists(load => load.Queue.HasFailed)) throw new CommandException("requests failed: the figures would be wrong");
+        if (loads.Exists(load => load.Queue.HasFailed))
+            throw new CommandException("requests failed: the figures would be wrong");
         return Sum([.. loads.Select(load => load.Figures)], before, after, resident, threads);
     }
 
@@ -141,7 +151,9 @@ internal sealed class Benchmark(BenchOptions options)
         }
 
         long length = new FileInfo(options.Image).Length / options.Vbds / (1 << 20) * (1 << 20);
-        if (length == 0) throw new CommandException($"{options.Image} is too small for {options.Vbds} disks: 1 MiB each is the least");
+        if (length == 0)
+            throw new CommandException(
+                $"{options.Image} is too small for {options.Vbds} disks: 1 MiB each is the least");
         byte[] zeros = new byte[1 << 20];
         for (int vbd = 0; vbd < options.Vbds; vbd++)
         {
@@ -179,7 +191,8 @@ internal sealed class Benchmark(BenchOptions options)
     {
         public static async Task<Snapshot> TakeAsync(PrivateHost host)
         {
-            ControlReply reply = await ControlClient.AskAsync(host.Environment, new ControlRequest("list")).ConfigureAwait(false);
+            ControlReply reply =
+                await ControlClient.AskAsync(host.Environment, new ControlRequest("list")).ConfigureAwait(false);
             int daemon = reply.Process!.Id;
             return new Snapshot(
                 Stopwatch.GetTimestamp(),

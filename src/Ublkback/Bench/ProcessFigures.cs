@@ -23,7 +23,8 @@ internal static class ProcessFigures
     public static int Threads(int process) => (int)Status(process, "Threads:");
 
     private static long Status(int process, string name) => Number(File.ReadLines($"/proc/{process}/status")
-        .First(line => line.StartsWith(name, StringComparison.Ordinal))[name.Length..].Replace("kB", "", StringComparison.Ordinal).Trim());
+        .First(line => line.StartsWith(name, StringComparison.Ordinal))[name.Length..].Replace(
+            "kB", "", StringComparison.Ordinal).Trim());
 
     private static long Number(string text) => long.Parse(text, CultureInfo.InvariantCulture);
 }

@@ -11,16 +11,32 @@ internal static class BenchCommand
 {
     public static Command Make()
     {
-        Option<string> image = new("--image") { Description = "The image to serve, a file or a target; it is overwritten by writes.", Required = true };
+        Option<string> image = new("--image")
+        {
+            Description =
+            "The image to serve, a file or a target; it is overwritten by writes.",
+            Required = true
+        };
         Option<string> rw = new("--rw") { Description = "What to do.", DefaultValueFactory = _ => "randread" };
         rw.AcceptOnlyFromAmong("randread", "randwrite", "read", "write");
-        Option<string> blockSize = new("--bs") { Description = "Size of a request, such as 4k or 1m, up to 1m.", DefaultValueFactory = _ => "4k" };
-        Option<int> depth = new("--qd") { Description = "Requests in flight for each disk.", DefaultValueFactory = _ => 32 };
+        Option<string> blockSize = new(
+            "--bs")
+        { Description = "Size of a request, such as 4k or 1m, up to 1m.", DefaultValueFactory = _ => "4k" };
+        Option<int> depth =
+            new("--qd") { Description = "Requests in flight for each disk.", DefaultValueFactory = _ => 32 };
         Option<int> queues = new("--queues") { Description = "Queues of each disk.", DefaultValueFactory = _ => 1 };
-        Option<int> vbds = new("--vbds") { Description = "Number of disks; each gets a part of the image.", DefaultValueFactory = _ => 1 };
-        Option<double> seconds = new("--seconds") { Description = "How long to measure.", DefaultValueFactory = _ => 5 };
-        Option<string> hooks = new("--hooks") { Description = "Hooks over the image, such as throttle(iops=500).", DefaultValueFactory = _ => "" };
-        Option<bool> copies = new("--no-persistent") { Description = "Copy by grants, as for frontends that keep none." };
+        Option<int> vbds = new(
+            "--vbds")
+        { Description = "Number of disks; each gets a part of the image.", DefaultValueFactory = _ => 1 };
+        Option<double> seconds =
+            new("--seconds") { Description = "How long to measure.", DefaultValueFactory = _ => 5 };
+        Option<string> hooks = new("--hooks")
+        {
+            Description = "Hooks over the image, such as throttle(iops=500).",
+            DefaultValueFactory = _ => ""
+        };
+        Option<bool> copies =
+            new("--no-persistent") { Description = "Copy by grants, as for frontends that keep none." };
         Option<bool> json = CommonOptions.Json();
         Command command = new("bench", """
             Measure, on an emulated host: the daemon is one process, the frontend another.
@@ -43,16 +59,17 @@ internal static class BenchCommand
 
     private static async Task<int> RunAsync(BenchOptions options, bool asJson)
     {
-        BenchResult result = await new Benchmark(options).RunAsync().ConfigureAwait(false);
+        BenchResult found = await new Benchmark(options).RunAsync().ConfigureAwait(false);
         Console.WriteLine(asJson
-            ? JsonSerializer.Serialize(result, BenchJson.Default.BenchResult)
+            ? JsonSerializer.Serialize(found, BenchJson.Default.BenchResult)
             : string.Create(
                 CultureInfo.InvariantCulture,
                 $"""
-                {result.Iops:N0} requests/s, {result.Iops * options.BlockSize / (1 << 20):N0} MiB/s
-                latency: mean {result.MeanUs:F1} µs, p50 {result.P50Us:F1}, p99 {result.P99Us:F1}, p99.9 {result.P999Us:F1}
-                processor time of all processes: {result.CpuUsPerRequest:F2} µs a request
-                allocated by the daemon: {result.AllocatedBytesPerRequest:F3} bytes a request, {result.Collections} collections
+                {found.Iops:N0} requests/s, {found.Iops * options.BlockSize / (1 << 20):N0} MiB/s
+                latency: mean {found.MeanUs:F1} µs, p50 {found.P50Us:F1}, p99 {found.P99Us:F1}, p99.9 {found.P999Us:F1}
+                processor time of all processes: {found.CpuUsPerRequest:F2} µs a request
+                allocated by the daemon: {found.AllocatedBytesPerRequest:F3} bytes a request
+                garbage collections in the daemon: {found.Collections}
                 """));
         return 0;
     }

@@ -8,7 +8,8 @@ internal static class CommonOptions
 {
     public static Option<string> Host() => new("--host")
     {
-        Description = "The Xen host: 'real', or the directory of an emulated one (see xen-host). Default: $UBLKBACK_HOST, else real.",
+        Description = "The Xen host: 'real', or the directory of an emulated one (see xen-host). Default: "
+            + "$UBLKBACK_HOST, else real.",
         DefaultValueFactory = _ => HostEnvironment.Default,
     };
 

@@ -10,7 +10,8 @@ internal static class DaemonCommand
     public static Command Make(CatalogMaker catalog)
     {
         Option<string> host = CommonOptions.Host();
-        Command command = new("daemon", "Serve the disks of all guests, in the foreground; logs go to standard error.") { host };
+        Command command =
+            new("daemon", "Serve the disks of all guests, in the foreground; logs go to standard error.") { host };
         command.SetAction((arguments, _) =>
         {
             HostEnvironment environment = HostEnvironment.Parse(arguments.GetRequiredValue(host));

@@ -13,8 +13,10 @@ internal static class DemoCommand
             Description = "How long the random mix runs.",
             DefaultValueFactory = _ => 3,
         };
-        Command command = new("demo", "See it work without Xen: host, daemon and guest as processes, with data checked.") { seconds };
-        command.SetAction((arguments, _) => new Demonstration(TimeSpan.FromSeconds(arguments.GetValue(seconds))).RunAsync());
+        Command command =
+            new("demo", "See it work without Xen: host, daemon and guest as processes, with data checked.") { seconds };
+        command.SetAction(
+            (arguments, _) => new Demonstration(TimeSpan.FromSeconds(arguments.GetValue(seconds))).RunAsync());
         return command;
     }
 }

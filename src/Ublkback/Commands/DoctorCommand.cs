@@ -49,7 +49,8 @@ internal static class DoctorCommand
 
         foreach (Finding finding in findings)
         {
-            AnsiConsole.MarkupLine($"{(finding.Cure is null ? "[green]ok[/]     " : "[red]missing[/]")}  {Markup.Escape(finding.What)}");
+            AnsiConsole.MarkupLine(
+                $"{(finding.Cure is null ? "[green]ok[/]     " : "[red]missing[/]")}  {Markup.Escape(finding.What)}");
             if (finding.Cure is not null) Console.WriteLine($"         {finding.Cure}");
         }
 
@@ -101,7 +102,9 @@ internal static class DoctorCommand
         const long LeastBytes = 16 << 20; // a hundred disks, each with two rings of 16 pages
         return new Finding(
             $"room for journals in {Place}",
-            new DriveInfo(Place).AvailableFreeSpace >= LeastBytes ? null : $"make room in {Place}: 16 MiB are enough for a hundred disks");
+            new DriveInfo(Place).AvailableFreeSpace >= LeastBytes
+                ? null
+                : $"make room in {Place}: 16 MiB are enough for a hundred disks");
     }
 
     private static async Task<Finding> StoreAsync(HostEnvironment host)
@@ -129,7 +132,8 @@ internal static class DoctorCommand
         }
         catch (NoDaemonException failure)
         {
-            return new Finding(What, $"{failure.Message}; without it xl waits 10 s and says only that the device timed out");
+            return new Finding(
+                What, $"{failure.Message}; without it xl waits 10 s and says only that the device timed out");
         }
     }
 

@@ -18,14 +18,29 @@ internal static partial class ExportCommand
 
     public static Command Make(CatalogMaker catalog)
     {
-        Argument<string> target = new("target") { Description = "What is offered, as in a guest's configuration. No guest may be writing it." };
+        Argument<string> target = new(
+            "target")
+        { Description = "What is offered, as in a guest's configuration. No guest may be writing it." };
         Option<string?> unix = new("--unix") { Description = "Listen at a Unix socket, for this user." };
-        Option<string?> tcp = new("--tcp") { Description = "Listen at an address and port, such as 127.0.0.1:10809. Others than this host's own need TLS." };
-        Option<bool> readOnly = new("--read-only") { Description = "Clients may not write. The image may be in use by other readers." };
-        Option<string> name = new("--name") { Description = "The name of the export, as clients give it.", DefaultValueFactory = _ => "" };
-        Option<int> shared = new("--shared") { Description = "How many clients there may be at a time.", DefaultValueFactory = _ => NbdServerOptions.DefaultMaxClients };
-        Option<string?> certificates = new("--tls-certs") { Description = "Speak TLS, with server-cert.pem and server-key.pem of a folder." };
-        Option<bool> verify = new("--tls-verify-peer") { Description = "Clients must have a certificate of the folder's ca-cert.pem." };
+        Option<string?> tcp = new("--tcp")
+        {
+            Description =
+            "Listen at an address and port, such as 127.0.0.1:10809. Others than this host's own need TLS."
+        };
+        Option<bool> readOnly =
+            new("--read-only") { Description = "Clients may not write. The image may be in use by other readers." };
+        Option<string> name = new(
+            "--name")
+        { Description = "The name of the export, as clients give it.", DefaultValueFactory = _ => "" };
+        Option<int> shared = new("--shared")
+        {
+            Description = "How many clients there may be at a time.",
+            DefaultValueFactory = _ => NbdServerOptions.DefaultMaxClients
+        };
+        Option<string?> certificates =
+            new("--tls-certs") { Description = "Speak TLS, with server-cert.pem and server-key.pem of a folder." };
+        Option<bool> verify =
+            new("--tls-verify-peer") { Description = "Clients must have a certificate of the folder's ca-cert.pem." };
         Command command = new("export", """
             Offer any image to NBD clients, such as QEMU, nbdcopy or another host's ublkback, until SIGTERM.
 
@@ -44,12 +59,18 @@ internal static partial class ExportCommand
             try
             {
                 NbdServerOptions options = new(
-                    FindPlace(arguments.GetValue(unix), arguments.GetValue(tcp), arguments.GetValue(certificates) is not null), arguments.GetValue(name)!, arguments.GetValue(shared));
-                if (options.MaxClients < 1) throw new CommandException($"--shared {options.MaxClients} lets nobody in: give 1 or more");
-                if (arguments.GetValue(certificates) is string folder) options = options.WithTls(folder, arguments.GetValue(verify));
+                    FindPlace(
+                        arguments.GetValue(unix), arguments.GetValue(tcp),
+                        arguments.GetValue(certificates) is not null), arguments.GetValue(name)!,
+                        arguments.GetValue(shared));
+                if (options.MaxClients < 1)
+                    throw new CommandException($"--shared {options.MaxClients} lets nobody in: give 1 or more");
+                if (arguments.GetValue(certificates) is string folder)
+                    options = options.WithTls(folder, arguments.GetValue(verify));
                 else if (arguments.GetValue(verify)) throw new CommandException("--tls-verify-peer needs --tls-certs");
                 BlockTarget parsed = BlockTarget.Parse(arguments.GetRequiredValue(target));
-                return LongRun.RunAsync((logger, stopping) => RunAsync(catalog.MakeForTools(), parsed, arguments.GetValue(readOnly), options, logger, stopping));
+                return LongRun.RunAsync((logger, stopping) =>
+                    RunAsync(catalog.MakeForTools(), parsed, arguments.GetValue(readOnly), options, logger, stopping));
             }
             catch (TargetException failure)
             {
@@ -59,11 +80,18 @@ internal static partial class ExportCommand
         return command;
     }
 
-    private static async Task RunAsync(BlockCatalog catalog, BlockTarget target, bool isReadOnly, NbdServerOptions options, ILogger logger, CancellationToken stopping)
+    private static async Task RunAsync(
+        BlockCatalog catalog, BlockTarget target, bool isReadOnly, NbdServerOptions options, ILogger logger,
+        CancellationToken stopping)
     {
         try
         {
-            ImageOpening opening = ToolOpening.For("ublkback export", isReadOnly) with { OutlivesProcess = Environment.IsPrivilegedProcess, Warn = text => Trouble(logger, text) };
+            ImageOpening opening = ToolOpening.For(
+                "ublkback export", isReadOnly) with
+            {
+                OutlivesProcess = Environment.IsPrivilegedProcess,
+                Warn = text => Trouble(logger, text)
+            };
             IBlockImage image = catalog.Open(target, opening);
             await using (image.ConfigureAwait(false))
             {
@@ -73,7 +101,8 @@ internal static partial class ExportCommand
                 await using (server.ConfigureAwait(false))
                 {
                     Console.WriteLine($"ready: {NameOf(server.Place, options)}");
-                    await Task.Delay(Timeout.Infinite, stopping).ContinueWith(_ => { }, TaskScheduler.Default).ConfigureAwait(false);
+                    await Task.Delay(Timeout.Infinite, stopping)
+                        .ContinueWith(_ => { }, TaskScheduler.Default).ConfigureAwait(false);
                 }
             }
         }
@@ -89,20 +118,24 @@ internal static partial class ExportCommand
 
     private static EndPoint FindPlace(string? unix, string? tcp, bool hasTls)
     {
-        if (unix is null == tcp is null) throw new CommandException("where are clients to connect? Give --unix PATH or --tcp ADDRESS:PORT");
+        if (unix is null == tcp is null)
+            throw new CommandException("where are clients to connect? Give --unix PATH or --tcp ADDRESS:PORT");
         if (unix is not null)
         {
             if (hasTls) throw new CommandException("TLS is for --tcp: a Unix socket does not leave this host");
             return FindUnixPlace(Path.GetFullPath(unix));
         }
 
-        if (!IPEndPoint.TryParse(tcp!.Replace("localhost", "127.0.0.1", StringComparison.Ordinal), out IPEndPoint? place))
-            throw new CommandException($"--tcp {tcp} is no address: give one such as 127.0.0.1:{DefaultPort} or [::1]:{DefaultPort}");
+        if (!IPEndPoint.TryParse(
+            tcp!.Replace("localhost", "127.0.0.1", StringComparison.Ordinal), out IPEndPoint? place))
+            throw new CommandException(
+                $"--tcp {tcp} is no address: give one such as 127.0.0.1:{DefaultPort} or [::1]:{DefaultPort}");
         bool saysPort = tcp.EndsWith($":{place.Port}", StringComparison.Ordinal);
         if (!saysPort) place.Port = DefaultPort;
         return IPAddress.IsLoopback(place.Address) || hasTls
             ? place
-            : throw new CommandException($"--tcp {tcp} lets others read and write the disk: add --tls-certs, or use 127.0.0.1 or --unix");
+            : throw new CommandException(
+                $"--tcp {tcp} lets others read and write the disk: add --tls-certs, or use 127.0.0.1 or --unix");
     }
 
     private static UnixDomainSocketEndPoint FindUnixPlace(string path)
@@ -118,7 +151,8 @@ internal static partial class ExportCommand
         }
 
         if (!Path.Exists(path)) return place;
-        if (!UnixFileSystemInfo.GetFileSystemEntry(path).IsSocket) throw new CommandException($"{path} is there already and no socket: choose another name");
+        if (!UnixFileSystemInfo.GetFileSystemEntry(path).IsSocket)
+            throw new CommandException($"{path} is there already and no socket: choose another name");
         using Socket probe = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {

@@ -14,7 +14,9 @@ internal static class XenHostCommand
     public static Command Make()
     {
         Argument<string> directory = new("directory") { Description = "Where to make it." };
-        Command command = new("xen-host", "Emulate a Xen host in a directory, for experiments without Xen: a store, grants, event channels.")
+        Command command = new(
+            "xen-host",
+            "Emulate a Xen host in a directory, for experiments without Xen: a store, grants, event channels.")
         {
             directory,
         };
@@ -32,7 +34,9 @@ internal static class XenHostCommand
         {
             host = await EmulatedXen.StartAsync(directory).ConfigureAwait(false);
         }
-        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException or System.Net.Sockets.SocketException or ArgumentException)
+        catch (Exception failure)
+            when (failure is IOException or UnauthorizedAccessException or System.Net.Sockets.SocketException
+                or ArgumentException)
         {
             throw new CommandException($"no host can be made in {directory}: {failure.Message}");
         }

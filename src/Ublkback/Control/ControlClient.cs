@@ -14,13 +14,16 @@ internal static class ControlClient
     {
         try
         {
-            return await JsonLineClient.AskAsync(host.ControlSocket, request, ControlJson.Default.ControlRequest, ControlJson.Default.ControlReply).ConfigureAwait(false);
+            return await JsonLineClient.AskAsync(
+                host.ControlSocket, request, ControlJson.Default.ControlRequest,
+                ControlJson.Default.ControlReply).ConfigureAwait(false);
         }
         catch (SocketException failure)
         {
             throw new NoDaemonException(failure.SocketErrorCode == SocketError.AccessDenied
                 ? $"{host.ControlSocket} may not be used by this user: run the command as root"
-                : $"the daemon is not running (nobody answers on {host.ControlSocket}): start it with 'systemctl start ublkback'");
+                : $"the daemon is not running (nobody answers on {host.ControlSocket}): start it with 'systemctl "
+                    + "start ublkback'");
         }
         catch (IOException failure)
         {

@@ -5,7 +5,8 @@ namespace Ublkback.Control;
 // The control socket speaks JSON, one line a message: a request, then its reply, then the daemon closes.
 
 /// <summary>What a command asks of the daemon.</summary>
-/// <param name="Command"><c>list</c>, <c>stats</c>, <c>resize</c>, <c>resume</c>, <c>change</c> or <c>hotplug-add</c>.</param>
+/// <param name="Command"><c>list</c>, <c>stats</c>, <c>resize</c>, <c>resume</c>, <c>change</c> or
+/// <c>hotplug-add</c>.</param>
 /// <param name="XenbusPath">For hotplug: which device.</param>
 /// <param name="Domid">For resize, resume and change: whose disks; null means all guests'.</param>
 /// <param name="Device">For resize, resume and change: which of them, such as xvda; null means all.</param>
@@ -49,7 +50,8 @@ internal sealed record ProcessReport(long AllocatedBytes, int Collections, int I
 /// <param name="Operations">Figures by operation; null in a list.</param>
 internal sealed record VbdReport(
     string Kind, int Domid, string Device, int DeviceId, string Target, string Access, string State,
-    string FrontendState, ulong? SizeBytes, int? Queues, int? RingSlots, int? PersistentPages, int InFlight, double? OldestMs,
+    string FrontendState, ulong? SizeBytes, int? Queues, int? RingSlots, int? PersistentPages, int InFlight,
+    double? OldestMs,
     long Events, long Refused, string? Trouble, IReadOnlyList<OperationReport>? Operations);
 
 /// <summary>The figures of one operation. Latency is from dequeueing to the response, in microseconds.</summary>
@@ -57,7 +59,8 @@ internal sealed record OperationReport(
     string Operation, long Requests, long Bytes, long Errors, double P50Us, double P99Us, double P999Us);
 
 [JsonSourceGenerationOptions(
-    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(ControlRequest))]
 [JsonSerializable(typeof(ControlReply))]
 internal sealed partial class ControlJson : JsonSerializerContext;

@@ -17,7 +17,10 @@ internal static class VbdReports
             summary.Geometry?.SectorCount * BlockRequest.SectorSize, summary.Queues, summary.Slots,
             summary.PersistentPages, summary.Statistics.InFlight, summary.OldestAge?.TotalMilliseconds,
             summary.Statistics.Events, summary.Statistics.Refused, summary.Trouble,
-            withOperations ? [.. Enum.GetValues<BlockOperation>().Select(operation => Make(operation, summary.Statistics.Of(operation)))] : null);
+            withOperations
+                ? [.. Enum.GetValues<BlockOperation>()
+                    .Select(operation => Make(operation, summary.Statistics.Of(operation)))]
+                : null);
     }
 
     private static string Name(XenbusState? state) => state?.ToString() ?? "gone";

@@ -24,13 +24,15 @@ internal sealed class ChildProcess : IAsyncDisposable
     public int Id => _process.Id;
 
     /// <summary>Starts this program with other arguments; what it says on standard error goes to a file.</summary>
-    public static ChildProcess Start(string errorFile, IReadOnlyDictionary<string, string> environment, params string[] arguments)
+    public static ChildProcess Start(
+        string errorFile, IReadOnlyDictionary<string, string> environment, params string[] arguments)
     {
-        ProcessStartInfo start = new("/bin/sh", ["-c", "exec \"$0\" \"$@\" 2>>\"$UBLKBACK_ERRORS\"", Program, .. arguments])
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardInput = true,
-        };
+        ProcessStartInfo start =
+            new("/bin/sh", ["-c", "exec \"$0\" \"$@\" 2>>\"$UBLKBACK_ERRORS\"", Program, .. arguments])
+            {
+                RedirectStandardOutput = true,
+                RedirectStandardInput = true,
+            };
         start.Environment["UBLKBACK_ERRORS"] = errorFile;
         foreach ((string name, string value) in environment) start.Environment[name] = value;
         return new ChildProcess(Process.Start(start) ?? throw new CommandException($"cannot start {Program}"));

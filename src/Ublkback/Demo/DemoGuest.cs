@@ -59,7 +59,8 @@ internal sealed class DemoGuest(Blkfront disk, TimeSpan mixTime)
             {
                 int first = Interlocked.Add(ref next, BlocksPerTransfer) - BlocksPerTransfer;
                 if (first >= _generations.Length) return;
-                await transfer(first, Math.Min(BlocksPerTransfer, _generations.Length - first), buffer).ConfigureAwait(false);
+                await transfer(first, Math.Min(BlocksPerTransfer, _generations.Length - first), buffer)
+                    .ConfigureAwait(false);
                 if (Interlocked.Increment(ref requests) % 64 == 0) Progress(phase, (double)first / _generations.Length);
             }
         })).ConfigureAwait(false);
@@ -81,7 +82,8 @@ internal sealed class DemoGuest(Blkfront disk, TimeSpan mixTime)
             {
                 int block = (worker * part) + random.Next(part);
                 bool isWrite = random.Next(10) < 3;
-                await (isWrite ? WriteRunAsync(block, 1, buffer) : CheckRunAsync(block, 1, buffer)).ConfigureAwait(false);
+                await (isWrite ? WriteRunAsync(block, 1, buffer) : CheckRunAsync(block, 1, buffer))
+                    .ConfigureAwait(false);
                 if (Interlocked.Increment(ref requests) % 1024 == 0) Progress(Phase, time.Elapsed / mixTime);
             }
         })).ConfigureAwait(false);
@@ -92,12 +94,15 @@ internal sealed class DemoGuest(Blkfront disk, TimeSpan mixTime)
     {
         for (int i = 0; i < count; i++)
             Fill(buffer.AsSpan(i * BlockSize, BlockSize), first + i, ++_generations[first + i]);
-        Check(await disk.WriteAsync((ulong)first * SectorsPerBlock, buffer.AsMemory(0, count * BlockSize)).ConfigureAwait(false));
+        Check(await disk.WriteAsync(
+            (ulong)first * SectorsPerBlock, buffer.AsMemory(0, count * BlockSize)).ConfigureAwait(false));
     }
 
     private async Task CheckRunAsync(int first, int count, byte[] buffer)
     {
-        Check(await disk.ReadAsync((ulong)first * SectorsPerBlock, buffer.AsMemory(0, count * BlockSize)).ConfigureAwait(false));
+        Check(
+            await disk.ReadAsync((ulong)first * SectorsPerBlock, buffer.AsMemory(0, count * BlockSize))
+                .ConfigureAwait(false));
         byte[] expected = new byte[BlockSize];
         for (int i = 0; i < count; i++)
         {
@@ -144,5 +149,6 @@ internal sealed class DemoGuest(Blkfront disk, TimeSpan mixTime)
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"progress\t{phase}\t{fraction:F3}"));
 
     private void Result(string phase, int requests, long bytes, TimeSpan time) => Console.WriteLine(string.Create(
-        CultureInfo.InvariantCulture, $"result\t{phase}\t{requests}\t{bytes}\t{time.TotalSeconds:F3}\t{Interlocked.Read(ref _errors)}"));
+        CultureInfo.InvariantCulture,
+        $"result\t{phase}\t{requests}\t{bytes}\t{time.TotalSeconds:F3}\t{Interlocked.Read(ref _errors)}"));
 }

@@ -31,7 +31,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
         {
             return await ShowAsync().ConfigureAwait(false);
         }
-        catch (Exception failure) when (failure is ToolstackException or XenStoreException or TimeoutException or NoDaemonException)
+        catch (Exception failure)
+            when (failure is ToolstackException or XenStoreException or TimeoutException or NoDaemonException)
         {
             string path = PrivateHost.LogOf(_directory);
             string log = File.Exists(path) ? await File.ReadAllTextAsync(path).ConfigureAwait(false) : "";
@@ -57,7 +58,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
 
         Say("A guest that uses the disk through its ring and checks all that it reads");
         bool isGood = await RunGuestAsync(host.Environment).ConfigureAwait(false);
-        ControlReply figures = await ControlClient.AskAsync(host.Environment, new ControlRequest("stats")).ConfigureAwait(false);
+        ControlReply figures =
+            await ControlClient.AskAsync(host.Environment, new ControlRequest("stats")).ConfigureAwait(false);
         await host.Toolstack.DetachAsync(Domid, disk).ConfigureAwait(false);
 
         isGood &= await CompareImageAsync().ConfigureAwait(false);
@@ -73,7 +75,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
     private async Task<bool> RunGuestAsync(HostEnvironment host)
     {
         await using ChildProcess guest = ChildProcess.Start(
-            PrivateHost.LogOf(_directory), new Dictionary<string, string>(), "demo-guest", "--host", host.Emulated!.Root,
+            PrivateHost.LogOf(_directory), new Dictionary<string, string>(), "demo-guest", "--host",
+            host.Emulated!.Root,
             "--domid", Domid.ToString(CultureInfo.InvariantCulture),
             "--device", DeviceId.ToString(CultureInfo.InvariantCulture),
             "--seconds", mixTime.TotalSeconds.ToString(CultureInfo.InvariantCulture));
@@ -90,7 +93,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
                     case ["result", string phase, string requests, string bytes, string seconds, _]:
                         Task(phase).Value = 1;
                         _results.Add((phase, int.Parse(requests, CultureInfo.InvariantCulture),
-                            long.Parse(bytes, CultureInfo.InvariantCulture), double.Parse(seconds, CultureInfo.InvariantCulture)));
+                            long.Parse(bytes, CultureInfo.InvariantCulture),
+                            double.Parse(seconds, CultureInfo.InvariantCulture)));
                         break;
                     case ["checksum", string checksum]:
                         _guestChecksum = checksum;
@@ -112,7 +116,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
     {
         await using FileStream image = File.OpenRead(Image);
         string checksum = Convert.ToHexString(await SHA256.HashDataAsync(image).ConfigureAwait(false));
-        Say($"SHA-256 of the image {(checksum == _guestChecksum ? "equals" : "DIFFERS FROM")} what the guest read: {checksum[..16].ToLowerInvariant()}…");
+        Say($"SHA-256 of the image {(checksum == _guestChecksum ? "equals" : "DIFFERS FROM")} what the guest read: "
+            + $"{checksum[..16].ToLowerInvariant()}…");
         return checksum == _guestChecksum;
     }
 
@@ -133,7 +138,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
         {
             IEnumerable<string> parts = (vbd.Operations ?? []).Select(operation => string.Create(
                 CultureInfo.InvariantCulture,
-                $"{operation.Requests:N0} × {operation.Operation.ToLowerInvariant()} (median {operation.P50Us:F0} µs, {operation.Errors} errors)"));
+                $"{operation.Requests:N0} × {operation.Operation.ToLowerInvariant()} (median {operation.P50Us:F0} "
+                + $"µs, {operation.Errors} errors)"));
             Say($"The daemon's own count: {string.Join(", ", parts)}");
         }
     }

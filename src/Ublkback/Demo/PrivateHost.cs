@@ -6,7 +6,9 @@ using Ublkback.XenStore;
 
 namespace Ublkback.Demo;
 
-/// <summary>An emulated host and a daemon on it, each a process of its own, in a directory that goes with them.</summary>
+/// <summary>
+/// An emulated host and a daemon on it, each a process of its own, in a directory that goes with them.
+/// </summary>
 internal sealed class PrivateHost : IAsyncDisposable
 {
     private static readonly TimeSpan ReadyTimeout = TimeSpan.FromSeconds(30);

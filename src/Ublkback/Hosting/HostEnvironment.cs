@@ -4,7 +4,9 @@ using Ublkback.XenStore;
 
 namespace Ublkback.Hosting;
 
-/// <summary>Where the daemon and the commands find a Xen host: this machine's, or an emulated one in a directory.</summary>
+/// <summary>
+/// Where the daemon and the commands find a Xen host: this machine's, or an emulated one in a directory.
+/// </summary>
 internal sealed record HostEnvironment
 {
     private const string Real = "real";
@@ -40,11 +42,13 @@ internal sealed record HostEnvironment
         HostLayout layout = new(Path.GetFullPath(text));
         return File.Exists(layout.StoreSocket)
             ? new HostEnvironment(layout)
-            : throw new CommandException($"there is no emulated host in {text}: start one with 'ublkback xen-host {text}'");
+            : throw new CommandException(
+                $"there is no emulated host in {text}: start one with 'ublkback xen-host {text}'");
     }
 
     /// <summary>The default of <c>--host</c>: what UBLKBACK_HOST says, else the real one.</summary>
-    public static string Default => Environment.GetEnvironmentVariable("UBLKBACK_HOST") is { Length: > 0 } host ? host : Real;
+    public static string Default =>
+        Environment.GetEnvironmentVariable("UBLKBACK_HOST") is { Length: > 0 } host ? host : Real;
 
     /// <summary>Connects to the store.</summary>
     /// <exception cref="XenStoreException">There is none.</exception>

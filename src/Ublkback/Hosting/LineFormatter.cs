@@ -5,7 +5,9 @@ using Microsoft.Extensions.Logging.Console;
 
 namespace Ublkback.Hosting;
 
-/// <summary>One line a log entry: for people with the time, under systemd with the priority that the journal reads.</summary>
+/// <summary>
+/// One line a log entry: for people with the time, under systemd with the priority that the journal reads.
+/// </summary>
 internal sealed class LineFormatter() : ConsoleFormatter(FormatterName)
 {
     public const string FormatterName = "line";

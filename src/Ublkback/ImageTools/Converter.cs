@@ -45,7 +45,9 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
             ulong sector = _next;
             long count = (long)Math.Min(ChunkSectors, _sectorCount - sector);
             _next += (ulong)count;
-            BlockStatus status = Map is IAllocationMap map ? await CopyWantedAsync(map, sector, count) : await CopyAsync(sector, count);
+            BlockStatus status = Map is IAllocationMap map
+                ? await CopyWantedAsync(map, sector, count)
+                : await CopyAsync(sector, count);
             if (status != BlockStatus.Okay) _status = status;
             onProgress((int)count * BlockRequest.SectorSize);
         }
@@ -57,7 +59,8 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
         {
             SectorRange range = await image.MapAsync(sector, count);
             bool isWanted = LeavesOutAbsent ? range.IsPresent && range.Depth == 0 : !range.IsZero;
-            if (range.Status == BlockStatus.Okay && isWanted) range = range with { Status = await CopyAsync(sector, range.SectorCount) };
+            if (range.Status == BlockStatus.Okay && isWanted)
+                range = range with { Status = await CopyAsync(sector, range.SectorCount) };
             if (range.Status != BlockStatus.Okay) return range.Status;
             sector += (ulong)range.SectorCount;
             count -= range.SectorCount;
@@ -96,7 +99,9 @@ internal sealed class Converter(IBlockImage from, IBlockImage to, bool isEmpty, 
 
     private async Task<BlockStatus> WriteAsync(ulong sector, Memory<byte> data, int at)
     {
-        BlockRequest write = _requests.Rent(BlockOperation.Write, sector + (ulong)(at / BlockRequest.SectorSize), data.Length / BlockRequest.SectorSize);
+        BlockRequest write = _requests.Rent(
+            BlockOperation.Write, sector + (ulong)(at / BlockRequest.SectorSize),
+            data.Length / BlockRequest.SectorSize);
         data.CopyTo(write.Data);
         BlockStatus status = await to.HandleAsync(write);
         _requests.Return(write);

@@ -6,10 +6,13 @@ namespace Ublkback.ImageTools;
 internal static class CopyProgress
 {
     /// <summary>Runs a copy of a number of bytes; it tells of each that it has dealt with.</summary>
-    public static Task<T> ShowAsync<T>(string what, long bytes, Func<Action<int>, Task<T>> copy) => Console.IsOutputRedirected
+    public static Task<T> ShowAsync<T>(string what, long bytes, Func<Action<int>, Task<T>> copy) =>
+        Console.IsOutputRedirected
         ? copy(_ => { })
         : AnsiConsole.Progress()
-            .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new TransferSpeedColumn(), new RemainingTimeColumn())
+            .Columns(
+                new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new TransferSpeedColumn(),
+                new RemainingTimeColumn())
             .StartAsync(progress =>
             {
                 ProgressTask task = progress.AddTask(Markup.Escape(what), maxValue: bytes);

@@ -18,9 +18,12 @@ internal static class NewImage
             return;
         }
 
-        if (target.Hooks.Count > 0 || target.Options.Count > 0) throw new TargetException("the target of a new image is a scheme and a path alone");
+        if (target.Hooks.Count > 0 || target.Options.Count > 0)
+            throw new TargetException("the target of a new image is a scheme and a path alone");
         if (target.Scheme is not (BlockTarget.RawScheme or Qcow2Opener.Scheme))
-            throw new TargetException($"an image {target.Scheme}: cannot be made: give /path, {Qcow2Opener.Scheme}:/path or {VdiOpener.Scheme}:NAME (what is there is written by 'image convert --compare')");
+            throw new TargetException($"an image {target.Scheme}: cannot be made: give /path, "
+                + $"{Qcow2Opener.Scheme}:/path or {VdiOpener.Scheme}:NAME (what is there is written by 'image "
+                + "convert --compare')");
         if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path: begin it with /");
         if (Path.Exists(path)) throw new TargetException($"{path} exists: remove it first, or choose another name");
         if (target.Scheme == Qcow2Opener.Scheme)
@@ -44,9 +47,12 @@ internal static class NewImage
 
     /// <summary>Reads a size such as 20G.</summary>
     /// <exception cref="TargetException">It is none.</exception>
-    public static long ReadSize(string text) => new HookTarget("", new Dictionary<string, string> { ["size"] = text }).GetSize("size")!.Value;
+    public static long ReadSize(string text) =>
+        new HookTarget("", new Dictionary<string, string> { ["size"] = text }).GetSize("size")!.Value;
 
-    /// <summary>A backing image as a qcow2 image names it: QEMU reads files, and what else there is only we do.</summary>
+    /// <summary>
+    /// A backing image as a qcow2 image names it: QEMU reads files, and what else there is only we do.
+    /// </summary>
     public static (string Name, string Format) NameOf(BlockTarget backing)
     {
         if (backing.Hooks.Count > 0) throw new TargetException("a backing image cannot have hooks");

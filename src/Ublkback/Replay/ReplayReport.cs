@@ -17,8 +17,10 @@ namespace Ublkback.Replay;
 /// <param name="BehindMs">By how much a request came later than in the capture, at most.</param>
 /// <param name="Examples">Some of what was different.</param>
 internal sealed record ReplayReport(
-    IReadOnlyList<ReplayLatency> Operations, long ReadsSame, long ReadsDifferent, long ReadsNotCompared, long OtherStatus, long LeftOut,
-    long Lost, bool IsDamaged, double CaptureSeconds, double ReplaySeconds, double BehindMs, IReadOnlyList<string> Examples)
+    IReadOnlyList<ReplayLatency> Operations, long ReadsSame, long ReadsDifferent, long ReadsNotCompared,
+    long OtherStatus, long LeftOut,
+    long Lost, bool IsDamaged, double CaptureSeconds, double ReplaySeconds, double BehindMs,
+    IReadOnlyList<string> Examples)
 {
     /// <summary>Whether all was as in the capture.</summary>
     [JsonIgnore]
@@ -35,10 +37,12 @@ internal sealed record ReplayLatency(
         then.Sort();
         now.Sort();
         return new ReplayLatency(
-            operation.ToString().ToLowerInvariant(), then.Count, Quantile(then, 0.5), Quantile(then, 0.99), Quantile(now, 0.5), Quantile(now, 0.99));
+            operation.ToString().ToLowerInvariant(), then.Count, Quantile(then, 0.5), Quantile(then, 0.99),
+            Quantile(now, 0.5), Quantile(now, 0.99));
     }
 
-    private static double Quantile(List<double> sorted, double fraction) => sorted[(int)((sorted.Count - 1) * fraction)];
+    private static double Quantile(List<double> sorted, double fraction) =>
+        sorted[(int)((sorted.Count - 1) * fraction)];
 }
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]

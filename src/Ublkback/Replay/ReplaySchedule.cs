@@ -18,7 +18,8 @@ internal sealed class ReplaySchedule
 
     public ReplaySchedule(TraceCapture capture)
     {
-        TraceCapture.Entry[] entries = [.. capture.Requests.OrderBy(entry => entry.Opening).ThenBy(entry => entry.Record.StartMicroseconds)];
+        TraceCapture.Entry[] entries = [
+            .. capture.Requests.OrderBy(entry => entry.Opening).ThenBy(entry => entry.Record.StartMicroseconds)];
         Entries = entries;
         _starts = new long[entries.Length];
         _ends = new long[entries.Length];
@@ -26,7 +27,8 @@ internal sealed class ReplaySchedule
         for (int i = 0; i < entries.Length; i++)
         {
             // The time between two openings is left out, and that before the first request.
-            if (i == 0 || entries[i].Opening != entries[i - 1].Opening) origin = latest - entries[i].Record.StartMicroseconds;
+            if (i == 0 || entries[i].Opening != entries[i - 1].Opening)
+                origin = latest - entries[i].Record.StartMicroseconds;
             _starts[i] = origin + entries[i].Record.StartMicroseconds;
             _ends[i] = _starts[i] + entries[i].Record.LatencyMicroseconds;
             latest = Math.Max(latest, _ends[i]);
@@ -89,7 +91,8 @@ internal sealed class ReplaySchedule
         {
             TraceRecord record = Entries[i].Record;
             if (record.Operation == BlockOperation.Read)
-                isComparable[i] = record.Status == BlockStatus.Okay && !isRace[i] && !unknown.Overlaps(record.Sector, (ulong)record.SectorCount);
+                isComparable[i] = record.Status == BlockStatus.Okay && !isRace[i]
+                    && !unknown.Overlaps(record.Sector, (ulong)record.SectorCount);
             else if (Entries[i].HasData && !isRace[i])
                 unknown.Remove(record.Sector, (ulong)record.SectorCount);
             else if (Changes(i))
@@ -99,7 +102,8 @@ internal sealed class ReplaySchedule
         return isComparable;
     }
 
-    private bool Changes(int index) => Entries[index].Record.Operation is BlockOperation.Write or BlockOperation.Discard;
+    private bool Changes(int index) =>
+        Entries[index].Record.Operation is BlockOperation.Write or BlockOperation.Discard;
 
     private static bool Overlap(in TraceRecord a, in TraceRecord b) =>
         a.Sector < b.Sector + (ulong)b.SectorCount && b.Sector < a.Sector + (ulong)a.SectorCount;

@@ -39,7 +39,8 @@ internal sealed class ReplayTally
         lists.Now.Add(latency.TotalMicroseconds);
         if (status == record.Status) return;
         OtherStatus++;
-        AddExample($"{record.Operation} of {record.SectorCount} sectors at {record.Sector} ended {record.Status} then, {status} now");
+        AddExample($"{record.Operation} of {record.SectorCount} sectors at {record.Sector} ended {record.Status} "
+            + $"then, {status} now");
     }
 
     /// <summary>A read has brought data.</summary>
@@ -58,13 +59,16 @@ internal sealed class ReplayTally
         }
 
         Different++;
-        AddExample($"{record.SectorCount} sectors at {record.Sector} had checksum {record.Checksum:x8} then, have {checksum:x8} now");
+        AddExample($"{record.SectorCount} sectors at {record.Sector} had checksum {record.Checksum:x8} then, have "
+            + $"{checksum:x8} now");
     }
 
     /// <summary>The figures.</summary>
     public ReplayReport Report(TraceCapture capture, TimeSpan length) => new(
-        [.. _latencies.OrderBy(pair => pair.Key).Select(pair => ReplayLatency.Of(pair.Key, pair.Value.Then, pair.Value.Now))],
-        Same, Different, NotCompared, OtherStatus, LeftOut, capture.Lost, capture.IsDamaged, length.TotalSeconds, Took.TotalSeconds,
+        [.. _latencies.OrderBy(pair => pair.Key)
+            .Select(pair => ReplayLatency.Of(pair.Key, pair.Value.Then, pair.Value.Now))],
+        Same, Different, NotCompared, OtherStatus, LeftOut, capture.Lost, capture.IsDamaged, length.TotalSeconds,
+        Took.TotalSeconds,
         MostBehind.TotalMilliseconds, _examples);
 
     private void AddExample(string what)

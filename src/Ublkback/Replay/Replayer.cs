@@ -43,7 +43,8 @@ internal sealed class Replayer(TraceCapture capture, ReplaySchedule schedule, IB
         try
         {
             TraceCapture.Entry entry = schedule.Entries[index];
-            if (options.PlaysChanges || entry.Record.Operation is BlockOperation.Read or BlockOperation.Flush) await PlayAsync(entry, schedule.IsComparable(index));
+            if (options.PlaysChanges || entry.Record.Operation is BlockOperation.Read or BlockOperation.Flush)
+                await PlayAsync(entry, schedule.IsComparable(index));
             else _tally.LeftOut++;
         }
         catch (Exception failure)

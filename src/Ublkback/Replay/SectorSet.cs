@@ -30,7 +30,8 @@ internal sealed class SectorSet
     public void Remove(ulong first, ulong count)
     {
         ulong end = first + count;
-        for (int index = FindFirstEndingAfter(first); index < _ranges.Count && _ranges.GetKeyAtIndex(index) < end; index = FindFirstEndingAfter(first))
+        for (int index = FindFirstEndingAfter(first); index < _ranges.Count
+            && _ranges.GetKeyAtIndex(index) < end; index = FindFirstEndingAfter(first))
         {
             ulong from = _ranges.GetKeyAtIndex(index), to = _ranges.GetValueAtIndex(index);
             _ranges.RemoveAt(index);

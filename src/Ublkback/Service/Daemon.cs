@@ -38,13 +38,15 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         {
             BackendServices services = new(
                 store, home, hypervisor, workers, MakeCatalog(), new KernelBlkback(host.Sysfs),
-                new GrantBudget(), new RequestBudget(), new JournalDirectory(host.JournalDirectory), host.QemuFolder, logger);
+                new GrantBudget(), new RequestBudget(), new JournalDirectory(host.JournalDirectory), host.QemuFolder,
+                logger);
             VbdDirectory directory = new(services);
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);
             await Task.WhenAny(directory.Ready, serving).ConfigureAwait(false);
             using (new JsonLineServer<ControlRequest, ControlReply>(
-                host.ControlSocket, ControlJson.Default.ControlRequest, ControlJson.Default.ControlReply, request => AnswerAsync(request, directory, hotplug)))
+                host.ControlSocket, ControlJson.Default.ControlRequest, ControlJson.Default.ControlReply,
+                request => AnswerAsync(request, directory, hotplug)))
             {
                 Serving(home, workers.Count);
                 await NotifySystemdAsync("READY=1").ConfigureAwait(false);
@@ -68,7 +70,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
             else PluginRefused(logger, plugin.File, plugin.Refusal);
         }
 
-        if (plugins.Count > 0) StrayFailures.Survive(failure => PluginFailed(logger, failure.GetType().Name, failure.Message));
+        if (plugins.Count > 0)
+            StrayFailures.Survive(failure => PluginFailed(logger, failure.GetType().Name, failure.Message));
         return made;
     }
 
@@ -131,7 +134,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         }
     }
 
-    private static IEnumerable<Vbd> Choose(ControlRequest request, VbdDirectory directory) => directory.Vbds.Where(vbd =>
+    private static IEnumerable<Vbd> Choose(ControlRequest request, VbdDirectory directory) =>
+        directory.Vbds.Where(vbd =>
         (request.Domid ?? vbd.Address.Domid) == vbd.Address.Domid
         && (request.Device ?? vbd.Address.DeviceName) == vbd.Address.DeviceName);
 
@@ -152,7 +156,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         }
         catch (Exception failure) when (failure is UnauthorizedAccessException or IOException)
         {
-            throw new CommandException($"{host.RunDirectory} cannot be used: {failure.Message}; run the daemon as root");
+            throw new CommandException(
+                $"{host.RunDirectory} cannot be used: {failure.Message}; run the daemon as root");
         }
     }
 
@@ -191,7 +196,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         }
         catch (LinuxException failure)
         {
-            throw new CommandException($"{failure.Message}: is this a Xen host, is the module xen-gntdev loaded, and is this user root?");
+            throw new CommandException(
+                $"{failure.Message}: is this a Xen host, is the module xen-gntdev loaded, and is this user root?");
         }
     }
 
@@ -199,7 +205,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
     {
         try
         {
-            return [.. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker($"worker-{number}"))];
+            return [
+                .. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker($"worker-{number}"))];
         }
         catch (LinuxException failure)
         {
@@ -213,7 +220,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         if (Environment.GetEnvironmentVariable("NOTIFY_SOCKET") is not { Length: > 0 } path) return;
         using Socket socket = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
         string address = path.StartsWith('@') ? '\0' + path[1..] : path;
-        await socket.SendToAsync(Encoding.UTF8.GetBytes(state), new UnixDomainSocketEndPoint(address)).ConfigureAwait(false);
+        await socket.SendToAsync(Encoding.UTF8.GetBytes(state), new UnixDomainSocketEndPoint(address))
+            .ConfigureAwait(false);
     }
 
     private void StoreLost(string cause) => StoreLost(logger, cause);
@@ -233,13 +241,15 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
     [LoggerMessage(Level = LogLevel.Error, Message = "plugin {File} is refused: {Reason}")]
     private static partial void PluginRefused(ILogger logger, string file, string reason);
 
-    [LoggerMessage(Level = LogLevel.Error, Message = "code of a plugin failed on a thread of its own: {Type}: {Message}")]
+    [LoggerMessage(
+        Level = LogLevel.Error, Message = "code of a plugin failed on a thread of its own: {Type}: {Message}")]
     private static partial void PluginFailed(ILogger logger, string type, string message);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "ended; connected disks wait for the next daemon")]
     private static partial void Ended(ILogger logger);
 
-    [LoggerMessage(Level = LogLevel.Error, Message = "xenstore: connection lost: {Cause}; connected disks go on, trying to connect again")]
+    [LoggerMessage(Level = LogLevel.Error,
+        Message = "xenstore: connection lost: {Cause}; connected disks go on, trying to connect again")]
     private static partial void StoreLost(ILogger logger, string cause);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "xenstore: connected again, reading everything anew")]

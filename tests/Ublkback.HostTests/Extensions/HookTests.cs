@@ -21,7 +21,8 @@ public sealed class HookTests : HostFixture
         EmulatedGuest guest = await MakeGuestAsync(1), other = await MakeGuestAsync(2);
         await Toolstack.AttachAsync(1, configuration);
         await Toolstack.AttachAsync(2, Disk($"fault(op=write,sectors=8-15)+{plain}"));
-        await using (Blkfront disk = await ConnectAsync(guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2)))
+        await using (Blkfront disk = await ConnectAsync(
+            guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2)))
         await using (Blkfront faulty = await ConnectAsync(other))
         {
             byte[] data = new byte[4096], read = new byte[4096];
@@ -75,10 +76,12 @@ public sealed class HookTests : HostFixture
         (_, Blkfront disk) = await ConnectAsync($"throttle(iops=1,burst=0ms)+{MakeImage("a.img")}");
         await using (disk)
         {
-            (int status, string output, _) = await RunAsync("change", "--host", Layout.Root, "1", "xvda", "throttle(iops=0)");
+            (int status, string output, _) =
+                await RunAsync("change", "--host", Layout.Root, "1", "xvda", "throttle(iops=0)");
             Assert.That(status, Is.Zero);
             Assert.That(output, Does.Contain("throttle(iops=0)"));
-            Task<BlkifStatus>[] writes = [.. Enumerable.Range(0, 100).Select(i => disk.WriteAsync((ulong)i, new byte[512]))];
+            Task<BlkifStatus>[] writes = [
+                .. Enumerable.Range(0, 100).Select(i => disk.WriteAsync((ulong)i, new byte[512]))];
             Assert.That(await Task.WhenAll(writes).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay));
 
             (status, _, string errors) = await RunAsync("change", "--host", Layout.Root, "1", "xvda", "delay(time=1s)");
@@ -100,7 +103,8 @@ public sealed class HookTests : HostFixture
             await AwaitLogAsync("watchpoint: Write of 8 sectors at 8 is held");
             (_, string list, _) = await RunAsync("list", "--host", Layout.Root);
             Assert.That(list, Does.Contain("held: 1 request(s) by a watchpoint"));
-            Assert.That(await disk.WriteAsync(16, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
+            Assert.That(
+                await disk.WriteAsync(16, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
             Assert.That(held.IsCompleted, Is.False);
             await RunAsync("resume", "--host", Layout.Root, "1", "xvda");
             Assert.That(await held.WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));

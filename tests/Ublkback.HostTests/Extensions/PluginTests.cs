@@ -43,7 +43,8 @@ public sealed class PluginTests : HostFixture
 
     [TestCase("elsewhere", null)]
     [TestCase("posts", "hook posts failed: InvalidOperationException: posted on purpose")]
-    [TestCase("strays", "code of a plugin failed on a thread of its own: InvalidOperationException: on a thread of its own")]
+    [TestCase(
+        "strays", "code of a plugin failed on a thread of its own: InvalidOperationException: on a thread of its own")]
     public async Task What_a_plugin_does_beside_its_requests_takes_nothing_down(string hook, string? part)
     {
         await RestartWithAsync(Broken);
@@ -111,20 +112,29 @@ public sealed class PluginTests : HostFixture
         File.SetUnixFileMode(Path.Combine(Folder, "open.dll"), (UnixFileMode)0b110_110_110);
         CopyPlugin(Broken, "a.dll");
         CopyPlugin(Broken, "b.dll"); // the same hooks once more
-        File.Copy(Path.Combine(Path.GetDirectoryName(Program)!, "Ublkback.Images.dll"), Path.Combine(Folder, "images.dll"));
-        File.Copy(Path.Combine(Path.GetDirectoryName(Program)!, "Spectre.Console.dll"), Path.Combine(Folder, "dependency.dll"));
+        File.Copy(
+            Path.Combine(Path.GetDirectoryName(Program)!, "Ublkback.Images.dll"), Path.Combine(Folder, "images.dll"));
+        File.Copy(
+            Path.Combine(Path.GetDirectoryName(Program)!, "Spectre.Console.dll"),
+            Path.Combine(Folder, "dependency.dll"));
         await File.WriteAllTextAsync(Path.Combine(Folder, "text.dll"), "no assembly");
         await RestartWithAsync();
         await MakeGuestAsync(1);
 
-        ToolstackException refusal = Assert.ThrowsAsync<ToolstackException>(() => Toolstack.AttachAsync(1, Disk($"colour+{MakeImage("a.img")}")))!;
+        ToolstackException refusal = Assert.ThrowsAsync<ToolstackException>(
+            () => Toolstack.AttachAsync(1, Disk($"colour+{MakeImage("a.img")}")))!;
         Assert.That(refusal.Message, Does.Contain("unknown hook colour"));
-        Assert.That(refusal.Message, Does.Contain("the plugin open.dll was refused: others than its owner may write it: chmod go-w"));
+        Assert.That(
+            refusal.Message,
+            Does.Contain("the plugin open.dll was refused: others than its owner may write it: chmod go-w"));
         (int status, string output, _) = await RunAsync("doctor", "--host", Layout.Root);
         Assert.That(status, Is.EqualTo(1));
         Assert.That(output, Does.Contain("the plugin a.dll (blocks, cannot, "));
         Assert.That(output, Does.Contain("the plugin b.dll").And.Contain("a hook blocks is known already"));
-        Assert.That(output, Does.Contain("the plugin images.dll").And.Contain("it has 0 public classes of IBlockPlugin, and needs one"));
+        Assert.That(
+            output,
+            Does.Contain("the plugin images.dll").And.Contain(
+                "it has 0 public classes of IBlockPlugin, and needs one"));
         Assert.That(output, Does.Contain("the plugin text.dll").And.Contain("BadImageFormat"));
         Assert.That(output, Does.Not.Contain("dependency.dll"));
     }
@@ -134,9 +144,14 @@ public sealed class PluginTests : HostFixture
     {
         string sample = Path.Combine(Scratch, "sample"), packages = Path.Combine(Scratch, "packages");
         Directory.CreateDirectory(sample);
-        foreach (string file in Directory.EnumerateFiles(Path.Combine(FindRoot(), "samples/plugin"))) File.Copy(file, Path.Combine(sample, Path.GetFileName(file)));
-        await DotnetAsync("pack", Path.Combine(FindRoot(), "src/Ublkback.Block"), "--configuration", "Release", "--no-restore", "--output", packages);
-        await DotnetAsync("build", sample, "--configuration", "Release", "--source", packages, $"-p:RestorePackagesPath={Scratch}/cache");
+        foreach (string file in Directory.EnumerateFiles(Path.Combine(FindRoot(), "samples/plugin")))
+            File.Copy(file, Path.Combine(sample, Path.GetFileName(file)));
+        await DotnetAsync(
+            "pack", Path.Combine(FindRoot(), "src/Ublkback.Block"), "--configuration", "Release", "--no-restore",
+            "--output", packages);
+        await DotnetAsync(
+            "build", sample, "--configuration", "Release", "--source", packages,
+            $"-p:RestorePackagesPath={Scratch}/cache");
         Directory.CreateDirectory(Folder);
         File.Copy(Path.Combine(sample, "bin/Release/net10.0/Sample.dll"), Path.Combine(Folder, "Sample.dll"));
         await RestartWithAsync();
@@ -175,7 +190,8 @@ public sealed class PluginTests : HostFixture
 
     private void CopyPlugin(string plugin, string name)
     {
-        string path = Path.Combine(Folder, name), build = AppContext.BaseDirectory.Contains("/Release/", StringComparison.Ordinal) ? "Release" : "Debug";
+        string path = Path.Combine(Folder, name),
+            build = AppContext.BaseDirectory.Contains("/Release/", StringComparison.Ordinal) ? "Release" : "Debug";
         File.Copy(Path.Combine(FindRoot(), "tests/Ublkback.BrokenPlugin/bin", build, "net10.0", plugin), path);
         File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
     }

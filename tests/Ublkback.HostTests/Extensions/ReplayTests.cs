@@ -22,10 +22,16 @@ public sealed class ReplayTests : HostFixture
 
         Assert.That(status, Is.Zero, report.ToString());
         Assert.That(report.GetProperty("reads_same").GetInt32(), Is.EqualTo(2 * Blocks));
-        Assert.That(report.GetProperty("operations").EnumerateArray().Select(o => o.GetProperty("count").GetInt32()), Is.EqualTo([2 * Blocks, Blocks, 1, 1]));
+        Assert.That(
+            report.GetProperty("operations").EnumerateArray().Select(o => o.GetProperty("count").GetInt32()),
+            Is.EqualTo([2 * Blocks, Blocks, 1, 1]));
         Assert.That(await File.ReadAllBytesAsync(copy), Is.EqualTo(await File.ReadAllBytesAsync(image)));
-        // The last request, which was delayed then, may take less now; as fast as possible all of it takes a tenth of the time.
-        if (!isFast) Assert.That(report.GetProperty("replay_seconds").GetDouble(), Is.GreaterThanOrEqualTo(0.8 * report.GetProperty("capture_seconds").GetDouble()));
+        // The last request, which was delayed then, may take less now; as fast as possible all of it takes a tenth of
+        // the time.
+        if (!isFast)
+            Assert.That(
+                report.GetProperty("replay_seconds").GetDouble(),
+                Is.GreaterThanOrEqualTo(0.8 * report.GetProperty("capture_seconds").GetDouble()));
     }
 
     [Test]
@@ -42,7 +48,10 @@ public sealed class ReplayTests : HostFixture
         Assert.That(status, Is.EqualTo(1));
         Assert.That(report.GetProperty("reads_different").GetInt32(), Is.EqualTo(1));
         Assert.That(report.GetProperty("other_status").GetInt32(), Is.EqualTo(2), "each block is read twice");
-        Assert.That(report.GetProperty("examples").ToString(), Does.Contain("8 sectors at 40 had checksum").And.Contain("Read of 8 sectors at 16 ended Okay then, IoError now"));
+        Assert.That(
+            report.GetProperty("examples").ToString(),
+            Does.Contain("8 sectors at 40 had checksum").And.Contain(
+                "Read of 8 sectors at 16 ended Okay then, IoError now"));
     }
 
     [Test]
@@ -64,11 +73,18 @@ public sealed class ReplayTests : HostFixture
     {
         (_, string copy) = await CaptureAsync("data=no");
         byte[] before = await File.ReadAllBytesAsync(copy);
-        (int Status, string Output, string Errors) bare = await RunAsync("replay", "--host", Layout.Root, Capture, copy);
-        Assert.That((bare.Status, bare.Errors), Is.EqualTo((1, $"ublkback: the capture has {Blocks + 1} writes and discards, which would change {copy}: say --write to play them, or --reads-only to leave them out\n")));
-        (int Status, string Output, string Errors) small = await RunAsync("replay", "--host", Layout.Root, Capture, MakeImage("small.img", 4096), "--write");
+        (int Status, string Output, string Errors) bare = await RunAsync(
+            "replay", "--host", Layout.Root, Capture, copy);
+        Assert.That(
+            (bare.Status, bare.Errors),
+            Is.EqualTo((1,
+                $"ublkback: the capture has {Blocks + 1} writes and discards, which would change {copy}: say --write "
+                + "to play them, or --reads-only to leave them out\n")));
+        (int Status, string Output, string Errors) small = await RunAsync(
+            "replay", "--host", Layout.Root, Capture, MakeImage("small.img", 4096), "--write");
         Assert.That(small.Errors, Does.Contain("small.img has 8 sectors in units of 1: nothing was played"));
-        (int Status, string Output, string Errors) wrong = await RunAsync("replay", "--host", Layout.Root, copy, copy, "--write");
+        (int Status, string Output, string Errors) wrong = await RunAsync(
+            "replay", "--host", Layout.Root, copy, copy, "--write");
         Assert.That(wrong.Errors, Does.Contain("it is no capture of this version: make one with trace(file="));
         Assert.That(await File.ReadAllBytesAsync(copy), Is.EqualTo(before));
     }
@@ -81,7 +97,8 @@ public sealed class ReplayTests : HostFixture
         new Random(5).NextBytes(content);
         await File.WriteAllBytesAsync(image, content);
         await File.WriteAllBytesAsync(copy, content);
-        (EmulatedGuest guest, Blkfront disk) = await ConnectAsync($"trace(file={Capture},format=binary,{argument})+delay(time=1ms)+{image}");
+        (EmulatedGuest guest, Blkfront disk) =
+            await ConnectAsync($"trace(file={Capture},format=binary,{argument})+delay(time=1ms)+{image}");
         await using (disk)
         {
             await ForAllAsync(block => disk.ReadAsync(block * 8, new byte[4096]));
@@ -104,7 +121,8 @@ public sealed class ReplayTests : HostFixture
 
     private async Task<(int Status, JsonElement Report)> ReplayAsync(string target, params string[] options)
     {
-        (int status, string output, string errors) = await RunAsync(["replay", "--host", Layout.Root, "--json", Capture, target, .. options]);
+        (int status, string output, string errors) =
+            await RunAsync(["replay", "--host", Layout.Root, "--json", Capture, target, .. options]);
         Assert.That(output, Is.Not.Empty, errors);
         return (status, JsonDocument.Parse(output).RootElement);
     }

@@ -48,7 +48,8 @@ public abstract class HostFixture
     public async Task StartHost()
     {
         Host = Start(Program, [], "xen-host", Layout.Root);
-        while (await Host.StandardOutput.ReadLineAsync().WaitAsync(Soon) is string line && !line.StartsWith("ready:", StringComparison.Ordinal)) { }
+        while (await Host.StandardOutput.ReadLineAsync().WaitAsync(Soon) is string line
+            && !line.StartsWith("ready:", StringComparison.Ordinal)) { }
         Store = XenStoreClient.Open(new XenStoreTransport(Layout.StoreSocket));
         Toolstack = new Toolstack(Layout, Store, new Dictionary<string, string> { ["UBLKBACK"] = Program });
         Daemon = await StartDaemonAsync();
@@ -138,7 +139,8 @@ public abstract class HostFixture
     /// <summary>Runs another program to its end: its status, a colon, and all that it said.</summary>
     protected static async Task<string> RunOtherAsync(string program, params string[] arguments)
     {
-        using Process process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using Process process = Process.Start(
+            new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
         Task<string> errors = process.StandardError.ReadToEndAsync();
         string output = await process.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
         await process.WaitForExitAsync();
@@ -157,7 +159,9 @@ public abstract class HostFixture
     {
         string directory = Path.Combine(Scratch, "full");
         Directory.CreateDirectory(directory);
-        Assert.That(await RunOtherAsync("mount", "-t", "tmpfs", "-o", $"size={size}", "full", directory), Does.StartWith("0:"), "needs root");
+        Assert.That(
+            await RunOtherAsync("mount", "-t", "tmpfs", "-o", $"size={size}", "full", directory), Does.StartWith("0:"),
+            "needs root");
         return directory;
     }
 
@@ -169,7 +173,8 @@ public abstract class HostFixture
         return path;
     }
 
-    protected static DiskConfiguration Disk(string target, bool isWritable = true, int deviceId = Xvda, string kind = "vbd") =>
+    protected static DiskConfiguration Disk(
+        string target, bool isWritable = true, int deviceId = Xvda, string kind = "vbd") =>
         new(deviceId, target, Script, isWritable, kind);
 
     protected async Task<EmulatedGuest> MakeGuestAsync(int domid, string? vm = null)
@@ -184,7 +189,8 @@ public abstract class HostFixture
         Blkfront.ConnectAsync(guest, Store, deviceId, options ?? new BlkfrontOptions(BlkifAbi.X86_64), Soon);
 
     /// <summary>A guest with one disk, connected.</summary>
-    protected async Task<(EmulatedGuest Guest, Blkfront Disk)> ConnectAsync(string target, BlkfrontOptions? options = null)
+    protected async Task<(EmulatedGuest Guest, Blkfront Disk)> ConnectAsync(
+        string target, BlkfrontOptions? options = null)
     {
         EmulatedGuest guest = await MakeGuestAsync(1);
         await Toolstack.AttachAsync(1, Disk(target));
@@ -196,13 +202,15 @@ public abstract class HostFixture
     {
         using CancellationTokenSource limit = new(Soon);
         string directory = Path.GetDirectoryName(DaemonLog)!;
-        using FileSystemWatcher watcher = new(directory, Path.GetFileName(DaemonLog)) { NotifyFilter = NotifyFilters.Size | NotifyFilters.LastWrite };
+        using FileSystemWatcher watcher =
+            new(directory, Path.GetFileName(DaemonLog)) { NotifyFilter = NotifyFilters.Size | NotifyFilters.LastWrite };
         using SemaphoreSlim changed = new(0);
         watcher.Changed += (_, _) => changed.Release();
         watcher.EnableRaisingEvents = true;
         while (true)
         {
-            string? line = File.ReadAllLines(DaemonLog).FirstOrDefault(line => line.Contains(text, StringComparison.Ordinal));
+            string? line = File.ReadAllLines(DaemonLog)
+                .FirstOrDefault(line => line.Contains(text, StringComparison.Ordinal));
             if (line is not null) return line;
             await changed.WaitAsync(limit.Token);
         }
@@ -210,7 +218,8 @@ public abstract class HostFixture
 
     /// <summary>What a process holds open, by the kernel's account.</summary>
     protected static IEnumerable<string> DescriptorsOf(Process process) =>
-        Directory.EnumerateFileSystemEntries($"/proc/{process.Id}/fd").Select(link => new FileInfo(link).LinkTarget ?? "");
+        Directory.EnumerateFileSystemEntries($"/proc/{process.Id}/fd")
+            .Select(link => new FileInfo(link).LinkTarget ?? "");
 
     private Process Start(string program, Dictionary<string, string> environment, params string[] arguments)
     {
@@ -237,7 +246,9 @@ public abstract class HostFixture
 
     private static string FindProgram()
     {
-        string configuration = AppContext.BaseDirectory.Contains("/Release/", StringComparison.Ordinal) ? "Release" : "Debug";
+        string configuration = AppContext.BaseDirectory.Contains("/Release/", StringComparison.Ordinal)
+            ? "Release"
+            : "Debug";
         return Environment.GetEnvironmentVariable("UBLKBACK_PROGRAM")
             ?? Path.Combine(FindRoot(), "src/Ublkback/bin", configuration, "net10.0/linux-x64/ublkback");
     }

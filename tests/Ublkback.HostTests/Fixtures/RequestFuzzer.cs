@@ -9,8 +9,8 @@ using Ublkback.EmulatedHost.Hypervisor;
 namespace Ublkback.HostTests.Fixtures;
 
 /// <summary>
-/// A hostile frontend on one queue: requests of any operation, range, segments and grants, pages of segments that change
-/// and grants that vanish while they are used, and storms of events. All comes from the seed but the time of it.
+/// A hostile frontend on one queue: requests of any operation, range, segments and grants, pages of segments that
+/// change and grants that vanish while they are used, and storms of events. All comes from the seed but the time of it.
 /// </summary>
 internal sealed class RequestFuzzer
 {
@@ -37,7 +37,8 @@ internal sealed class RequestFuzzer
         for (int i = 0; i < PageCount; i++)
         {
             _frames[i] = guest.AllocatePages(1);
-            guest.Pages(_frames[i], 1).Clear(); // a former user's segments may name grants that are those of the ring now
+            // a former user's segments may name grants that are those of the ring now
+            guest.Pages(_frames[i], 1).Clear();
             _references[i] = guest.Grant(_frames[i], connection.BackendDomid, isReadOnly: _random.Next(8) == 0);
         }
     }
@@ -48,7 +49,8 @@ internal sealed class RequestFuzzer
         int sent = 0;
         while (sent < requests)
         {
-            for (int burst = _random.Next(1, 64); burst > 0 && _queue.Ring.FreeCount > 0 && sent < requests; burst--, sent++)
+            for (int burst = _random.Next(1, 64); burst > 0 && _queue.Ring.FreeCount > 0
+                && sent < requests; burst--, sent++)
             {
                 BlkifRequest request = MakeRequest();
                 request.Id = ++_lastId;
@@ -121,7 +123,9 @@ internal sealed class RequestFuzzer
         while (_queue.Ring.TryTake(out BlkifResponse response))
         {
             any = true;
-            Assert.That(_unanswered.Remove(response.Id), Is.True, $"{response}: each request is answered once, and {_lastId} were sent");
+            Assert.That(
+                _unanswered.Remove(response.Id), Is.True,
+                $"{response}: each request is answered once, and {_lastId} were sent");
         }
 
         return any;

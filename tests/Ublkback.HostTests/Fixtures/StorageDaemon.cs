@@ -2,7 +2,9 @@ using System.Diagnostics;
 
 namespace Ublkback.HostTests.Fixtures;
 
-/// <summary>QEMU's storage daemon with one file on a file system in user space, below which it does what it is told.</summary>
+/// <summary>
+/// QEMU's storage daemon with one file on a file system in user space, below which it does what it is told.
+/// </summary>
 internal sealed class StorageDaemon : IAsyncDisposable
 {
     private readonly Process _process;
@@ -22,7 +24,8 @@ internal sealed class StorageDaemon : IAsyncDisposable
     /// <summary>Starts it: the file is the last of some nodes, which is called <c>top</c>.</summary>
     public static async Task<StorageDaemon> StartAsync(string folder, TimeSpan patience, params string[] nodes)
     {
-        string path = System.IO.Path.Combine(folder, "export.img"), numberPath = System.IO.Path.Combine(folder, "exporter.pid");
+        string path = System.IO.Path.Combine(
+            folder, "export.img"), numberPath = System.IO.Path.Combine(folder, "exporter.pid");
         await File.WriteAllBytesAsync(path, []);
         // The file with its number appears when all exports are there.
         using FileSystemWatcher watcher = new(folder, "exporter.pid");
@@ -44,7 +47,8 @@ internal sealed class StorageDaemon : IAsyncDisposable
         _process.Kill();
         await _process.WaitForExitAsync();
         _process.Dispose();
-        using Process unmount = Process.Start(new ProcessStartInfo("umount", ["-l", Path]) { RedirectStandardError = true })!;
+        using Process unmount =
+            Process.Start(new ProcessStartInfo("umount", ["-l", Path]) { RedirectStandardError = true })!;
         await unmount.WaitForExitAsync();
     }
 }

@@ -28,5 +28,6 @@ public abstract class VdiFixture : HostFixture
     }
 
     private Task<(int Status, string Output, string Errors)> RunVdiAsync(string[] arguments) =>
-        RunAsync(["vdi", .. arguments, .. arguments.Contains("--store") ? Array.Empty<string>() : ["--store", StoreOption]]);
+        RunAsync(
+            ["vdi", .. arguments, .. arguments.Contains("--store") ? Array.Empty<string>() : ["--store", StoreOption]]);
 }

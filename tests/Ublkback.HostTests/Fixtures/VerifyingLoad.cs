@@ -7,7 +7,8 @@ using Ublkback.EmulatedHost.Frontend;
 namespace Ublkback.HostTests.Fixtures;
 
 /// <summary>
-/// Reads, writes, flushes and discards by many tasks, each on blocks of its own, that check every status and every byte.
+/// Reads, writes, flushes and discards by many tasks, each on blocks of its own, that check every status and every
+/// byte.
 /// </summary>
 internal sealed class VerifyingLoad
 {

@@ -2,7 +2,10 @@ using System.Buffers.Binary;
 
 namespace Ublkback.HostTests.Fixtures;
 
-/// <summary>The log of all that was written to a node of QEMU's (<c>blklogwrites</c>, the format of the kernel's dm-log-writes), and what it was written to.</summary>
+/// <summary>
+/// The log of all that was written to a node of QEMU's (<c>blklogwrites</c>, the format of the kernel's dm-log-writes),
+/// and what it was written to.
+/// </summary>
 internal sealed class WriteLog : IDisposable
 {
     private const int SectorSize = 512;
@@ -15,7 +18,8 @@ internal sealed class WriteLog : IDisposable
 
     /// <summary>Opens it.</summary>
     /// <param name="log">Its path.</param>
-    /// <param name="image">The path of what the node had before the first write; it becomes what <see cref="ReplayTo"/> makes of it.</param>
+    /// <param name="image">The path of what the node had before the first write; it becomes what <see cref="ReplayTo"/>
+    /// makes of it.</param>
     public WriteLog(string log, string image)
     {
         _log = new FileStream(log, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
@@ -68,7 +72,8 @@ internal sealed class WriteLog : IDisposable
         byte[] entry = new byte[SectorSize];
         _log.Position = at;
         _log.ReadExactly(entry);
-        long sector = BinaryPrimitives.ReadInt64LittleEndian(entry), count = BinaryPrimitives.ReadInt64LittleEndian(entry.AsSpan(8));
+        long sector = BinaryPrimitives.ReadInt64LittleEndian(
+            entry), count = BinaryPrimitives.ReadInt64LittleEndian(entry.AsSpan(8));
         long flags = BinaryPrimitives.ReadInt64LittleEndian(entry.AsSpan(16));
         return (sector, count, flags, at + SectorSize + ((flags & DiscardFlag) == 0 ? count * SectorSize : 0));
     }

@@ -62,12 +62,14 @@ public sealed class NbdTests : HostFixture
         string golden = Path.Combine(Scratch, "golden.img"), overlay = Path.Combine(Scratch, "over.qcow2");
         await File.WriteAllBytesAsync(golden, below);
         await StartServerAsync("nbdkit", "-f", "-r", "-U", SocketPath, "--filter=multi-conn", "file", golden);
-        (int status, _, string errors) = await RunAsync("image", "create", $"qcow2:{overlay}", "--backing", $"nbd:unix:{SocketPath}");
+        (int status, _, string errors) =
+            await RunAsync("image", "create", $"qcow2:{overlay}", "--backing", $"nbd:unix:{SocketPath}");
         Assert.That(status, Is.Zero, errors);
         (_, Blkfront disk) = await ConnectAsync($"qcow2:{overlay}?backing=allow");
         await using (disk)
         {
-            Assert.That(await disk.WriteAsync(8, Enumerable.Repeat((byte)7, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(
+                await disk.WriteAsync(8, Enumerable.Repeat((byte)7, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
             await KillAsync();
             Daemon = StartDaemon();
             byte[] read = new byte[16 << 10];
@@ -84,7 +86,9 @@ public sealed class NbdTests : HostFixture
     public async Task Errors_of_a_server_are_told_for_the_requests_concerned()
     {
         string image = MakeImage("a.img");
-        await StartServerAsync("nbdkit", "-f", "-U", SocketPath, "--filter=error", "file", image, "error-pread=EIO", "error-pread-rate=50%", "error-pwrite=ENOSPC", "error-pwrite-rate=50%");
+        await StartServerAsync(
+            "nbdkit", "-f", "-U", SocketPath, "--filter=error", "file", image, "error-pread=EIO",
+            "error-pread-rate=50%", "error-pwrite=ENOSPC", "error-pwrite-rate=50%");
         (_, Blkfront disk) = await ConnectAsync($"nbd:unix:{SocketPath}");
         await using (disk)
         {
@@ -92,7 +96,8 @@ public sealed class NbdTests : HostFixture
             byte[] data = new byte[4096];
             for (int i = 0; i < 40; i++)
             {
-                seen.Add(await disk.WriteAsync((ulong)i * 8, Enumerable.Repeat((byte)i, 4096).ToArray()).WaitAsync(Soon));
+                seen.Add(
+                    await disk.WriteAsync((ulong)i * 8, Enumerable.Repeat((byte)i, 4096).ToArray()).WaitAsync(Soon));
                 BlkifStatus status = await disk.ReadAsync((ulong)i * 8, data).WaitAsync(Soon);
                 seen.Add(status);
             }
@@ -100,18 +105,24 @@ public sealed class NbdTests : HostFixture
             Assert.That(seen, Is.EquivalentTo(new[] { BlkifStatus.Okay, BlkifStatus.Error }));
         }
 
-        Assert.That(await File.ReadAllTextAsync(DaemonLog), Does.Contain("failed on the server: input/output error").And.Contain("no space left on device"));
+        Assert.That(
+            await File.ReadAllTextAsync(DaemonLog),
+            Does.Contain("failed on the server: input/output error").And.Contain("no space left on device"));
     }
 
     // Servers that are slow, that are strict about sizes, that lack this or that.
     [TestCase("--filter=delay", "delay-read=20ms", "delay-write=20ms")]
-    [TestCase("--filter=blocksize-policy", "blocksize-minimum=512", "blocksize-maximum=16K", "blocksize-error-policy=error")]
+    [TestCase(
+        "--filter=blocksize-policy", "blocksize-minimum=512", "blocksize-maximum=16K", "blocksize-error-policy=error")]
     [TestCase("--filter=noextents", "--filter=nozero")]
     [TestCase("--filter=fua", "fuamode=emulate")]
     public async Task Servers_of_all_kinds_are_served_from(params string[] filters)
     {
         string image = MakeImage("a.img");
-        await StartServerAsync("nbdkit", ["-f", "-U", SocketPath, .. filters.Where(word => word.StartsWith('-')), "file", image, .. filters.Where(word => !word.StartsWith('-'))]);
+        await StartServerAsync(
+            "nbdkit",
+            ["-f", "-U", SocketPath, .. filters.Where(word => word.StartsWith('-')), "file", image,
+                .. filters.Where(word => !word.StartsWith('-'))]);
         (_, Blkfront disk) = await ConnectAsync($"nbd:unix:{SocketPath}");
         await using (disk) await new VerifyingWrites(disk).RunAsync(100).WaitAsync(Soon);
     }
@@ -120,7 +131,8 @@ public sealed class NbdTests : HostFixture
     public async Task A_server_that_dies_again_and_again_loses_nothing()
     {
         string image = MakeImage("a.img");
-        string[] command = ["-f", "-U", SocketPath, "--filter=delay", "file", image, "delay-read=2ms", "delay-write=2ms"];
+        string[] command = [
+            "-f", "-U", SocketPath, "--filter=delay", "file", image, "delay-read=2ms", "delay-write=2ms"];
         Process server = await StartServerAsync("nbdkit", command);
         (_, Blkfront disk) = await ConnectAsync($"nbd:unix:{SocketPath}");
         await using (disk)
@@ -163,7 +175,9 @@ public sealed class NbdTests : HostFixture
     [Test]
     public async Task A_disk_of_large_blocks_is_one_for_the_guest()
     {
-        await StartServerAsync("nbdkit", "-f", "-U", SocketPath, "--filter=blocksize-policy", "memory", "8M", "blocksize-minimum=4096", "blocksize-error-policy=error");
+        await StartServerAsync(
+            "nbdkit", "-f", "-U", SocketPath, "--filter=blocksize-policy", "memory", "8M", "blocksize-minimum=4096",
+            "blocksize-error-policy=error");
         (_, Blkfront disk) = await ConnectAsync($"nbd:unix:{SocketPath}");
         await using (disk)
         {
@@ -180,29 +194,44 @@ public sealed class NbdTests : HostFixture
     {
         byte[] content = new byte[8 << 20];
         new Random(2).NextBytes(content.AsSpan(1 << 20, 2 << 20));
-        string raw = Path.Combine(Scratch, "a.img"), packed = Path.Combine(Scratch, "a.qcow2"), copy = Path.Combine(Scratch, "copy.img");
+        string raw = Path.Combine(
+            Scratch, "a.img"), packed = Path.Combine(Scratch, "a.qcow2"), copy = Path.Combine(Scratch, "copy.img");
         await File.WriteAllBytesAsync(raw, content);
         Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}")).Status, Is.Zero);
         await ExportAsync($"qcow2:{packed}", "--name", "disk one");
         string uri = $"nbd+unix:///disk%20one?socket={SocketPath}";
 
-        Assert.That(await RunOtherAsync("nbdinfo", uri), Does.StartWith("0:").And.Contain("export-size: 8388608").And.Contain("can_multi_conn: true").And.Contain("base:allocation"));
-        Assert.That(await RunOtherAsync("nbdinfo", "--list", $"nbd+unix:///?socket={SocketPath}"), Does.Contain("export=\"disk one\""));
-        Assert.That(await RunOtherAsync("nbdinfo", "--map", uri), Does.Match(@"(?s) 0 +1048576 +3 .* 1048576 +2097152 +0 .* 3145728 +5242880 +3 "));
+        Assert.That(
+            await RunOtherAsync("nbdinfo", uri),
+            Does.StartWith("0:").And.Contain("export-size: 8388608").And.Contain("can_multi_conn: true").And.Contain(
+                "base:allocation"));
+        Assert.That(
+            await RunOtherAsync("nbdinfo", "--list", $"nbd+unix:///?socket={SocketPath}"),
+            Does.Contain("export=\"disk one\""));
+        Assert.That(
+            await RunOtherAsync("nbdinfo", "--map", uri),
+            Does.Match(@"(?s) 0 +1048576 +3 .* 1048576 +2097152 +0 .* 3145728 +5242880 +3 "));
         Assert.That(await RunOtherAsync("nbdcopy", uri, copy), Does.StartWith("0:"));
         Assert.That(await File.ReadAllBytesAsync(copy), Is.EqualTo(content));
 
         new Random(3).NextBytes(content.AsSpan(0, 3 << 20));
         content.AsSpan(4 << 20).Clear();
         await File.WriteAllBytesAsync(copy, content);
-        Assert.That(await RunOtherAsync("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", copy, uri), Does.StartWith("0:"));
-        Assert.That(await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "raw", copy, uri), Does.StartWith("0:"));
-        Assert.That(await RunOtherAsync("qemu-io", "-f", "raw", "-c", "discard 0 1M", "-c", "read -P 0 0 1M", "-c", "write -f -P 9 0 64k", "-c", "flush", uri), Does.StartWith("0:").And.Not.Contain("failed"));
+        Assert.That(
+            await RunOtherAsync("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", copy, uri),
+            Does.StartWith("0:"));
+        Assert.That(
+            await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "raw", copy, uri), Does.StartWith("0:"));
+        Assert.That(await RunOtherAsync(
+            "qemu-io", "-f", "raw", "-c", "discard 0 1M", "-c", "read -P 0 0 1M", "-c", "write -f -P 9 0 64k", "-c",
+            "flush", uri), Does.StartWith("0:").And.Not.Contain("failed"));
         await SignalAsync(_servers[0], "TERM");
         await _servers[0].WaitForExitAsync().WaitAsync(Soon);
         Assert.That(File.Exists(SocketPath), Is.False);
         Assert.That(await RunOtherAsync("qemu-img", "check", packed), Does.StartWith("0:"));
-        Assert.That(await RunOtherAsync("qemu-io", "-r", "-c", "read -P 9 0 64k", "-c", "read -P 0 64k 960k", packed), Does.StartWith("0:").And.Not.Contain("verification failed"));
+        Assert.That(
+            await RunOtherAsync("qemu-io", "-r", "-c", "read -P 9 0 64k", "-c", "read -P 0 64k 960k", packed),
+            Does.StartWith("0:").And.Not.Contain("verification failed"));
     }
 
     [Test]
@@ -229,19 +258,26 @@ public sealed class NbdTests : HostFixture
         }
 
         await ExportAsync(image);
-        Assert.That((await RunAsync("export", image, "--unix", SocketPath)).Errors, Does.Contain("another server listens at"));
-        Assert.That((await RunAsync("export", image, "--unix", SocketPath + "2")).Errors, Does.Contain("is in use by another program"));
+        Assert.That(
+            (await RunAsync("export", image, "--unix", SocketPath)).Errors, Does.Contain("another server listens at"));
+        Assert.That(
+            (await RunAsync("export", image, "--unix", SocketPath + "2")).Errors,
+            Does.Contain("is in use by another program"));
     }
 
-    private Task<Process> ExportAsync(string target, params string[] arguments) => StartServerAsync(Program, ["export", target, "--unix", SocketPath, .. arguments]);
+    private Task<Process> ExportAsync(string target, params string[] arguments) =>
+        StartServerAsync(Program, ["export", target, "--unix", SocketPath, .. arguments]);
 
     // Waits until it listens.
     private async Task<Process> StartServerAsync(string program, params string[] arguments)
     {
         if (program != Program) File.Delete(SocketPath);
-        Process server = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, Environment = { ["UBLKBACK_HOST"] = Layout.Root } })!;
+        Process server = Process.Start(new ProcessStartInfo(
+            program, arguments)
+        { RedirectStandardOutput = true, Environment = { ["UBLKBACK_HOST"] = Layout.Root } })!;
         _servers.Add(server);
-        if (program == Program) Assert.That(await server.StandardOutput.ReadLineAsync().WaitAsync(Soon), Does.StartWith("ready: "));
+        if (program == Program)
+            Assert.That(await server.StandardOutput.ReadLineAsync().WaitAsync(Soon), Does.StartWith("ready: "));
         else await AwaitFileAsync(SocketPath);
         return server;
     }

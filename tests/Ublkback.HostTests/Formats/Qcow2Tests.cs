@@ -20,10 +20,13 @@ public sealed class Qcow2Tests : HostFixture
         TestContext.Out.WriteLine($"seed {seed}");
         Random random = new(seed);
         // Version 2 cannot hide what is below, so there is nothing below.
-        string[] backing = options.Contains("compat", StringComparison.Ordinal) ? [] : ["-b", MakeImage("golden.img", VerifyingLoad.DiskSize), "-F", "raw"];
+        string[] backing = options.Contains("compat", StringComparison.Ordinal)
+            ? []
+            : ["-b", MakeImage("golden.img", VerifyingLoad.DiskSize), "-F", "raw"];
         string overlay = Path.Combine(Scratch, "over.qcow2");
         await MakeAsync(overlay, ["-o", options, .. backing]);
-        (_, Blkfront disk) = await ConnectAsync($"qcow2:{overlay}?backing=allow", new BlkfrontOptions(BlkifAbi.X86_64, 2, Queues: 2, IsPersistent: true, MaxSegments: 32));
+        (_, Blkfront disk) = await ConnectAsync($"qcow2:{overlay}?backing=allow",
+            new BlkfrontOptions(BlkifAbi.X86_64, 2, Queues: 2, IsPersistent: true, MaxSegments: 32));
         await using (disk)
         {
             VerifyingLoad load = new(disk);
@@ -46,7 +49,9 @@ public sealed class Qcow2Tests : HostFixture
         await AwaitLogAsync("gone");
         Assert.That(Directory.EnumerateFiles(Path.Combine(Layout.RunDirectory, "journal")), Is.Empty);
         string check = await RunOtherAsync("qemu-img", "check", overlay);
-        Assert.That(check, Does.StartWith("0:").Or.StartsWith("3:"), "kills leave clusters that are counted too often, at worst");
+        Assert.That(
+            check, Does.StartWith("0:").Or.StartsWith("3:"),
+            "kills leave clusters that are counted too often, at worst");
         (int status, string said, _) = await RunAsync("image", "check", $"qcow2:{overlay}", "--repair");
         Assert.That(status, Is.Zero, said);
         Assert.That(await RunOtherAsync("qemu-img", "check", overlay), Does.StartWith("0:"));
@@ -69,7 +74,9 @@ public sealed class Qcow2Tests : HostFixture
             EmulatedGuest guest = await MakeGuestAsync(domid);
             await Toolstack.AttachAsync(domid, Disk($"qcow2:{overlay}?backing={Scratch}"));
             disks.Add(await ConnectAsync(guest));
-            Assert.That(await disks[^1].WriteAsync(8, Enumerable.Repeat((byte)domid, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(
+                await disks[^1].WriteAsync(8, Enumerable.Repeat((byte)domid, 4096).ToArray()),
+                Is.EqualTo(BlkifStatus.Okay));
         }
 
         for (int domid = 1; domid <= 2; domid++)
@@ -89,12 +96,14 @@ public sealed class Qcow2Tests : HostFixture
     {
         string image = Path.Combine(Scratch, "a.qcow2"), copy = Path.Combine(Scratch, "copy.img");
         await MakeAsync(image, []);
-        (_, Blkfront disk) = await ConnectAsync($"qcow2:{image}", new BlkfrontOptions(BlkifAbi.X86_64, 0, Queues: 1, IsPersistent: true, MaxSegments: 11));
+        (_, Blkfront disk) = await ConnectAsync($"qcow2:{image}",
+            new BlkfrontOptions(BlkifAbi.X86_64, 0, Queues: 1, IsPersistent: true, MaxSegments: 11));
         Assert.That(await disk.WriteAsync(0, Enumerable.Repeat((byte)7, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
         await KillAsync();
         await disk.DisposeAsync();
 
-        foreach (string[] reading in new string[][] { ["image", "check", $"qcow2:{image}"], ["image", "map", $"qcow2:{image}"], ["image", "convert", $"qcow2:{image}", copy] })
+        foreach (string[] reading in new string[][] { ["image", "check", $"qcow2:{image}"],
+            ["image", "map", $"qcow2:{image}"], ["image", "convert", $"qcow2:{image}", copy] })
         {
             (int status, _, string errors) = await RunAsync(reading);
             Assert.That((status, errors), Is.EqualTo((1, errors)));
@@ -104,7 +113,9 @@ public sealed class Qcow2Tests : HostFixture
         (int repaired, string output, string said) = await RunAsync("image", "check", $"qcow2:{image}", "--repair");
         Assert.That((repaired, said), Is.EqualTo((0, "")));
         Assert.That(output, Does.Contain("were brought into the file").And.Contain("it is in order"));
-        Assert.That(await RunOtherAsync("qemu-io", "-r", "-c", "read -P 7 0 4k", image), Does.StartWith("0:").And.Not.Contain("verification failed"));
+        Assert.That(
+            await RunOtherAsync("qemu-io", "-r", "-c", "read -P 7 0 4k", image),
+            Does.StartWith("0:").And.Not.Contain("verification failed"));
         Assert.That(Directory.EnumerateFiles(Path.Combine(Layout.RunDirectory, "journal"), "*.qcow2-log"), Is.Empty);
         Assert.That((await RunAsync("image", "convert", $"qcow2:{image}", copy)).Status, Is.Zero);
     }
@@ -112,7 +123,8 @@ public sealed class Qcow2Tests : HostFixture
     [Test]
     public async Task The_toolstack_is_told_what_is_wrong_with_an_image()
     {
-        await MakeAsync(Path.Combine(Scratch, "over.qcow2"), ["-b", MakeImage("golden.img", VerifyingLoad.DiskSize), "-F", "raw"]);
+        await MakeAsync(
+            Path.Combine(Scratch, "over.qcow2"), ["-b", MakeImage("golden.img", VerifyingLoad.DiskSize), "-F", "raw"]);
         await MakeGuestAsync(1);
         Assert.That(
             async () => await Toolstack.AttachAsync(1, Disk($"qcow2:{Scratch}/over.qcow2")),
@@ -131,39 +143,55 @@ public sealed class Qcow2Tests : HostFixture
         await File.WriteAllBytesAsync(raw, content);
 
         Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}")).Status, Is.Zero);
-        Assert.That(await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, packed), Does.StartWith("0:"));
+        Assert.That(
+            await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, packed), Does.StartWith("0:"));
         Assert.That(new FileInfo(packed).Length, Is.LessThan(3 << 20), "zeros are left out");
         Assert.That((await RunAsync("image", "check", $"qcow2:{packed}")).Output, Does.Contain("it is in order"));
         Assert.That((await RunAsync("image", "info", $"qcow2:{packed}")).Output, Does.Contain("disk: 8.0 MiB"));
 
         content[1 << 20]++;
         await File.WriteAllBytesAsync(raw, content);
-        Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}", "--compare")).Output, Does.Contain("8.0 MiB compared, 4.0 KiB differed"));
-        Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}", "--compare")).Output, Does.Contain("0 B differed"));
-        Assert.That((await RunAsync("image", "convert", raw, $"qcow2:{packed}")).Errors, Does.Contain("exists: remove it first"));
-        Assert.That((await RunAsync("image", "create", $"qcow2:{Scratch}/b.qcow2")).Errors, Does.Contain("Give a size, such as 20G"));
-        Assert.That((await RunAsync("image", "create", $"qcow2:{Scratch}/b.qcow2", "1G", "--cluster-size", "3K")).Errors, Does.Contain("power of two from 4K to 2M"));
+        Assert.That(
+            (await RunAsync("image", "convert", raw, $"qcow2:{packed}", "--compare")).Output,
+            Does.Contain("8.0 MiB compared, 4.0 KiB differed"));
+        Assert.That(
+            (await RunAsync("image", "convert", raw, $"qcow2:{packed}", "--compare")).Output,
+            Does.Contain("0 B differed"));
+        Assert.That(
+            (await RunAsync("image", "convert", raw, $"qcow2:{packed}")).Errors,
+            Does.Contain("exists: remove it first"));
+        Assert.That(
+            (await RunAsync("image", "create", $"qcow2:{Scratch}/b.qcow2")).Errors,
+            Does.Contain("Give a size, such as 20G"));
+        Assert.That((await RunAsync(
+            "image", "create", $"qcow2:{Scratch}/b.qcow2", "1G", "--cluster-size", "3K")).Errors,
+            Does.Contain("power of two from 4K to 2M"));
         Assert.That(File.Exists(Path.Combine(Scratch, "b.qcow2")), Is.False);
     }
 
     [Test]
     public async Task A_map_is_as_QEMU_has_it_and_a_commit_makes_what_is_below_the_same()
     {
-        string below = Path.Combine(Scratch, "below.qcow2"), over = Path.Combine(Scratch, "over.qcow2"), flat = Path.Combine(Scratch, "flat.img");
+        string below = Path.Combine(Scratch, "below.qcow2"), over = Path.Combine(Scratch, "over.qcow2"),
+            flat = Path.Combine(Scratch, "flat.img");
         await MakeAsync(below, []);
-        await RunOtherAsync("qemu-io", "-c", "write -P 1 0 1M", "-c", "write -P 2 3M 64k", "-c", "write -z 5M 1M", below);
+        await RunOtherAsync(
+            "qemu-io", "-c", "write -P 1 0 1M", "-c", "write -P 2 3M 64k", "-c", "write -z 5M 1M", below);
         await MakeAsync(over, ["-b", below, "-F", "qcow2"]);
-        await RunOtherAsync("qemu-io", "-c", "write -P 3 512k 1M", "-c", "write -z 3M 64k", "-c", "write -P 4 8M 4k", over);
+        await RunOtherAsync(
+            "qemu-io", "-c", "write -P 3 512k 1M", "-c", "write -z 3M 64k", "-c", "write -P 4 8M 4k", over);
 
         (int status, string own, string errors) = await RunAsync("image", "map", $"qcow2:{over}", "--json");
         Assert.That(status, Is.Zero, errors);
-        Assert.That(Ranges(own), Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "--output=json", over))[2..])));
+        Assert.That(
+            Ranges(own), Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "--output=json", over))[2..])));
 
         Assert.That((await RunAsync("image", "convert", $"qcow2:{over}?backing=allow", flat)).Status, Is.Zero);
         (status, own, errors) = await RunAsync("image", "commit", $"qcow2:{over}");
         Assert.That(status, Is.Zero, errors);
         Assert.That(own, Does.StartWith("1.1 MiB committed"), "what only the overlay has");
-        Assert.That(await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", flat, below), Does.StartWith("0:"));
+        Assert.That(
+            await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", flat, below), Does.StartWith("0:"));
         Assert.That(await RunOtherAsync("qemu-img", "check", below), Does.StartWith("0:"));
     }
 
@@ -181,19 +209,25 @@ public sealed class Qcow2Tests : HostFixture
 
         (int status, string own, _) = await RunAsync("image", "map", raw, "--json");
         Assert.That(status, Is.Zero);
-        Assert.That(Ranges(own), Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "-f", "raw", "--output=json", raw))[2..])));
+        Assert.That(
+            Ranges(own),
+            Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "-f", "raw", "--output=json", raw))[2..])));
         (status, own, _) = await RunAsync("image", "convert", raw, $"qcow2:{copy}");
         Assert.That((status, own), Is.EqualTo((0, "4.0 TiB copied, 4.0 KiB written\n")));
-        Assert.That(await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, copy), Does.StartWith("0:"));
+        Assert.That(
+            await RunOtherAsync("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, copy), Does.StartWith("0:"));
     }
 
     private static string[] Ranges(string json) =>
     [
         .. System.Text.Json.JsonDocument.Parse(json).RootElement.EnumerateArray().Select(entry => string.Join(
             ' ', new[] { "start", "length", "depth", "present", "zero", "data", "offset" }.Select(name =>
-                entry.TryGetProperty(name, out System.Text.Json.JsonElement value) && value.ValueKind != System.Text.Json.JsonValueKind.Null ? $"{name} {value}" : ""))),
+                entry.TryGetProperty(name, out System.Text.Json.JsonElement value)
+                    && value.ValueKind != System.Text.Json.JsonValueKind.Null ? $"{name} {value}" : ""))),
     ];
 
     private static async Task MakeAsync(string path, string[] options) =>
-        Assert.That(await RunOtherAsync("qemu-img", ["create", "-q", "-f", "qcow2", .. options, path, $"{VerifyingLoad.DiskSize}"]), Does.StartWith("0:"));
+        Assert.That(await RunOtherAsync(
+            "qemu-img", ["create", "-q", "-f", "qcow2", .. options, path, $"{VerifyingLoad.DiskSize}"]),
+            Does.StartWith("0:"));
 }

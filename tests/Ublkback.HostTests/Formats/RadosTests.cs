@@ -50,23 +50,33 @@ public sealed class RadosTests : VdiFixture
                     if (isLate) Interlocked.Increment(ref status == BlkifStatus.Okay ? ref late : ref refused);
                 }
             }))];
-            while (acknowledged.Sum(count => count) < 500) await Task.Delay(1); // a look at counters that other threads change at full speed
+            // a look at counters that other threads change at full speed
+            while (acknowledged.Sum(count => count) < 500) await Task.Delay(1);
             await SignalAsync(Daemon, "STOP");
             await Task.Delay(100);
             uint[] before = [.. acknowledged];
 
             // Another host asks, and gets no answer. It takes over when it is told to.
-            Assert.That(await RefusedAsync("snapshot", "web", "taken"), Does.Contain("which does not answer: try again, or if it is dead, 'ublkback vdi lock web --break'"));
+            Assert.That(
+                await RefusedAsync("snapshot", "web", "taken"),
+                Does.Contain("which does not answer: try again, or if it is dead, 'ublkback vdi lock web --break'"));
             (int result, _, string said) = await RunAsync("vdi", "lock", "web", "--break", "--store", StoreOption);
-            Assert.That((result, said.Contains("does not answer, and is replaced", StringComparison.Ordinal)), Is.EqualTo((0, true)), said);
+            Assert.That(
+                (result, said.Contains("does not answer, and is replaced", StringComparison.Ordinal)),
+                Is.EqualTo((0, true)), said);
             await VdiAsync("snapshot", "web", "taken");
             Volatile.Write(ref isReplaced, true);
             await SignalAsync(Daemon, "CONT");
             long deadline = Stopwatch.GetTimestamp() + (long)(Soon.TotalSeconds * Stopwatch.Frequency);
-            while (Volatile.Read(ref refused) < 100 && Volatile.Read(ref late) == 0 && Stopwatch.GetTimestamp() < deadline) await Task.Delay(1); // as above
+            // as above
+            while (Volatile.Read(ref refused) < 100 && Volatile.Read(ref late) == 0
+                && Stopwatch.GetTimestamp() < deadline)
+                await Task.Delay(1);
             await stopping.CancelAsync();
             await Task.WhenAll(writers).WaitAsync(Soon);
-            Assert.That((late, refused), Is.EqualTo((0, refused)).And.Not.EqualTo((0, 0)), "writes that came after another host had taken over were acknowledged");
+            Assert.That(
+                (late, refused), Is.EqualTo((0, refused)).And.Not.EqualTo((0, 0)),
+                "writes that came after another host had taken over were acknowledged");
             Assert.That(await disk.ReadAsync(0, new byte[BlockSize]), Is.EqualTo(BlkifStatus.Error));
             await AwaitLogAsync("another host has taken this VDI over");
 
@@ -76,7 +86,9 @@ public sealed class RadosTests : VdiFixture
             for (int block = 0; block < Blocks; block++)
             {
                 uint found = BinaryPrimitives.ReadUInt32LittleEndian(content.AsSpan(block * BlockSize));
-                Assert.That(found, Is.InRange(acknowledged[block], issued[block]), $"block {block}: acknowledged before {before[block]}");
+                Assert.That(
+                    found, Is.InRange(acknowledged[block], issued[block]),
+                    $"block {block}: acknowledged before {before[block]}");
             }
 
             await disk.CloseAsync(Soon);
@@ -90,7 +102,8 @@ public sealed class RadosTests : VdiFixture
     public async Task A_storage_that_dies_while_it_writes_is_waited_for([Values] bool isRbd)
     {
         string target = isRbd ? $"rbd:{_pool}/disk?conf={OneNodeCeph.Configuration}" : TargetOf("web");
-        if (isRbd) await OneNodeCeph.RunToolAsync("rbd", "create", $"{_pool}/disk", "--size", $"{VerifyingLoad.DiskSize}B");
+        if (isRbd)
+            await OneNodeCeph.RunToolAsync("rbd", "create", $"{_pool}/disk", "--size", $"{VerifyingLoad.DiskSize}B");
         else await VdiAsync("create", "web", $"{VerifyingLoad.DiskSize}");
         (_, Blkfront disk) = await ConnectAsync(target);
         await using (disk)
@@ -131,7 +144,8 @@ public sealed class RadosTests : VdiFixture
                 await WriteUntilAsync(disk, data, BlkifStatus.Error);
                 await AwaitLogAsync("storage is full");
                 string ranges = await RangesAsync();
-                for (int i = 0; i < 20; i++) Assert.That(await disk.WriteAsync(0, data).WaitAsync(Patience), Is.EqualTo(BlkifStatus.Error));
+                for (int i = 0; i < 20; i++)
+                    Assert.That(await disk.WriteAsync(0, data).WaitAsync(Patience), Is.EqualTo(BlkifStatus.Error));
                 Assert.That(await RangesAsync(), Is.EqualTo(ranges), "numbers of segments are not used up in vain");
                 Assert.That(await disk.ReadAsync(0, read).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
                 Assert.That(read.AsSpan().SequenceEqual(data));
@@ -167,13 +181,15 @@ public sealed class RadosTests : VdiFixture
             ($"vdi:web?store=rados:{_pool}&{option}", "there is no store of VDIs in the pool"),
         })
         {
-            ToolstackException? failure = Assert.ThrowsAsync<ToolstackException>(() => Toolstack.AttachAsync(5, Disk(target)));
+            ToolstackException? failure = Assert.ThrowsAsync<ToolstackException>(
+                () => Toolstack.AttachAsync(5, Disk(target)));
             Assert.That(failure!.Message, Does.Contain(refusal));
             await Toolstack.DetachAsync(5, Disk(target));
         }
     }
 
-    private Task<string> RangesAsync() => RunOtherAsync("rados", "-c", OneNodeCeph.Configuration, "-p", _pool, "listomapkeys", "vdi.000001.00000000");
+    private Task<string> RangesAsync() =>
+        RunOtherAsync("rados", "-c", OneNodeCeph.Configuration, "-p", _pool, "listomapkeys", "vdi.000001.00000000");
 
     // Writes the same again and again, since the OSD finds out some seconds later how full it is.
     private static async Task WriteUntilAsync(Blkfront disk, byte[] data, BlkifStatus wanted)
@@ -185,7 +201,8 @@ public sealed class RadosTests : VdiFixture
 
     private static async Task<string> RefuseOtherAsync(string target)
     {
-        using Process process = Process.Start(new ProcessStartInfo(Program, ["export", target, "--unix", "/nowhere"]) { RedirectStandardError = true })!;
+        using Process process = Process.Start(
+            new ProcessStartInfo(Program, ["export", target, "--unix", "/nowhere"]) { RedirectStandardError = true })!;
         return await process.StandardError.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
     }
 }

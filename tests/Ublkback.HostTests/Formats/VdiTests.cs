@@ -14,9 +14,13 @@ public sealed class VdiTests(bool isFile) : VdiFixture
     private const int Kills = 8;
 
     [SetUp]
-    public async Task MakeStore() => StoreOption = isFile ? $"file:{Path.Combine(Scratch, "store")}" : $"rados:{await OneNodeCeph.MakePoolAsync()}?conf={OneNodeCeph.Configuration}";
+    public async Task MakeStore() =>
+        StoreOption = isFile
+            ? $"file:{Path.Combine(Scratch, "store")}"
+            : $"rados:{await OneNodeCeph.MakePoolAsync()}?conf={OneNodeCeph.Configuration}";
 
-    private static BlkfrontOptions Options(int queues) => new(BlkifAbi.X86_64, 2, queues, IsPersistent: true, MaxSegments: 32);
+    private static BlkfrontOptions Options(int queues) =>
+        new(BlkifAbi.X86_64, 2, queues, IsPersistent: true, MaxSegments: 32);
 
     [Test]
     public async Task A_guest_notices_neither_snapshots_nor_kills_nor_upgrades([Values(1, 2)] int run)
@@ -50,7 +54,8 @@ public sealed class VdiTests(bool isFile) : VdiFixture
         await Toolstack.DetachAsync(1, Disk(TargetOf("web")));
         await AwaitLogAsync("gone");
         Assert.That(await VdiAsync("fsck"), Does.Contain("all is whole"));
-        Assert.That(await VdiAsync("snapshots", "web"), Does.Contain("web@s1").And.Contain("web@s7").And.Not.Contain("web@s0"));
+        Assert.That(
+            await VdiAsync("snapshots", "web"), Does.Contain("web@s1").And.Contain("web@s7").And.Not.Contain("web@s0"));
     }
 
     [Test]
@@ -66,17 +71,22 @@ public sealed class VdiTests(bool isFile) : VdiFixture
         await VdiAsync("clone", "web@one", "old");
         await VdiAsync("export", "web@one", Path.Combine(Scratch, "one.img"));
         await VdiAsync("export", "old", $"qcow2:{Path.Combine(Scratch, "old.qcow2")}");
-        Assert.That((await File.ReadAllBytesAsync(Path.Combine(Scratch, "one.img"))).AsSpan(4096, 4096).SequenceEqual(first));
-        Assert.That(await RunOtherAsync("qemu-img", "compare", Path.Combine(Scratch, "one.img"), Path.Combine(Scratch, "old.qcow2")), Does.Contain("identical"));
+        Assert.That(
+            (await File.ReadAllBytesAsync(Path.Combine(Scratch, "one.img"))).AsSpan(4096, 4096).SequenceEqual(first));
+        Assert.That(await RunOtherAsync(
+            "qemu-img", "compare", Path.Combine(Scratch, "one.img"), Path.Combine(Scratch, "old.qcow2")),
+            Does.Contain("identical"));
         byte[] read = new byte[4096];
         string kept = (await VdiAsync("rollback", "web@one", "--live")).Split(' ')[^1].TrimEnd();
-        Assert.That((await disk.ReadAsync(8, read), read.AsSpan().SequenceEqual(first)), Is.EqualTo((BlkifStatus.Okay, true)));
+        Assert.That(
+            (await disk.ReadAsync(8, read), read.AsSpan().SequenceEqual(first)), Is.EqualTo((BlkifStatus.Okay, true)));
         await VdiAsync("rollback", kept, "--live");
         await VdiAsync("resize", "web", "+8M");
         Assert.That(await VdiAsync("info", "web"), Does.Contain("16.0 MiB"));
         await VdiAsync("compact", "web");
         await VdiAsync("gc");
-        Assert.That((await disk.ReadAsync(8, read), read.AsSpan().SequenceEqual(second)), Is.EqualTo((BlkifStatus.Okay, true)));
+        Assert.That(
+            (await disk.ReadAsync(8, read), read.AsSpan().SequenceEqual(second)), Is.EqualTo((BlkifStatus.Okay, true)));
 
         foreach ((string[] command, string refusal) in new (string[], string)[]
         {
@@ -135,7 +145,8 @@ public sealed class VdiTests(bool isFile) : VdiFixture
             (TargetOf("../web"), true, "'../web' is no name"),
         })
         {
-            ToolstackException? failure = Assert.ThrowsAsync<ToolstackException>(() => Toolstack.AttachAsync(5, Disk(target, isWritable)));
+            ToolstackException? failure = Assert.ThrowsAsync<ToolstackException>(
+                () => Toolstack.AttachAsync(5, Disk(target, isWritable)));
             Assert.That(failure!.Message, Does.Contain(refusal));
             await Toolstack.DetachAsync(5, Disk(target, isWritable));
         }

@@ -8,7 +8,9 @@ using Ublkback.HostTests.Fixtures;
 
 namespace Ublkback.HostTests.Guests;
 
-/// <summary>Mistakes of admins and malice of guests: each gets its error in the right place, and others go on.</summary>
+/// <summary>
+/// Mistakes of admins and malice of guests: each gets its error in the right place, and others go on.
+/// </summary>
 public sealed class BadInputTests : HostFixture
 {
     [TestCase("", "no target given")]
@@ -35,7 +37,9 @@ public sealed class BadInputTests : HostFixture
         File.SetUnixFileMode(Path.Combine(Scratch, "readonly.img"), UnixFileMode.UserRead);
         await MakeGuestAsync(1);
 
-        Assert.That(() => Toolstack.AttachAsync(1, Disk(path)), Throws.TypeOf<ToolstackException>().With.Message.Contains(part));
+        Assert.That(
+            () => Toolstack.AttachAsync(1, Disk(path)),
+            Throws.TypeOf<ToolstackException>().With.Message.Contains(part));
 
         await AwaitLogAsync("gone");
         Assert.That(await Store.ListAsync("/local/domain/0/backend/vbd/1"), Is.Empty);
@@ -71,7 +75,8 @@ public sealed class BadInputTests : HostFixture
             Assert.That(
                 () => Toolstack.AttachAsync(2, Disk(image)),
                 Throws.TypeOf<ToolstackException>().With.Message.Contains("in use by domain 1 as xvda"));
-            Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay), "the first is served on");
+            Assert.That(
+                await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay), "the first is served on");
         }
     }
 
@@ -132,7 +137,9 @@ public sealed class BadInputTests : HostFixture
             await MakeGuestAsync(2);
             await Toolstack.AttachAsync(2, Disk(MakeImage("bad.img")));
             string frontend = Toolstack.FrontendPath(2, Xvda);
-            foreach ((string name, string sane) in new[] { ("ring-ref", "8"), ("event-channel", "1"), ("protocol", "x86_64-abi"), (node, value) })
+            foreach ((string name,
+                string sane) in new[] { ("ring-ref", "8"), ("event-channel", "1"), ("protocol", "x86_64-abi"),
+                    (node, value) })
                 await Store.WriteAsync($"{frontend}/{name}", sane);
             await Store.WriteAsync($"{frontend}/state", "3");
 
@@ -150,7 +157,9 @@ public sealed class BadInputTests : HostFixture
     {
         const string Backend = "/local/domain/0/backend/vbd/1/51712";
         await Toolstack.CreateDomainAsync(1);
-        foreach ((string node, string value) in new[] { ("script", "block-ublkback"), ("frontend", "/local/domain/2/device/vbd/51712"), ("params", MakeImage("a.img")), ("state", "1") })
+        foreach ((string node,
+            string value) in new[] { ("script", "block-ublkback"), ("frontend", "/local/domain/2/device/vbd/51712"),
+                ("params", MakeImage("a.img")), ("state", "1") })
             await Store.WriteAsync($"{Backend}/{node}", value);
 
         Assert.That(await AwaitLogAsync("is not in domain 1"), Does.Contain("dom1 xvda"));
@@ -165,9 +174,12 @@ public sealed class BadInputTests : HostFixture
         yield return Case("segment out of its page", BlkifOperation.Read, 1, 0, 0, 8, BlkifStatus.Error);
         yield return Case("past the end", BlkifOperation.Write, 1, (8 << 20) / 512 - 7, 0, 7, BlkifStatus.Error);
         yield return Case("sector overflow", BlkifOperation.Write, 1, ulong.MaxValue, 0, 7, BlkifStatus.Error);
-        yield return Case("sector near overflow", BlkifOperation.Read, 1, ulong.MaxValue / 512, 0, 7, BlkifStatus.Error);
+        yield return Case(
+            "sector near overflow", BlkifOperation.Read, 1, ulong.MaxValue / 512, 0, 7, BlkifStatus.Error);
 
-        static TestCaseData Case(string name, BlkifOperation operation, int segments, ulong sector, int first, int last, BlkifStatus expected) =>
+        static TestCaseData Case(
+            string name, BlkifOperation operation, int segments, ulong sector, int first, int last,
+            BlkifStatus expected) =>
             new TestCaseData(operation, segments, sector, first, last, expected).SetArgDisplayNames(name);
     }
 
@@ -183,7 +195,8 @@ public sealed class BadInputTests : HostFixture
             guest.Pages(page, 1).Fill(0xEE);
             uint reference = guest.Grant(page, 0);
             BlkifRequest request = new() { Operation = operation, SegmentCount = (byte)segments, Sector = sector };
-            for (int i = 0; i < Math.Min(segments, 11); i++) request.Segments[i] = new BlkifSegment(reference, (byte)first, (byte)last);
+            for (int i = 0; i < Math.Min(segments, 11); i++)
+                request.Segments[i] = new BlkifSegment(reference, (byte)first, (byte)last);
 
             BlkifResponse response = await disk.SubmitAsync(request).WaitAsync(Soon);
 
@@ -207,14 +220,17 @@ public sealed class BadInputTests : HostFixture
             uint forAnother = guest.Grant(page, 5);
             foreach ((uint reference, BlkifOperation operation, BlkifStatus expected) in new[]
             {
-                (uint.MaxValue, BlkifOperation.Write, BlkifStatus.Error), (60000u, BlkifOperation.Read, BlkifStatus.Error),
+                (uint.MaxValue, BlkifOperation.Write, BlkifStatus.Error),
+                (60000u, BlkifOperation.Read, BlkifStatus.Error),
                 (readOnly, BlkifOperation.Read, BlkifStatus.Error), (readOnly, BlkifOperation.Write, BlkifStatus.Okay),
                 (forAnother, BlkifOperation.Write, BlkifStatus.Error),
             })
             {
                 BlkifRequest request = new() { Operation = operation, SegmentCount = 1 };
                 request.Segments[0] = new BlkifSegment(reference, 0, 0);
-                Assert.That((await disk.SubmitAsync(request).WaitAsync(Soon)).Status, Is.EqualTo(expected), $"{operation} {reference}");
+                Assert.That(
+                    (await disk.SubmitAsync(request).WaitAsync(Soon)).Status, Is.EqualTo(expected),
+                    $"{operation} {reference}");
             }
         }
     }
@@ -235,7 +251,9 @@ public sealed class BadInputTests : HostFixture
             Assert.That((response.Status, response.Operation), Is.EqualTo((expected, inner)));
 
             request = Indirect(BlkifOperation.Write, 1, 60000);
-            Assert.That((await disk.SubmitAsync(request).WaitAsync(Soon)).Status, Is.EqualTo(BlkifStatus.Error), "its page is not granted");
+            Assert.That(
+                (await disk.SubmitAsync(request).WaitAsync(Soon)).Status, Is.EqualTo(BlkifStatus.Error),
+                "its page is not granted");
             Assert.That(File.ReadAllBytes(image), Has.All.Zero);
         }
     }
@@ -244,7 +262,8 @@ public sealed class BadInputTests : HostFixture
     public async Task A_page_of_segments_that_changes_while_it_is_read_touches_nothing_else([Values] bool isPersistent)
     {
         string image = MakeImage("a.img");
-        (EmulatedGuest guest, Blkfront disk) = await ConnectAsync(image, new BlkfrontOptions(BlkifAbi.X86_64, null, 1, isPersistent));
+        (EmulatedGuest guest, Blkfront disk) =
+            await ConnectAsync(image, new BlkfrontOptions(BlkifAbi.X86_64, null, 1, isPersistent));
         await using (disk)
         {
             uint data = guest.AllocatePages(1);
@@ -265,13 +284,16 @@ public sealed class BadInputTests : HostFixture
             });
             HashSet<BlkifStatus> seen = [];
             for (int i = 0; i < 500; i++)
-                seen.Add((await disk.SubmitAsync(Indirect(BlkifOperation.Write, 16, descriptor)).WaitAsync(Soon)).Status);
+                seen.Add(
+                    (await disk.SubmitAsync(Indirect(BlkifOperation.Write, 16, descriptor)).WaitAsync(Soon)).Status);
             await stop.CancelAsync();
             await flipping;
 
             Assert.That(seen, Does.Contain(BlkifStatus.Error));
             byte[] content = File.ReadAllBytes(image);
-            Assert.That(content.AsSpan(16 * 4096).ContainsAnyExcept((byte)0), Is.False, "only the request's own range is written");
+            Assert.That(
+                content.AsSpan(16 * 4096).ContainsAnyExcept((byte)0), Is.False,
+                "only the request's own range is written");
             Assert.That(content.AsSpan(0, 16 * 4096).ContainsAnyExcept((byte)0, (byte)0x77), Is.False);
             Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
         }
@@ -290,7 +312,8 @@ public sealed class BadInputTests : HostFixture
             {
                 foreach ((uint reference, BlkifOperation operation, BlkifStatus expected) in new[]
                 {
-                    (readOnly, BlkifOperation.Write, BlkifStatus.Okay), (readOnly, BlkifOperation.Read, BlkifStatus.Error),
+                    (readOnly, BlkifOperation.Write, BlkifStatus.Okay),
+                    (readOnly, BlkifOperation.Read, BlkifStatus.Error),
                     (60000u + (uint)i, BlkifOperation.Write, BlkifStatus.Error),
                 })
                 {
@@ -305,10 +328,12 @@ public sealed class BadInputTests : HostFixture
     [Test]
     public async Task Grants_revoked_in_flight_hurt_only_their_guest()
     {
-        (_, Blkfront good) = await ConnectAsync(MakeImage("good.img"), new BlkfrontOptions(BlkifAbi.X86_64, null, 1, IsPersistent: true));
+        (_, Blkfront good) = await ConnectAsync(MakeImage("good.img"),
+            new BlkfrontOptions(BlkifAbi.X86_64, null, 1, IsPersistent: true));
         EmulatedGuest evil = await MakeGuestAsync(2);
         await Toolstack.AttachAsync(2, Disk(MakeImage("evil.img")));
-        await using Blkfront bad = await ConnectAsync(evil, options: new BlkfrontOptions(BlkifAbi.X86_64, null, 1, IsPersistent: true));
+        await using Blkfront bad = await ConnectAsync(
+            evil, options: new BlkfrontOptions(BlkifAbi.X86_64, null, 1, IsPersistent: true));
         await using (good)
         {
             uint page = evil.AllocatePages(1);
@@ -368,14 +393,18 @@ public sealed class BadInputTests : HostFixture
                 while (!stop.IsCancellationRequested) bad.Notify();
             });
             for (int i = 0; i < 2000; i++)
-                Assert.That((await bad.SubmitAsync(new BlkifRequest { Operation = (BlkifOperation)99 })).Status, Is.EqualTo(BlkifStatus.NotSupported));
+                Assert.That(
+                    (await bad.SubmitAsync(new BlkifRequest { Operation = (BlkifOperation)99 })).Status,
+                    Is.EqualTo(BlkifStatus.NotSupported));
             for (int i = 0; i < 100; i++)
                 Assert.That(await good.WriteAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
             await stop.CancelAsync();
             await events;
         }
 
-        Assert.That(File.ReadAllLines(DaemonLog).Count(line => line.Contains("refused", StringComparison.Ordinal)), Is.InRange(1, 30));
+        Assert.That(
+            File.ReadAllLines(DaemonLog).Count(line => line.Contains("refused", StringComparison.Ordinal)),
+            Is.InRange(1, 30));
     }
 
     [Test]
@@ -385,7 +414,8 @@ public sealed class BadInputTests : HostFixture
         (_, Blkfront disk) = await ConnectAsync(image);
         await using (disk)
         {
-            using (FileStream file = new(image, FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) file.SetLength(1 << 20);
+            using (FileStream file = new(image, FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
+                file.SetLength(1 << 20);
 
             Assert.That(await disk.ReadAsync(4096, new byte[4096]), Is.EqualTo(BlkifStatus.Error));
             Assert.That(await disk.ReadAsync(0, new byte[4096]), Is.EqualTo(BlkifStatus.Okay));

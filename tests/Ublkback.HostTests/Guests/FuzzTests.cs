@@ -24,10 +24,12 @@ public sealed class FuzzTests : HostFixture
 
     private static int Seed { get; } = Number("SEED", Environment.TickCount);
 
-    private static string[] States { get; } = ["0", "1", "2", "3", "3", "4", "4", "5", "6", "7", "", "-1", "x", "99999999999"];
+    private static string[] States { get; } = [
+        "0", "1", "2", "3", "3", "4", "4", "5", "6", "7", "", "-1", "x", "99999999999"];
 
     private static string[] Odd { get; } =
-        ["", "0", "1", "2", "4", "5", "16", "-1", "4294967295", "4294967296", "x", "x86_32-abi", "x86_64-abi", "\u0001\u001b[2J", new('9', 2000)];
+        ["", "0", "1", "2", "4", "5", "16", "-1", "4294967295", "4294967296", "x", "x86_32-abi", "x86_64-abi",
+            "\u0001\u001b[2J", new('9', 2000)];
 
     [Test]
     public async Task Mutated_requests_hurt_nobody_else()
@@ -47,12 +49,16 @@ public sealed class FuzzTests : HostFixture
             DiskConfiguration configuration = Disk(image.Name, isWritable: random.Next(8) != 0);
             await Toolstack.AttachAsync(1, configuration);
             BlkfrontOptions options = new(
-                random.Next(2) == 0 ? BlkifAbi.X86_64 : BlkifAbi.X86_32, random.Next(5), random.Next(1, 3), random.Next(2) == 0);
-            using (FrontendConnection connection = await FrontendConnection.ConnectAsync(guest, Store, Xvda, options, Soon))
+                random.Next(2) == 0 ? BlkifAbi.X86_64 : BlkifAbi.X86_32, random.Next(5), random.Next(1, 3),
+                random.Next(2) == 0);
+            using (FrontendConnection connection = await FrontendConnection.ConnectAsync(
+                guest, Store, Xvda, options, Soon))
             {
                 int[] seeds = [.. connection.Queues.Select(_ => random.Next())];
-                RequestFuzzer[] fuzzers = [.. seeds.Select((seed, queue) => new RequestFuzzer(guest, connection, queue, seed))];
-                await Task.WhenAll(fuzzers.Select(fuzzer => Task.Run(() => fuzzer.Run(RequestsPerConnection / fuzzers.Length, Patience))));
+                RequestFuzzer[] fuzzers = [
+                    .. seeds.Select((seed, queue) => new RequestFuzzer(guest, connection, queue, seed))];
+                await Task.WhenAll(fuzzers.Select(
+                    fuzzer => Task.Run(() => fuzzer.Run(RequestsPerConnection / fuzzers.Length, Patience))));
                 if (random.Next(4) == 0) fuzzers[0].BreakRing();
                 await connection.CloseAsync(Patience);
                 foreach (RequestFuzzer fuzzer in fuzzers) fuzzer.Release();
@@ -97,7 +103,8 @@ public sealed class FuzzTests : HostFixture
 
     private async Task MutateAsync(Random random, uint reference, uint port)
     {
-        string[] names = ["protocol", "ring-page-order", "multi-queue-num-queues", "feature-persistent", "ring-ref", "ring-ref0", "queue-0/ring-ref", "event-channel"];
+        string[] names = ["protocol", "ring-page-order", "multi-queue-num-queues", "feature-persistent", "ring-ref",
+            "ring-ref0", "queue-0/ring-ref", "event-channel"];
         if (random.Next(2) == 0)
         {
             await Store.WriteAsync($"{Frontend}/ring-ref", Text(reference));
@@ -137,7 +144,8 @@ public sealed class FuzzTests : HostFixture
         EmulatedGuest guest = await MakeGuestAsync(2);
         await Toolstack.AttachAsync(2, Disk(MakeImage("neighbour.img", VerifyingLoad.DiskSize)));
         Neighbour neighbour =
-            new(await ConnectAsync(guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2, IsPersistent: true)));
+            new(await ConnectAsync(
+                guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2, IsPersistent: true)));
         await neighbour.StartAsync();
         return neighbour;
     }
@@ -145,7 +153,10 @@ public sealed class FuzzTests : HostFixture
     private static string Text(uint number) => number.ToString(CultureInfo.InvariantCulture);
 
     private static int Number(string name, int otherwise) =>
-        int.TryParse(Environment.GetEnvironmentVariable($"UBLKBACK_FUZZ_{name}"), CultureInfo.InvariantCulture, out int number) ? number : otherwise;
+        int.TryParse(
+            Environment.GetEnvironmentVariable($"UBLKBACK_FUZZ_{name}"), CultureInfo.InvariantCulture, out int number)
+                ? number
+                : otherwise;
 
     /// <summary>A guest that behaves.</summary>
     private sealed class Neighbour(Blkfront disk) : IAsyncDisposable

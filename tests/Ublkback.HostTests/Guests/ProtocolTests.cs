@@ -22,7 +22,8 @@ public sealed class ProtocolTests : HostFixture
                 ("max-ring-page-order", "4"), ("multi-queue-max-queues", $"{Math.Min(Environment.ProcessorCount, 16)}"),
                 ("feature-max-indirect-segments", "256"), ("feature-persistent", "1"), ("feature-flush-cache", "1"),
                 ("feature-barrier", "1"), ("feature-discard", "1"), ("discard-granularity", "4096"),
-                ("discard-alignment", "0"), ("discard-secure", "0"), ("sector-size", "512"), ("physical-sector-size", "512"),
+                ("discard-alignment", "0"), ("discard-secure", "0"), ("sector-size", "512"),
+                ("physical-sector-size", "512"),
             })
             {
                 Assert.That(await disk.Connection.BackendNodeAsync(node), Is.EqualTo(value), node);
@@ -62,7 +63,8 @@ public sealed class ProtocolTests : HostFixture
             Assert.That(await disk.DiscardAsync(1, disk.SectorCount), Is.EqualTo(BlkifStatus.Error));
             Assert.That(await disk.DiscardAsync(ulong.MaxValue, 2), Is.EqualTo(BlkifStatus.Error));
             Assert.That(await disk.DiscardAsync(8, ulong.MaxValue), Is.EqualTo(BlkifStatus.Error));
-            BlkifRequest secure = new() { Operation = BlkifOperation.Discard, SegmentCount = 1, DiscardSectorCount = 8 };
+            BlkifRequest secure =
+                new() { Operation = BlkifOperation.Discard, SegmentCount = 1, DiscardSectorCount = 8 };
             Assert.That((await disk.SubmitAsync(secure)).Status, Is.EqualTo(BlkifStatus.NotSupported));
             Assert.That(File.ReadAllBytes(image), Has.All.EqualTo((byte)9));
         }
@@ -93,7 +95,9 @@ public sealed class ProtocolTests : HostFixture
             byte[] data = new byte[11 * 4096];
             new Random(6).NextBytes(data);
             Assert.That(await disk.WriteBarrierAsync(64, data), Is.EqualTo(BlkifStatus.Okay));
-            Assert.That((await disk.SubmitAsync(new BlkifRequest { Operation = BlkifOperation.WriteBarrier })).Status, Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(
+                (await disk.SubmitAsync(new BlkifRequest { Operation = BlkifOperation.WriteBarrier })).Status,
+                Is.EqualTo(BlkifStatus.Okay));
             Assert.That(File.ReadAllBytes(image).AsSpan(64 * 512, data.Length).SequenceEqual(data), Is.True);
         }
     }
@@ -150,12 +154,17 @@ public sealed class ProtocolTests : HostFixture
         (_, Blkfront disk) = await ConnectAsync(target);
         await using (disk)
         {
-            (int status, string output, _) = await RunAsync("resize", "1", "xvda", "--size", "16M", "--host", Layout.Root);
+            (int status, string output, _) =
+                await RunAsync("resize", "1", "xvda", "--size", "16M", "--host", Layout.Root);
             Assert.That((status, output), Is.EqualTo((0, $"guest 1 xvda, {target}: 16.0 MiB\n")));
             Assert.That(await Store.ReadAsync($"{Backend}/sectors"), Is.EqualTo("32768"));
             Assert.That(await disk.WriteAsync(32760, new byte[4096]), Is.EqualTo(BlkifStatus.Okay));
-            Assert.That((await RunAsync("resize", "1", "xvda", "--size", "8M", "--host", Layout.Root)).Errors, Does.Contain("a disk in use can only grow"));
-            Assert.That((await RunAsync("resize", "--size", "8M", "--host", Layout.Root)).Errors, Does.Contain("Give guest and device"));
+            Assert.That(
+                (await RunAsync("resize", "1", "xvda", "--size", "8M", "--host", Layout.Root)).Errors,
+                Does.Contain("a disk in use can only grow"));
+            Assert.That(
+                (await RunAsync("resize", "--size", "8M", "--host", Layout.Root)).Errors,
+                Does.Contain("Give guest and device"));
             Assert.That((await RunAsync("image", "resize", target, "32M")).Errors, Does.Contain("in use"));
             Assert.That(await Store.ReadAsync($"{Backend}/sectors"), Is.EqualTo("32768"));
             await disk.CloseAsync(Soon);
@@ -164,10 +173,16 @@ public sealed class ProtocolTests : HostFixture
         await Toolstack.DetachAsync(1, Disk(target));
         await AwaitLogAsync("gone");
         Assert.That((await RunAsync("image", "resize", target, "8M")).Errors, Does.Contain("say --shrink"));
-        Assert.That((await RunAsync("image", "resize", target, "8M", "--shrink")).Output, Is.EqualTo($"{target}: 16.0 MiB before, 8.0 MiB now\n"));
-        Assert.That((await RunAsync("image", "resize", target, "+1000")).Errors, Does.Contain("give a multiple of 512"));
-        Assert.That((await RunAsync("image", "resize", target, "+4M")).Output, Is.EqualTo($"{target}: 8.0 MiB before, 12.0 MiB now\n"));
-        Assert.That(await RunOtherAsync("qemu-img", "info", $"{Scratch}/resized"), Does.Contain("virtual size: 12 MiB"));
+        Assert.That(
+            (await RunAsync("image", "resize", target, "8M", "--shrink")).Output,
+            Is.EqualTo($"{target}: 16.0 MiB before, 8.0 MiB now\n"));
+        Assert.That(
+            (await RunAsync("image", "resize", target, "+1000")).Errors, Does.Contain("give a multiple of 512"));
+        Assert.That(
+            (await RunAsync("image", "resize", target, "+4M")).Output,
+            Is.EqualTo($"{target}: 8.0 MiB before, 12.0 MiB now\n"));
+        Assert.That(
+            await RunOtherAsync("qemu-img", "info", $"{Scratch}/resized"), Does.Contain("virtual size: 12 MiB"));
     }
 
     [Test]

@@ -7,7 +7,9 @@ using Ublkback.HostTests.Fixtures;
 
 namespace Ublkback.HostTests.Guests;
 
-/// <summary>What QEMU is shown of the disks of HVM guests. QEMU's own tool opens what libxl would give to QEMU.</summary>
+/// <summary>
+/// What QEMU is shown of the disks of HVM guests. QEMU's own tool opens what libxl would give to QEMU.
+/// </summary>
 public sealed class QemuExportTests : HostFixture
 {
     [TestCase("vbd", "")]
@@ -16,7 +18,9 @@ public sealed class QemuExportTests : HostFixture
     public async Task QEMU_and_the_guest_see_one_disk_also_after_a_kill(string kind, string scheme)
     {
         string image = Path.Combine(Scratch, "boot"), target = scheme + image;
-        Assert.That((await RunAsync("image", "create", scheme.EndsWith("qcow2:", StringComparison.Ordinal) ? $"qcow2:{image}" : image, "8M")).Status, Is.Zero);
+        Assert.That((await RunAsync(
+            "image", "create", scheme.EndsWith("qcow2:", StringComparison.Ordinal) ? $"qcow2:{image}" : image,
+            "8M")).Status, Is.Zero);
         DiskConfiguration disk = Disk(target, kind: kind);
         EmulatedGuest guest = await AttachToHvmAsync(disk);
         string place = await PlaceAsync(disk);
@@ -30,8 +34,11 @@ public sealed class QemuExportTests : HostFixture
         {
             Assert.That(await front.ReadAsync(8, read), Is.EqualTo(BlkifStatus.Okay));
             Assert.That(read.All(value => value == 5), Is.True, "what QEMU wrote");
-            Assert.That(await front.WriteAsync(16, Enumerable.Repeat((byte)6, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
-            Assert.That(await QemuAsync(place, "read -P 5 4k 4k", "read -P 6 8k 4k"), Does.StartWith("0:").And.Not.Contain("failed"), "what the guest wrote");
+            Assert.That(
+                await front.WriteAsync(16, Enumerable.Repeat((byte)6, 4096).ToArray()), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(
+                await QemuAsync(place, "read -P 5 4k 4k", "read -P 6 8k 4k"),
+                Does.StartWith("0:").And.Not.Contain("failed"), "what the guest wrote");
             await front.CloseAsync(Soon);
         }
 
@@ -48,7 +55,9 @@ public sealed class QemuExportTests : HostFixture
         await AttachToHvmAsync(disk);
         string place = await PlaceAsync(disk);
         Assert.That(await QemuAsync(place, "write 0 4k"), Does.Not.StartWith("0:"));
-        Assert.That(await RunOtherAsync("qemu-io", "-r", "-f", "raw", "-c", "read -P 0 0 4k", place), Does.StartWith("0:").And.Not.Contain("failed"));
+        Assert.That(
+            await RunOtherAsync("qemu-io", "-r", "-f", "raw", "-c", "read -P 0 0 4k", place),
+            Does.StartWith("0:").And.Not.Contain("failed"));
     }
 
     [Test]
@@ -72,7 +81,9 @@ public sealed class QemuExportTests : HostFixture
     {
         string path = (await Store.ReadAsync($"{Toolstack.BackendPath(1, disk)}/physical-device-path"))!;
         string socket = path.Split("socket=")[^1];
-        return disk.Kind == "vbd3" ? $"nbd+unix:///?socket={path}" : File.Exists(socket) ? path : throw new FileNotFoundException(socket);
+        return disk.Kind == "vbd3"
+            ? $"nbd+unix:///?socket={path}"
+            : File.Exists(socket) ? path : throw new FileNotFoundException(socket);
     }
 
     private static Task<string> QemuAsync(string place, params string[] commands) =>

@@ -17,15 +17,18 @@ public sealed class ServingTests : HostFixture
         {
             yield return new TestCaseData(new BlkfrontOptions(abi)).SetArgDisplayNames($"{abi.Protocol}, one page");
             for (int order = 0; order <= 4; order++)
-                yield return new TestCaseData(new BlkfrontOptions(abi, order)).SetArgDisplayNames($"{abi.Protocol}, order {order}");
+                yield return new TestCaseData(new BlkfrontOptions(abi, order))
+                    .SetArgDisplayNames($"{abi.Protocol}, order {order}");
             foreach (bool isPersistent in new[] { false, true })
             {
                 foreach (int queues in new[] { 1, 2 })
                 {
                     foreach (int segments in new[] { 11, 12, 256 })
                     {
-                        yield return new TestCaseData(new BlkfrontOptions(abi, 1, queues, isPersistent, segments)).SetArgDisplayNames(
-                            $"{abi.Protocol}, {queues} queue(s), {(isPersistent ? "persistent" : "copied")}, {segments} segments");
+                        yield return new TestCaseData(new BlkfrontOptions(abi, 1, queues, isPersistent, segments))
+                            .SetArgDisplayNames(
+                            $"{abi.Protocol}, {queues} queue(s), {(isPersistent ? "persistent" : "copied")}, "
+                            + $"{segments} segments");
                     }
                 }
             }
@@ -45,7 +48,9 @@ public sealed class ServingTests : HostFixture
             byte[] data = new byte[4 << 20];
             random.NextBytes(data);
             await Task.WhenAll(Enumerable.Range(0, 64).Select(async i =>
-                Assert.That(await disk.WriteAsync((ulong)i * 128, data.AsMemory(i * 65536, 65536)), Is.EqualTo(BlkifStatus.Okay))));
+                Assert.That(
+                    await disk.WriteAsync((ulong)i * 128, data.AsMemory(i * 65536, 65536)),
+                    Is.EqualTo(BlkifStatus.Okay))));
             random.NextBytes(data.AsSpan(1 << 20, 1 << 20));
             Assert.That(await disk.WriteAsync(2048, data.AsMemory(1 << 20, 1 << 20)), Is.EqualTo(BlkifStatus.Okay));
             Assert.That(await disk.FlushAsync(), Is.EqualTo(BlkifStatus.Okay));
@@ -65,7 +70,9 @@ public sealed class ServingTests : HostFixture
     {
         string program = Path.Combine(Scratch, "blkfront");
         string source = Path.Combine(Path.GetDirectoryName(Script)!, "../native/blkfront.c");
-        Assert.That(await RunOtherAsync("cc", "-Wall", "-Werror", "-O2", "-o", program, source, "-lxenstore"), Does.StartWith("0:"));
+        Assert.That(
+            await RunOtherAsync("cc", "-Wall", "-Werror", "-O2", "-o", program, source, "-lxenstore"),
+            Does.StartWith("0:"));
         await Toolstack.CreateDomainAsync(1);
         await Toolstack.AttachAsync(1, Disk(MakeImage("a.img", 32 << 20)));
 
@@ -79,7 +86,8 @@ public sealed class ServingTests : HostFixture
     {
         await Toolstack.CreateDomainAsync(1);
         await Toolstack.AttachAsync(1, Disk(MakeImage("a.img")));
-        string listing = await RunOtherAsync("env", $"XENSTORED_PATH={Layout.StoreSocket}", "xenstore-ls", "-f", "/local/domain/0/backend");
+        string listing = await RunOtherAsync(
+            "env", $"XENSTORED_PATH={Layout.StoreSocket}", "xenstore-ls", "-f", "/local/domain/0/backend");
         Assert.That(listing, Does.Contain("/vbd/1/51712/hotplug-status = \"connected\""));
 
         using Process watch = Process.Start(new ProcessStartInfo("xenstore-watch", ["-n", "2", "/watched"])
@@ -161,7 +169,8 @@ public sealed class ServingTests : HostFixture
             Assert.That(vbd.GetProperty("inFlight").GetInt32(), Is.Zero);
             JsonElement write = vbd.GetProperty("operations")[1];
             Assert.That(
-                (write.GetProperty("operation").GetString(), write.GetProperty("requests").GetInt64(), write.GetProperty("bytes").GetInt64()),
+                (write.GetProperty("operation").GetString(), write.GetProperty("requests").GetInt64(),
+                    write.GetProperty("bytes").GetInt64()),
                 Is.EqualTo(("Write", 10, 5120)));
             Assert.That(write.GetProperty("p50Us").GetDouble(), Is.Positive);
 
@@ -220,7 +229,9 @@ public sealed class ServingTests : HostFixture
             await StartDaemonAsync();
 
             Assert.That(await AwaitLogAsync("there is no journal of it"), Does.Contain("dom1 xvda"));
-            Assert.That(await Store.ReadAsync($"/local/domain/0/backend/vbd/1/{Xvda}/state"), Is.EqualTo("4"), "closing would kill the guest's disk");
+            Assert.That(
+                await Store.ReadAsync($"/local/domain/0/backend/vbd/1/{Xvda}/state"), Is.EqualTo("4"),
+                "closing would kill the guest's disk");
         }
     }
 
@@ -277,7 +288,9 @@ public sealed class ServingTests : HostFixture
         Assert.That(await Store.ListAsync("/local/domain/0/backend/vbd/1"), Is.Empty);
         Assert.That(DescriptorsOf(Daemon), Has.None.Contains("a.img").And.None.Contains("/ports/"));
         Assert.That(MappedRingPages(), Is.Zero, "only the domain's memory as a whole stays mapped");
-        Assert.That(await RunOtherAsync("qemu-io", "-f", "raw", "-c", "write 0 512", image), Does.StartWith("0:wrote 512/512"), "no lock is left");
+        Assert.That(
+            await RunOtherAsync("qemu-io", "-f", "raw", "-c", "write 0 512", image), Does.StartWith("0:wrote 512/512"),
+            "no lock is left");
     }
 
     [Test]
@@ -298,7 +311,8 @@ public sealed class ServingTests : HostFixture
         }
     }
 
-    private async Task<int> PersistentPagesAsync() => (await VbdAsync("list")).GetProperty("persistentPages").GetInt32();
+    private async Task<int> PersistentPagesAsync() =>
+        (await VbdAsync("list")).GetProperty("persistentPages").GetInt32();
 
     // The emulated hypervisor maps a domain's memory once as a whole; pages of a ring are mapped beside that.
     private int MappedRingPages() => File.ReadLines($"/proc/{Daemon.Id}/maps")

@@ -8,7 +8,9 @@ using Ublkback.HostTests.Fixtures;
 
 namespace Ublkback.HostTests.Storage;
 
-/// <summary>Daemons that are killed, at any moment and at every step of the journal: guests see a pause, not an error.</summary>
+/// <summary>
+/// Daemons that are killed, at any moment and at every step of the journal: guests see a pause, not an error.
+/// </summary>
 public sealed class CrashTests : HostFixture
 {
     private static readonly string BackendPath = $"/local/domain/0/backend/vbd/1/{Xvda}";
@@ -16,11 +18,13 @@ public sealed class CrashTests : HostFixture
     private static IEnumerable<TestCaseData> Frontends()
     {
         yield return new TestCaseData(new BlkfrontOptions(BlkifAbi.X86_64, 1)).SetArgDisplayNames("one queue, copied");
-        yield return new TestCaseData(new BlkfrontOptions(BlkifAbi.X86_64, 2, Queues: 2, IsPersistent: true, MaxSegments: 32))
+        yield return new TestCaseData(
+            new BlkfrontOptions(BlkifAbi.X86_64, 2, Queues: 2, IsPersistent: true, MaxSegments: 32))
             .SetArgDisplayNames("two queues, persistent, indirect");
     }
 
-    private static IEnumerable<string> ServingPoints() => ["Take", "Taken", "Answer", "Answered", "Put", "Intended", "Shown", "Published"];
+    private static IEnumerable<string> ServingPoints() =>
+        ["Take", "Taken", "Answer", "Answered", "Put", "Intended", "Shown", "Published"];
 
     // Kills of each random test; more for a thorough run.
     private static int Kills { get; } =
@@ -51,7 +55,8 @@ public sealed class CrashTests : HostFixture
 
             await load.ProgressAsync(100, Soon);
             await load.StopAsync(Soon);
-            TestContext.Out.WriteLine($"{Kills} kills, {load.Requests} requests, longest pause {load.LongestPause.TotalMilliseconds:F0} ms");
+            TestContext.Out.WriteLine(
+                $"{Kills} kills, {load.Requests} requests, longest pause {load.LongestPause.TotalMilliseconds:F0} ms");
             Assert.That(await Store.ReadAsync($"{BackendPath}/state"), Is.EqualTo("4"));
             await disk.CloseAsync(Soon);
         }
@@ -60,7 +65,8 @@ public sealed class CrashTests : HostFixture
     }
 
     [Test]
-    public async Task A_guest_notices_no_death_at_any_step([ValueSource(nameof(ServingPoints))] string point, [Values(1, 50)] int time)
+    public async Task A_guest_notices_no_death_at_any_step(
+        [ValueSource(nameof(ServingPoints))] string point, [Values(1, 50)] int time)
     {
         await StopDaemonAsync();
         Daemon = StartDaemon(DebugProgram, new() { ["UBLKBACK_KILL_AT"] = $"{point}:{time}" });
@@ -76,10 +82,12 @@ public sealed class CrashTests : HostFixture
     }
 
     [Test]
-    public async Task A_guest_notices_no_death_of_a_successor([Values("Recover", "Retake", "Put", "Served", "Connected")] string point)
+    public async Task A_guest_notices_no_death_of_a_successor(
+        [Values("Recover", "Retake", "Put", "Served", "Connected")] string point)
     {
         (_, Blkfront disk) = await ConnectAsync(
-            MakeImage("a.img", VerifyingLoad.DiskSize), new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2, IsPersistent: true));
+            MakeImage("a.img", VerifyingLoad.DiskSize),
+            new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2, IsPersistent: true));
         await using (disk)
         {
             VerifyingLoad load = new(disk);
@@ -96,7 +104,8 @@ public sealed class CrashTests : HostFixture
     }
 
     [Test]
-    public async Task A_death_while_it_connects_ends_connected([Values("JournalMade", "Served", "Connected")] string point)
+    public async Task A_death_while_it_connects_ends_connected(
+        [Values("JournalMade", "Served", "Connected")] string point)
     {
         await StopDaemonAsync();
         Daemon = StartDaemon(DebugProgram, new() { ["UBLKBACK_KILL_AT"] = $"{point}:1" });
@@ -138,7 +147,8 @@ public sealed class CrashTests : HostFixture
         {
             Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
             await KillAsync();
-            Task<BlkifStatus>[] writes = [.. Enumerable.Range(0, 20).Select(i => disk.WriteAsync((ulong)i * 8, new byte[4096]))];
+            Task<BlkifStatus>[] writes = [
+                .. Enumerable.Range(0, 20).Select(i => disk.WriteAsync((ulong)i * 8, new byte[4096]))];
             if (isDetached)
             {
                 await Store.WriteAsync($"{BackendPath}/online", "0");
@@ -182,7 +192,8 @@ public sealed class CrashTests : HostFixture
             Daemon = StartDaemon();
             await AwaitLogAsync("its image is another one now");
             Task<BlkifStatus> read = disk.ReadAsync(0, data);
-            Assert.That(await Store.ReadAsync($"{BackendPath}/state"), Is.EqualTo("4"), "closing would kill the guest's disk");
+            Assert.That(
+                await Store.ReadAsync($"{BackendPath}/state"), Is.EqualTo("4"), "closing would kill the guest's disk");
 
             await KillAsync();
             File.Move(path + ".kept", path, overwrite: true);
@@ -269,7 +280,8 @@ public sealed class CrashTests : HostFixture
             Assert.That(deaths, Is.EqualTo(5));
             Assert.That(await poison, Is.EqualTo(BlkifStatus.Error));
             Assert.That(await innocent.WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
-            Assert.That(await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error), "quarantined");
+            Assert.That(
+                await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error), "quarantined");
             Assert.That(await AwaitLogAsync("quarantined"), Does.Contain("dom1 xvda").And.Contain("at sector 4242"));
             await load.ProgressAsync(100, Soon);
             await load.StopAsync(Soon);

@@ -59,7 +59,8 @@ public sealed class FullStoreTests : VdiFixture
             Task<BlkifStatus>[] writes = Write(disk, data);
             await AwaitLogAsync("the storage is full");
             Assert.That((await VbdAsync("list")).GetProperty("trouble").GetString(), Is.EqualTo("held: NoSpace"));
-            Assert.That(await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
+            Assert.That(
+                await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
             await VdiAsync("delete", "web@s0");
             await VdiAsync("delete", "web@s1");
             await VdiAsync("gc");
@@ -80,7 +81,8 @@ public sealed class FullStoreTests : VdiFixture
     }
 
     private static Task<BlkifStatus>[] Write(Blkfront disk, byte[] data) =>
-        [.. Enumerable.Range(0, 8).Select(part => disk.WriteAsync((ulong)(part << 11), data.AsMemory(part << 20, 1 << 20)))];
+        [.. Enumerable.Range(0, 8)
+            .Select(part => disk.WriteAsync((ulong)(part << 11), data.AsMemory(part << 20, 1 << 20)))];
 
     private static async Task HoldsAsync(Blkfront disk, byte[] data)
     {

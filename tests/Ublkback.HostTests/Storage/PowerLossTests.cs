@@ -7,8 +7,8 @@ using Ublkback.HostTests.Fixtures;
 namespace Ublkback.HostTests.Storage;
 
 /// <summary>
-/// A store of VDIs on ext4, on a disk of which QEMU logs each write and flush; and then what is left when the power goes at some of these.
-/// What a page cache still has after a death, a loss of power takes.
+/// A store of VDIs on ext4, on a disk of which QEMU logs each write and flush; and then what is left when the power
+/// goes at some of these. What a page cache still has after a death, a loss of power takes.
 /// </summary>
 public sealed class PowerLossTests : VdiFixture
 {
@@ -87,10 +87,13 @@ public sealed class PowerLossTests : VdiFixture
 
         using WriteLog log = new(Log, Before);
         IReadOnlyList<(long Begin, long End)> flushes = log.FindFlushes();
-        // After some promises, at flushes between them, and when a checkpoint has written its head and not yet flushed it.
+        // After some promises, at flushes between them, and when a checkpoint has written its head and not yet flushed
+        // it.
         long[] moments = [.. random.GetItems(promises.Select(promise => promise.Position).ToArray(), Losses / 4)
-            .Concat(random.GetItems(flushes.Where(flush => flush.End >= promises[0].Position).Select(flush => flush.End).ToArray(), Losses / 4))
-            .Concat(random.GetItems(flushes.Where(flush => collections.Exists(gc => flush.Begin >= gc.Begin && flush.End <= gc.End)).Select(flush => flush.Begin).ToArray(), Losses / 2))
+            .Concat(random.GetItems(flushes.Where(flush => flush.End >= promises[0].Position).Select(flush => flush.End)
+                .ToArray(), Losses / 4))
+            .Concat(random.GetItems(flushes.Where(flush => collections.Exists(gc =>
+                flush.Begin >= gc.Begin && flush.End <= gc.End)).Select(flush => flush.Begin).ToArray(), Losses / 2))
             .Order()];
         foreach (long moment in moments)
         {
@@ -113,9 +116,13 @@ public sealed class PowerLossTests : VdiFixture
             List<Promise> kept = promises.FindAll(promise => promise.Position <= moment);
             long[] now = await ExportAsync("web", store);
             for (int block = 0; block < Blocks; block++)
-                Assert.That(now[block], Is.InRange(kept[^1].Counts[block], last[block]), $"at {moment}, of which {kept[^1].Position} was promised: block {block}");
+                Assert.That(
+                    now[block], Is.InRange(kept[^1].Counts[block], last[block]),
+                    $"at {moment}, of which {kept[^1].Position} was promised: block {block}");
             if (kept.FindLast(promise => promise.Snapshot is not null) is Promise snapshot)
-                Assert.That(await ExportAsync($"web@{snapshot.Snapshot}", store), Is.EqualTo(snapshot.Counts), $"at {moment}: {snapshot.Snapshot}");
+                Assert.That(
+                    await ExportAsync($"web@{snapshot.Snapshot}", store), Is.EqualTo(snapshot.Counts),
+                    $"at {moment}: {snapshot.Snapshot}");
         }
         finally
         {
@@ -134,7 +141,9 @@ public sealed class PowerLossTests : VdiFixture
         {
             ReadOnlySpan<byte> data = content.AsSpan(block * 4096, 4096);
             long count = BinaryPrimitives.ReadInt64LittleEndian(data);
-            Assert.That(data.SequenceEqual(count == 0 ? new byte[4096] : Fill(count)), $"block {block} of {name} is nothing that was written");
+            Assert.That(
+                data.SequenceEqual(count == 0 ? new byte[4096] : Fill(count)),
+                $"block {block} of {name} is nothing that was written");
             return count;
         })];
     }

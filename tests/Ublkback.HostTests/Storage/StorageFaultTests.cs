@@ -25,9 +25,12 @@ public sealed class StorageFaultTests : HostFixture
     }
 
     [Test]
-    public async Task An_error_of_the_storage_is_told_to_the_guest_for_exactly_that_request([Values("read", "write", "flush")] string operation)
+    public async Task An_error_of_the_storage_is_told_to_the_guest_for_exactly_that_request(
+        [Values("read", "write", "flush")] string operation)
     {
-        string blkdebug = operation == "flush" ? "inject-error.0.iotype=flush" : $"inject-error.0.iotype={operation},inject-error.0.sector={BadSector}";
+        string blkdebug = operation == "flush"
+            ? "inject-error.0.iotype=flush"
+            : $"inject-error.0.iotype={operation},inject-error.0.sector={BadSector}";
         (_, Blkfront disk) = await ConnectAsync(await ExportAsync(blkdebug));
         await using (disk)
         {
@@ -36,7 +39,9 @@ public sealed class StorageFaultTests : HostFixture
                 BlkifStatus status = operation == "read" // of what is in no cache
                     ? await disk.ReadAsync(sector, new byte[4096])
                     : await disk.WriteAsync(sector, new byte[4096]);
-                Assert.That(status, Is.EqualTo(Expected(sector == BadSector && operation != "flush")), $"{operation} at {sector}");
+                Assert.That(
+                    status, Is.EqualTo(Expected(sector == BadSector && operation != "flush")),
+                    $"{operation} at {sector}");
             }
 
             Assert.That(await disk.FlushAsync(), Is.EqualTo(Expected(operation == "flush")));
@@ -49,7 +54,8 @@ public sealed class StorageFaultTests : HostFixture
     [Test]
     public async Task A_flush_that_failed_is_no_success_for_a_successor_either()
     {
-        (_, Blkfront disk) = await ConnectAsync(await ExportAsync("inject-error.0.iotype=flush,inject-error.0.once=on"));
+        (_, Blkfront disk) =
+            await ConnectAsync(await ExportAsync("inject-error.0.iotype=flush,inject-error.0.once=on"));
         await using (disk)
         {
             Assert.That(await disk.WriteAsync(0, new byte[4096]), Is.EqualTo(BlkifStatus.Okay));
@@ -57,7 +63,9 @@ public sealed class StorageFaultTests : HostFixture
             await KillAsync();
             Daemon = StartDaemon();
             Assert.That(await disk.WriteAsync(0, new byte[4096]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
-            Assert.That(await disk.FlushAsync().WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error), "the kernel tells of a loss once");
+            Assert.That(
+                await disk.FlushAsync().WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error),
+                "the kernel tells of a loss once");
         }
     }
 
@@ -77,7 +85,9 @@ public sealed class StorageFaultTests : HostFixture
                 Task<BlkifStatus> write = disk.WriteAsync(0, data);
                 await AwaitLogAsync("the storage is full");
                 Assert.That((await VbdAsync("list")).GetProperty("trouble").GetString(), Is.EqualTo("held: NoSpace"));
-                Assert.That(await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
+                Assert.That(
+                    await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay),
+                    "others go on");
                 Assert.That((await RunAsync("resume", "--host", Layout.Root)).Status, Is.Zero);
                 Assert.That(write.IsCompleted, Is.False, "there is no room yet");
 
@@ -108,7 +118,8 @@ public sealed class StorageFaultTests : HostFixture
     [Test]
     public async Task Held_requests_fail_when_the_guest_lets_go_of_the_disk()
     {
-        (_, Blkfront disk) = await ConnectAsync($"raw:{await ExportAsync($"inject-error.0.iotype=write,inject-error.0.sector={BadSector}")}?on-error=hold");
+        string export = await ExportAsync($"inject-error.0.iotype=write,inject-error.0.sector={BadSector}");
+        (_, Blkfront disk) = await ConnectAsync($"raw:{export}?on-error=hold");
         await using (disk)
         {
             Task<BlkifStatus> write = disk.WriteAsync(BadSector, new byte[4096]);
@@ -127,9 +138,11 @@ public sealed class StorageFaultTests : HostFixture
         DiskConfiguration configuration = Disk(stalled);
         EmulatedGuest guest = await MakeGuestAsync(1);
         await Toolstack.AttachAsync(1, configuration);
-        await using Blkfront disk = await ConnectAsync(guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 4, MaxSegments: 256));
+        await using Blkfront disk = await ConnectAsync(
+            guest, options: new BlkfrontOptions(BlkifAbi.X86_64, 4, MaxSegments: 256));
         await Toolstack.AttachAsync(1, Disk(MakeImage("b.img", VerifyingLoad.DiskSize), deviceId: 51728));
-        await using Blkfront neighbour = await ConnectAsync(guest, 51728, new BlkfrontOptions(BlkifAbi.X86_64, Queues: 2));
+        await using Blkfront neighbour = await ConnectAsync(
+            guest, 51728, new BlkfrontOptions(BlkifAbi.X86_64, Queues: 2));
         VerifyingLoad load = new(neighbour);
         await SignalAsync(_exporter!.Process, "STOP");
         Task<BlkifStatus>[] stuck = [.. Enumerable.Range(0, 100).Select(_ => disk.WriteAsync(0, new byte[1 << 20]))];

@@ -17,7 +17,9 @@ using Ublkback.XenStore;
 
 namespace Ublkback.Tests.Backend;
 
-/// <summary>An emulated host with a backend in this process, whose images a test controls. The targets are gate:NAME.</summary>
+/// <summary>
+/// An emulated host with a backend in this process, whose images a test controls. The targets are gate:NAME.
+/// </summary>
 public abstract class BackendFixture
 {
     private readonly CancellationTokenSource _stopping = new();
@@ -51,11 +53,13 @@ public abstract class BackendFixture
         Store = XenStoreClient.Open(new XenStoreTransport(_host.Layout.StoreSocket));
         _workers = [new Worker("test")];
         Hypervisor = new CountingHypervisor(new EmulatedHypervisor(_host.Layout, 0));
-        BlockCatalog catalog = new BlockCatalog().AddImage("gate", (target, _) => Images[target.Location] = new GateImage())
+        BlockCatalog catalog = new BlockCatalog()
+            .AddImage("gate", (target, _) => Images[target.Location] = new GateImage())
             .AddImage("manual", (target, _) => ManualImages[target.Location] = new ManualImage());
         Vbds = new VbdDirectory(new BackendServices(
             Store, "/local/domain/0", Hypervisor, _workers, catalog, new KernelBlkback(_host.Layout.Sysfs),
-            new GrantBudget(), Requests, new JournalDirectory(_host.Layout.RunDirectory), Path.Combine(_host.Layout.RunDirectory, "qemu"), NullLogger.Instance));
+            new GrantBudget(), Requests, new JournalDirectory(_host.Layout.RunDirectory),
+            Path.Combine(_host.Layout.RunDirectory, "qemu"), NullLogger.Instance));
         _serving = Vbds.RunAsync(_stopping.Token);
         await Vbds.Ready;
         await Store.IntroduceAsync(1);

@@ -22,7 +22,8 @@ public sealed class BlkifReferenceTests : BackendFixture
     {
         await using Blkfront disk = await ConnectAsync(DeviceId, "a");
         GateImage image = Images["a"];
-        Task<BlkifStatus>[] reads = [.. Enumerable.Range(0, InFlight).Select(i => disk.ReadAsync((ulong)i * 8, new byte[4096]))];
+        Task<BlkifStatus>[] reads = [
+            .. Enumerable.Range(0, InFlight).Select(i => disk.ReadAsync((ulong)i * 8, new byte[4096]))];
         for (int i = 0; i < InFlight; i++) await image.ArrivedAsync();
         Assert.That(Hypervisor.Held, Is.EqualTo((1, 1)));
 

@@ -27,7 +27,9 @@ public sealed class EventStormTests : BackendFixture
         double milliseconds = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
 
         const int Doublings = 6;
-        Assert.That(events, Is.InRange(1, EventThrottle.MaxVainEvents + Doublings + (milliseconds / EventThrottle.MaxMilliseconds)));
+        Assert.That(
+            events,
+            Is.InRange(1, EventThrottle.MaxVainEvents + Doublings + (milliseconds / EventThrottle.MaxMilliseconds)));
         Assert.That(await disk.WriteAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
     }
 

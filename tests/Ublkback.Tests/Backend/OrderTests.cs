@@ -79,7 +79,8 @@ public sealed class OrderTests : BackendFixture
         ManualImage.Arrival last = await image.NextAsync();
         Assert.That(last.Asked, Is.EqualTo((BlockOperation.Write, 199ul, 1L)));
         last.End();
-        Assert.That(await Task.WhenAll(near, discard, beside, inside).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay));
+        Assert.That(
+            await Task.WhenAll(near, discard, beside, inside).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay));
     }
 
     [Test]

@@ -39,7 +39,8 @@ public sealed class RequestCheckTests
     [Test]
     public void Counts_sectors_of_all_segments()
     {
-        BlkifRequest request = Request(BlkifOperation.Read, 5, new BlkifSegment(1, 0, 7), new BlkifSegment(2, 2, 2), new BlkifSegment(3, 6, 7));
+        BlkifRequest request = Request(
+            BlkifOperation.Read, 5, new BlkifSegment(1, 0, 7), new BlkifSegment(2, 2, 2), new BlkifSegment(3, 6, 7));
 
         Assert.That(Check(request, Disk, out long count), Is.EqualTo(RequestFault.None));
         Assert.That(count, Is.EqualTo(11));
@@ -112,8 +113,11 @@ public sealed class RequestCheckTests
         ImageGeometry readOnly = Disk with { IsReadOnly = true };
         BlkifSegment segment = new(1, 0, 0);
 
-        Assert.That(Check(Request(BlkifOperation.Write, 0, segment), readOnly, out _), Is.EqualTo(RequestFault.ReadOnly));
-        Assert.That(Check(Request(BlkifOperation.FlushDiskCache, 0, segment), readOnly, out _), Is.EqualTo(RequestFault.ReadOnly));
+        Assert.That(
+            Check(Request(BlkifOperation.Write, 0, segment), readOnly, out _), Is.EqualTo(RequestFault.ReadOnly));
+        Assert.That(
+            Check(Request(BlkifOperation.FlushDiskCache, 0, segment), readOnly, out _),
+            Is.EqualTo(RequestFault.ReadOnly));
         Assert.That(Check(Request(BlkifOperation.Read, 0, segment), readOnly, out _), Is.EqualTo(RequestFault.None));
         Assert.That(Check(Request(BlkifOperation.FlushDiskCache, 0), readOnly, out _), Is.EqualTo(RequestFault.None));
     }
@@ -137,7 +141,8 @@ public sealed class RequestCheckTests
         RequestFault fault = RequestCheck.CheckSlot(request, geometry, out int count);
         return fault != RequestFault.None
             ? fault
-            : RequestCheck.CheckRange(request, ((ReadOnlySpan<BlkifSegment>)request.Segments)[..count], geometry, out sectorCount);
+            : RequestCheck.CheckRange(
+                request, ((ReadOnlySpan<BlkifSegment>)request.Segments)[..count], geometry, out sectorCount);
     }
 
     private static BlkifRequest Request(BlkifOperation operation, ulong sector, params BlkifSegment[] segments)

@@ -75,7 +75,8 @@ public sealed class SmallPartsTests
 
             File.CreateSymbolicLink(Path.Combine(device, "driver"), driver);
             Task<bool> releasing = Task.Run(() => kernel.Release(address));
-            Assert.That(releasing.Wait(TimeSpan.FromMilliseconds(50)), Is.False, "waits while the module is being loaded");
+            Assert.That(
+                releasing.Wait(TimeSpan.FromMilliseconds(50)), Is.False, "waits while the module is being loaded");
             // Complete at once: making it and emptying it are two steps.
             File.WriteAllText(Path.Combine(sysfs, "unbind"), "");
             File.Move(Path.Combine(sysfs, "unbind"), Path.Combine(driver, "unbind"));
@@ -97,7 +98,9 @@ public sealed class SmallPartsTests
     {
         FrontendParameters parameters = await FrontendParameters.ReadAsync(new NodeStore(nodes), "/front", 2);
 
-        Assert.That((parameters.RingPageOrder, parameters.Queues[0].EventChannel, parameters.Queues.Count), Is.EqualTo((order, 3u, 1)));
+        Assert.That(
+            (parameters.RingPageOrder, parameters.Queues[0].EventChannel, parameters.Queues.Count),
+            Is.EqualTo((order, 3u, 1)));
         Assert.That(string.Join(',', parameters.Queues[0].RingReferences), Is.EqualTo(references));
         Assert.That(parameters.Abi, Is.SameAs(BlkifAbi.X86_32), "no protocol means 32 bits");
     }
@@ -106,7 +109,8 @@ public sealed class SmallPartsTests
     public async Task Several_queues_have_directories_of_their_own()
     {
         FrontendParameters parameters = await FrontendParameters.ReadAsync(
-            new NodeStore("multi-queue-num-queues=2 feature-persistent=1 queue-0/ring-ref=8 queue-0/event-channel=3 queue-1/ring-ref=9 queue-1/event-channel=4"), "/front", 2);
+            new NodeStore("multi-queue-num-queues=2 feature-persistent=1 queue-0/ring-ref=8 queue-0/event-channel=3 "
+                + "queue-1/ring-ref=9 queue-1/event-channel=4"), "/front", 2);
 
         Assert.That(parameters.IsPersistent, Is.True);
         Assert.That(parameters.Queues, Is.EqualTo([new FrontendQueue(3, [8]), new FrontendQueue(4, [9])]));
@@ -131,7 +135,9 @@ public sealed class SmallPartsTests
 
     [Test]
     public void What_a_guest_wrote_is_shown_short_and_harmless() =>
-        Assert.That(FrontendParameters.Quote("\u001b[31m\n" + new string('x', 5000)), Has.Length.LessThan(50).And.StartsWith("'?[31m?xxx"));
+        Assert.That(
+            FrontendParameters.Quote("\u001b[31m\n" + new string('x', 5000)),
+            Has.Length.LessThan(50).And.StartsWith("'?[31m?xxx"));
 
     private sealed class ManualTime : TimeProvider
     {
@@ -170,7 +176,8 @@ public sealed class SmallPartsTests
         RequestBudget budget = new();
         IDisposable half = budget.Take(1, RequestBudget.MaxRequests / 2);
         IDisposable rest = budget.Take(1, RequestBudget.MaxRequests / 2);
-        Assert.That(Assert.Throws<TargetException>(() => budget.Take(1, 1))!.Message, Does.Contain("are the most for a guest"));
+        Assert.That(
+            Assert.Throws<TargetException>(() => budget.Take(1, 1))!.Message, Does.Contain("are the most for a guest"));
         budget.Take(2, RequestBudget.MaxRequests).Dispose();
         half.Dispose();
         half.Dispose();

@@ -10,7 +10,8 @@ public sealed class VbdJournalTests : IDisposable
     private static readonly VbdAddress Address = new("vbd", 1, 51712);
 
     private static readonly JournalIdentity Identity = new(
-        "/front", "/vm/a", "raw: inode 7 on 8:1", "x86_64-abi", [new FrontendQueue(7, [8, 9]), new FrontendQueue(10, [11, 12])]);
+        "/front", "/vm/a", "raw: inode 7 on 8:1", "x86_64-abi",
+        [new FrontendQueue(7, [8, 9]), new FrontendQueue(10, [11, 12])]);
 
     private readonly string _path = Directory.CreateTempSubdirectory("ublkback-test-").FullName;
 
@@ -22,9 +23,11 @@ public sealed class VbdJournalTests : IDisposable
         yield return new TestCaseData(Identity with { Machine = "/vm/b" }, "its guest is another one now");
         yield return new TestCaseData(Identity with { Machine = null }, "its guest is another one now");
         yield return new TestCaseData(Identity with { Protocol = "x86_32-abi" }, "the guest's rings are others now");
-        yield return new TestCaseData(Identity with { Queues = [Identity.Queues[0]] }, "the guest's rings are others now");
         yield return new TestCaseData(
-            Identity with { Queues = [Identity.Queues[0], new FrontendQueue(10, [12, 11])] }, "the guest's rings are others now");
+            Identity with { Queues = [Identity.Queues[0]] }, "the guest's rings are others now");
+        yield return new TestCaseData(
+            Identity with { Queues = [Identity.Queues[0], new FrontendQueue(10, [12, 11])] },
+            "the guest's rings are others now");
         yield return new TestCaseData(Identity with { Image = "raw: inode 8 on 8:1" }, "its image is another one now");
     }
 
@@ -54,7 +57,8 @@ public sealed class VbdJournalTests : IDisposable
         Assert.That(Identity.DifferenceFrom(other), Does.StartWith(reason));
 
     [TestCase(0, 0x00, "is no journal")]
-    [TestCase(8, 0x03, "has journal format 3, and this daemon knows 2: start the ublkback that wrote it; the disk stays as it is")]
+    [TestCase(8, 0x03,
+        "has journal format 3, and this daemon knows 2: start the ublkback that wrote it; the disk stays as it is")]
     [TestCase(16, 0xFF, "is no journal")]
     [TestCase(12, 0x01, "is no journal")]
     [TestCase(24, 0x00, "is no journal")]

@@ -55,9 +55,11 @@ public sealed class VbdStateMachineTests
     [TestCase(5, 5, Attach)]
     [TestCase(5, 6, Disconnect)]
     [TestCase(2, 5, Close)]
-    public void A_guest_that_lets_go_of_a_dead_daemons_disk_gets_its_answers_first(int backend, int frontend, VbdAction expected) =>
+    public void A_guest_that_lets_go_of_a_dead_daemons_disk_gets_its_answers_first(
+        int backend, int frontend, VbdAction expected) =>
         Assert.That(
-            VbdStateMachine.Decide(View(backend, frontend, false, false, false) with { HasJournal = true }), Is.EqualTo(expected));
+            VbdStateMachine.Decide(View(backend, frontend, false, false, false) with { HasJournal = true }),
+            Is.EqualTo(expected));
 
     [TestCase(2)]
     [TestCase(4)]
@@ -66,7 +68,9 @@ public sealed class VbdStateMachineTests
             VbdStateMachine.Decide(View(backend, 3, true, true, false) with { HasFailed = true }), Is.EqualTo(Wait));
 
     [Test]
-    public void Never_closes_on_its_own([Values(1, 2, 4)] int backend, [Values(1, 2, 3, 4)] int frontend, [Values] bool offered, [Values] bool serving) =>
+    public void Never_closes_on_its_own(
+        [Values(1, 2, 4)] int backend, [Values(1, 2, 3, 4)] int frontend, [Values] bool offered,
+        [Values] bool serving) =>
         Assert.That(
             VbdStateMachine.Decide(View(backend, frontend, true, offered, serving)),
             Is.Not.EqualTo(Close).And.Not.EqualTo(Disconnect), "blkfront would take the disk for dead");

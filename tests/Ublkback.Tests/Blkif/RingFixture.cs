@@ -42,7 +42,8 @@ public abstract class RingFixture(string protocol, int order)
 
     protected unsafe Span<byte> Memory() => new((void*)_memory, BlkifConstants.PageSize << order);
 
-    protected unsafe Span<byte> Journal() => new((void*)_journal, (int)RingJournal.SizeOf(BlkifConstants.SlotCount(order)));
+    protected unsafe Span<byte> Journal() =>
+        new((void*)_journal, (int)RingJournal.SizeOf(BlkifConstants.SlotCount(order)));
 
     private RingJournal MakeJournal() => new(_journal, BlkifConstants.SlotCount(order));
 }

@@ -52,7 +52,9 @@ public sealed class RingJournalTests(string protocol) : RingFixture(protocol, or
                     foreach ((int held, BlkifRequest before) in inHand)
                     {
                         Back.Retake(held, out BlkifRequest again);
-                        Assert.That((again.Id, again.Sector, again.Operation), Is.EqualTo((before.Id, before.Sector, before.Operation)));
+                        Assert.That(
+                            (again.Id, again.Sector, again.Operation),
+                            Is.EqualTo((before.Id, before.Sector, before.Operation)));
                     }
 
                     break;
@@ -61,7 +63,9 @@ public sealed class RingJournalTests(string protocol) : RingFixture(protocol, or
             while (Front.TryTake(out BlkifResponse response))
             {
                 Assert.That(unanswered.Remove(response.Id), Is.True, "each is answered once");
-                Assert.That(response, Is.EqualTo(Answer(new BlkifRequest { Operation = BlkifOperation.Discard, Id = response.Id })));
+                Assert.That(
+                    response,
+                    Is.EqualTo(Answer(new BlkifRequest { Operation = BlkifOperation.Discard, Id = response.Id })));
             }
         }
 
@@ -81,7 +85,8 @@ public sealed class RingJournalTests(string protocol) : RingFixture(protocol, or
         before.CopyTo(Journal());
         BitConverter.TryWriteBytes(Journal()[8..], intended);
         // The guest has used the response's slot again.
-        for (ulong id = 2; id < 2 + Slots; id++) Front.Put(new BlkifRequest { Operation = BlkifOperation.Read, Id = id });
+        for (ulong id = 2; id < 2 + Slots; id++)
+            Front.Put(new BlkifRequest { Operation = BlkifOperation.Read, Id = id });
         Front.Push();
 
         Recover();

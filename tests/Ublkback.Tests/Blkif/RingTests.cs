@@ -10,7 +10,14 @@ public sealed class RingTests(string protocol) : RingFixture(protocol, order: 1)
     [Test]
     public void Carries_a_request_and_its_answer()
     {
-        BlkifRequest request = new() { Operation = BlkifOperation.Write, SegmentCount = 2, Handle = 7, Id = ulong.MaxValue - 1, Sector = 1UL << 40 };
+        BlkifRequest request = new()
+        {
+            Operation = BlkifOperation.Write,
+            SegmentCount = 2,
+            Handle = 7,
+            Id = ulong.MaxValue - 1,
+            Sector = 1UL << 40
+        };
         request.Segments[0] = new BlkifSegment(uint.MaxValue, 0, 7);
         request.Segments[1] = new BlkifSegment(3, 2, 4);
         Front.Put(request);
@@ -42,7 +49,8 @@ public sealed class RingTests(string protocol) : RingFixture(protocol, order: 1)
         Span<byte> slot = Memory().Slice(BlkifConstants.RingHeaderSize, Abi.RequestSize);
         slot.Fill(0xFF);
 
-        Assert.That((taken.Operation, taken.SegmentCount, taken.Sector), Is.EqualTo((BlkifOperation.Read, (byte)1, 8UL)));
+        Assert.That(
+            (taken.Operation, taken.SegmentCount, taken.Sector), Is.EqualTo((BlkifOperation.Read, (byte)1, 8UL)));
     }
 
     [Test]

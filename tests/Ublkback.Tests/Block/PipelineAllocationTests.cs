@@ -46,7 +46,8 @@ public sealed class PipelineAllocationTests
 
     private sealed class Slot
     {
-        private readonly BlockRequest _request = new() { Operation = BlockOperation.Read, SectorCount = 8, Data = new byte[4096] };
+        private readonly BlockRequest _request =
+            new() { Operation = BlockOperation.Read, SectorCount = 8, Data = new byte[4096] };
         private readonly Action _onEnded;
         private ValueTaskAwaiter<BlockStatus> _awaiter;
 
@@ -92,7 +93,8 @@ public sealed class PipelineAllocationTests
 
         public ValueTaskSourceStatus GetStatus(short token) => _core.GetStatus(token);
 
-        public void OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+        public void OnCompleted(
+            Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
             _core.OnCompleted(continuation, state, token, ValueTaskSourceOnCompletedFlags.None);
 
         public BlockStatus GetResult(short token)

@@ -54,16 +54,24 @@ public sealed class PipelineTests
     [TestCase(ulong.MaxValue, 8L, 4096, "8 sectors at 18446744073709551615")]
     [TestCase(0UL, -1L, 0, "-1 sectors")]
     [TestCase(0UL, 8L, 4095, "4095 bytes of data for 8 sectors")]
-    public async Task A_bad_request_of_a_hook_goes_no_further_and_the_hook_is_named(ulong sector, long count, int bytes, string part)
+    public async Task A_bad_request_of_a_hook_goes_no_further_and_the_hook_is_named(
+        ulong sector, long count, int bytes, string part)
     {
         BlockPipeline pipeline = Over(
             ("good", new ActionHook((request, next) => next.HandleAsync(request))),
             ("bad", new ActionHook((_, next) => next.HandleAsync(
-                new BlockRequest { Operation = BlockOperation.Read, Sector = sector, SectorCount = count, Data = new byte[bytes] }))));
+                new BlockRequest
+                {
+                    Operation = BlockOperation.Read,
+                    Sector = sector,
+                    SectorCount = count,
+                    Data = new byte[bytes]
+                }))));
 
         Assert.That(await pipeline.HandleAsync(Read(0, 8)), Is.EqualTo(BlockStatus.IoError));
         Assert.That(_image.Seen, Is.Zero);
-        Assert.That(_warnings, Has.Exactly(1).StartsWith("hook bad passed on a bad request: ").And.Exactly(1).Contains(part));
+        Assert.That(
+            _warnings, Has.Exactly(1).StartsWith("hook bad passed on a bad request: ").And.Exactly(1).Contains(part));
     }
 
     [Test]
@@ -106,7 +114,9 @@ public sealed class PipelineTests
     {
         TaskCompletionSource gate = new();
         _image.Gate = gate.Task;
-        BlockPipeline pipeline = Over(("good", new ActionHook((request, next) => next.HandleAsync(request))), ("hasty", new ActionHook(async (request, next) =>
+        BlockPipeline pipeline = Over(
+            ("good", new ActionHook((request, next) => next.HandleAsync(request))),
+            ("hasty", new ActionHook(async (request, next) =>
         {
             _ = next.HandleAsync(request);
             if (isLate) await Task.Yield();
@@ -130,8 +140,12 @@ public sealed class PipelineTests
         _image.Grow(4096);
 
         Assert.That((pipeline.Remeasure(), pipeline.Geometry.SectorCount), Is.EqualTo((false, 2048)));
-        Assert.That(_warnings, Is.EqualTo(["hook odd does not take the new size: hook odd failed: InvalidOperationException: oops"]));
-        Assert.That(() => Over(("odd", hook)), Throws.TypeOf<TargetException>().With.Message.EqualTo("hook odd failed: InvalidOperationException: oops"));
+        Assert.That(
+            _warnings,
+            Is.EqualTo(["hook odd does not take the new size: hook odd failed: InvalidOperationException: oops"]));
+        Assert.That(
+            () => Over(("odd", hook)),
+            Throws.TypeOf<TargetException>().With.Message.EqualTo("hook odd failed: InvalidOperationException: oops"));
     }
 
     [Test]
@@ -162,7 +176,8 @@ public sealed class PipelineTests
     {
         List<string> seen = [];
         BlockPipeline pipeline = Over(
-            ("bad", new EventHook(_ => throw new InvalidOperationException("oops"))), ("good", new EventHook(e => seen.Add($"hook {e}"))));
+            ("bad", new EventHook(_ => throw new InvalidOperationException("oops"))),
+            ("good", new EventHook(e => seen.Add($"hook {e}"))));
         _image.OnEvent = e => seen.Add($"image {e}");
 
         ((IBlockImage)pipeline).OnEvent(DiskEvent.Connected);
@@ -186,7 +201,8 @@ public sealed class PipelineTests
 
     [Test]
     public void Without_hooks_there_is_no_pipeline() => Assert.That(
-        new BlockCatalog().AddImage("raw", (_, _) => _image).Open(BlockTarget.Parse("/a"), Opening()), Is.SameAs(_image));
+        new BlockCatalog().AddImage("raw", (_, _) => _image).Open(BlockTarget.Parse("/a"), Opening()),
+        Is.SameAs(_image));
 
     private static async ValueTask<BlockStatus> ThrowLater()
     {
@@ -216,9 +232,11 @@ public sealed class PipelineTests
 
     private sealed class HalvingHook : BlockHook
     {
-        public override ImageGeometry Measure(ImageGeometry below) => below with { SectorCount = below.SectorCount / 2 };
+        public override ImageGeometry Measure(ImageGeometry below) =>
+            below with { SectorCount = below.SectorCount / 2 };
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
+            next.HandleAsync(request);
     }
 
     private sealed class MeasuringHook : BlockHook
@@ -227,21 +245,24 @@ public sealed class PipelineTests
 
         public override ImageGeometry Measure(ImageGeometry below) => Failure is null ? below : throw Failure;
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
+            next.HandleAsync(request);
     }
 
     private sealed class EventHook(Action<DiskEvent> onEvent) : BlockHook
     {
         public override void OnEvent(DiskEvent happened) => onEvent(happened);
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
+            next.HandleAsync(request);
     }
 
     private sealed class DisposalHook : BlockHook
     {
         public bool IsDisposed { get; private set; }
 
-        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) => next.HandleAsync(request);
+        public override ValueTask<BlockStatus> HandleAsync(BlockRequest request, HookSeam next) =>
+            next.HandleAsync(request);
 
         public override ValueTask DisposeAsync()
         {

@@ -69,7 +69,9 @@ public sealed class CryptTests : HookFixture
     [TestCase(65, UnixFileMode.UserRead, "has 65 bytes")]
     [TestCase(0, UnixFileMode.UserRead, "has 0 bytes")]
     public void Refuses_keys_that_are_not_right(int length, UnixFileMode mode, string part) =>
-        Assert.That(() => Open($"crypt(key={MakeKey(length, mode)})"), Throws.TypeOf<TargetException>().With.Message.Contains(part));
+        Assert.That(
+            () => Open($"crypt(key={MakeKey(length, mode)})"),
+            Throws.TypeOf<TargetException>().With.Message.Contains(part));
 
     [TestCase("crypt", "write crypt(key=")]
     [TestCase("crypt(key=/nowhere/key)", "cannot be read")]

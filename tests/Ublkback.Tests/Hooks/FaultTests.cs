@@ -18,7 +18,9 @@ public sealed class FaultTests : HookFixture
             others.Add(await WriteAsync(image, 0, new byte[512 * 8]));
         }
 
-        Assert.That(matching, Is.EqualTo(Enumerable.Range(1, 9).Select(i => i % 3 == 0 ? BlockStatus.NoSpace : BlockStatus.Okay)));
+        Assert.That(
+            matching,
+            Is.EqualTo(Enumerable.Range(1, 9).Select(i => i % 3 == 0 ? BlockStatus.NoSpace : BlockStatus.Okay)));
         Assert.That(others, Is.All.EqualTo(BlockStatus.Okay));
         Assert.That(ImageRequests, Is.EqualTo(6 + 27), "a failed request never reaches the image");
     }

@@ -38,7 +38,9 @@ public abstract class HookFixture
     protected IBlockImage Open(string hooks) => new BlockCatalog()
         .AddImage("array", (_, _) => new ArrayImage(this))
         .AddStandardHooks()
-        .Open(BlockTarget.Parse($"{hooks}+array:it"), new ImageOpening("the test", 0, false, true, null, Warnings.Add, 7, "xvda"));
+        .Open(
+            BlockTarget.Parse($"{hooks}+array:it"),
+            new ImageOpening("the test", 0, false, true, null, Warnings.Add, 7, "xvda"));
 
     /// <summary>Runs code on the worker, where requests begin and end.</summary>
     protected Task<T> OnWorker<T>(Func<Task<T>> body) => _worker.InvokeAsync(body).WaitAsync(TimeSpan.FromSeconds(30));

@@ -16,7 +16,9 @@ public sealed class RateLimitTests
         long now = 1_000_000;
         for (int i = 0; i <= events; i++) now += limit.Take(1, now);
 
-        Assert.That((now - 1_000_000) / (double)Stopwatch.Frequency, Is.EqualTo((double)events / perSecond).Within(0.1).Percent);
+        Assert.That(
+            (now - 1_000_000) / (double)Stopwatch.Frequency,
+            Is.EqualTo((double)events / perSecond).Within(0.1).Percent);
     }
 
     [Test]

@@ -27,7 +27,8 @@ public sealed class TimeTests : HookFixture
     [Test]
     public async Task A_throttle_never_lets_more_through_than_it_says_also_as_a_group()
     {
-        IBlockImage[] disks = [Open("throttle(iops=200,burst=0ms,group=two)"), Open("throttle(iops=200,burst=0ms,group=two)")];
+        IBlockImage[] disks = [
+            Open("throttle(iops=200,burst=0ms,group=two)"), Open("throttle(iops=200,burst=0ms,group=two)")];
         const int Requests = 41;
         TimeSpan time = await OnWorker(async () =>
         {
@@ -46,7 +47,8 @@ public sealed class TimeTests : HookFixture
     {
         IBlockImage image = Open("throttle(iops=1,burst=0ms)");
         ((BlockPipeline)image).Change(HookTarget.Parse("throttle(iops=0)"));
-        for (int i = 0; i < 100; i++) Assert.That(await ReadAsync(image, 0, new byte[512]), Is.EqualTo(BlockStatus.Okay));
+        for (int i = 0; i < 100; i++)
+            Assert.That(await ReadAsync(image, 0, new byte[512]), Is.EqualTo(BlockStatus.Okay));
 
         Assert.That(
             () => ((BlockPipeline)image).Change(HookTarget.Parse("throttle(group=x)")),

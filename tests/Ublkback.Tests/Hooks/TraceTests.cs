@@ -20,7 +20,8 @@ public sealed class TraceTests : HookFixture
 
         Assert.That(lines, Has.Length.EqualTo(3));
         Assert.That(lines[0], Does.Match(@"^\d+\.\d{6} dom7 xvda Connected$"));
-        Assert.That(lines[1], Does.Match(@"^\d+\.\d{6} dom7 xvda Read 16\+8 Okay \d+us 98f94189$"), "CRC32C of 4096 zeros");
+        Assert.That(
+            lines[1], Does.Match(@"^\d+\.\d{6} dom7 xvda Read 16\+8 Okay \d+us 98f94189$"), "CRC32C of 4096 zeros");
         Assert.That(lines[2], Does.Match(@"^\d+\.\d{6} dom7 xvda Write 24\+1 IoError \d+us 00000000$"));
     }
 
@@ -28,11 +29,13 @@ public sealed class TraceTests : HookFixture
     public async Task Json_lines_can_be_parsed()
     {
         await TraceAsync("json", "");
-        JsonElement[] lines = [.. (await File.ReadAllLinesAsync(TracePath)).Select(line => JsonDocument.Parse(line).RootElement)];
+        JsonElement[] lines = [
+            .. (await File.ReadAllLinesAsync(TracePath)).Select(line => JsonDocument.Parse(line).RootElement)];
 
         Assert.That(lines[0].GetProperty("event").GetString(), Is.EqualTo("Connected"));
         Assert.That(
-            (lines[2].GetProperty("op").GetString(), lines[2].GetProperty("sector").GetInt64(), lines[2].GetProperty("domid").GetInt32()),
+            (lines[2].GetProperty("op").GetString(), lines[2].GetProperty("sector").GetInt64(),
+                lines[2].GetProperty("domid").GetInt32()),
             Is.EqualTo(("Write", 24L, 7)));
     }
 
@@ -73,7 +76,9 @@ public sealed class TraceTests : HookFixture
     public void What_is_no_capture_is_refused()
     {
         File.WriteAllText(TracePath, new string('x', 100));
-        Assert.That(() => TraceCapture.Open(TracePath), Throws.TypeOf<InvalidDataException>().With.Message.Contains("it is no capture"));
+        Assert.That(
+            () => TraceCapture.Open(TracePath),
+            Throws.TypeOf<InvalidDataException>().With.Message.Contains("it is no capture"));
     }
 
     [Test]
@@ -97,7 +102,8 @@ public sealed class TraceTests : HookFixture
     public async Task A_trace_that_cannot_be_written_harms_no_request()
     {
         await using IBlockImage image = Open("trace(file=/dev/full)");
-        for (int i = 0; i < 1000; i++) Assert.That(await ReadAsync(image, 0, new byte[512]), Is.EqualTo(BlockStatus.Okay));
+        for (int i = 0; i < 1000; i++)
+            Assert.That(await ReadAsync(image, 0, new byte[512]), Is.EqualTo(BlockStatus.Okay));
         await image.DisposeAsync();
         Assert.That(Warnings, Has.Exactly(1).Contains("the trace /dev/full ends here"));
     }

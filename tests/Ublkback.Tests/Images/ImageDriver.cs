@@ -15,7 +15,8 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
     public async Task WriteAsync(long offset, byte[] data) =>
         Assert.That(await TryWriteAsync(offset, data), Is.EqualTo(BlockStatus.Okay));
 
-    public Task<BlockStatus> TryWriteAsync(long offset, byte[] data) => RunAsync(BlockOperation.Write, offset, data.Length, data);
+    public Task<BlockStatus> TryWriteAsync(long offset, byte[] data) =>
+        RunAsync(BlockOperation.Write, offset, data.Length, data);
 
     public async Task<byte[]> ReadAsync(long offset, int length)
     {
@@ -24,7 +25,8 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
         return data;
     }
 
-    public Task<BlockStatus> TryReadAsync(long offset, byte[] data) => RunAsync(BlockOperation.Read, offset, data.Length, data);
+    public Task<BlockStatus> TryReadAsync(long offset, byte[] data) =>
+        RunAsync(BlockOperation.Read, offset, data.Length, data);
 
     public async Task FlushAsync() =>
         Assert.That(await TryFlushAsync(), Is.EqualTo(BlockStatus.Okay));
@@ -41,7 +43,10 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
     public async Task DiscardAsync(long offset, long length) =>
         Assert.That(await RunAsync(BlockOperation.Discard, offset, length, []), Is.EqualTo(BlockStatus.Okay));
 
-    /// <summary>Writes, discards and reads at random, and compares with what the disk should hold; some requests are under way at once.</summary>
+    /// <summary>
+    /// Writes, discards and reads at random, and compares with what the disk should hold; some requests are under way
+    /// at once.
+    /// </summary>
     public async Task WorkAsync(byte[] shadow, Random random, int requests, bool discards = true)
     {
         const int Together = 8;
@@ -49,7 +54,8 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
         {
             // Requests of one round do not overlap: each has a part of the disk for itself.
             int part = shadow.Length / Together / 512 * 512;
-            await Task.WhenAll(Enumerable.Range(0, Together).Select(i => OneAsync(shadow, new Random(random.Next()), i * part, part, discards)));
+            await Task.WhenAll(Enumerable.Range(0, Together)
+                .Select(i => OneAsync(shadow, new Random(random.Next()), i * part, part, discards)));
             if (random.Next(4) == 0) await FlushAsync();
         }
     }
@@ -69,7 +75,9 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
                 data.CopyTo(shadow, offset);
                 break;
             case < 6:
-                Assert.That((await ReadAsync(offset, count)).AsSpan().SequenceEqual(shadow.AsSpan(offset, count)), Is.True, $"{count} bytes at {offset}");
+                Assert.That(
+                    (await ReadAsync(offset, count)).AsSpan().SequenceEqual(shadow.AsSpan(offset, count)), Is.True,
+                    $"{count} bytes at {offset}");
                 break;
             default:
                 // What is there afterwards is the image's choice, until it is written.
@@ -85,7 +93,13 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
         {
             Memory<byte> memory = data.Length == 0 ? default : PinnedMemory.AllocatePages(data.Length);
             data.CopyTo(memory);
-            BlockRequest request = new() { Operation = operation, Sector = (ulong)offset / 512, SectorCount = byteCount / 512, Data = memory };
+            BlockRequest request = new()
+            {
+                Operation = operation,
+                Sector = (ulong)offset / 512,
+                SectorCount = byteCount / 512,
+                Data = memory
+            };
             BlockStatus status = await image.HandleAsync(request);
             if (operation == BlockOperation.Read) memory.CopyTo(data);
             return status;

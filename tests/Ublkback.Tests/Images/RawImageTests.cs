@@ -40,7 +40,8 @@ public sealed class RawImageTests
         await using (image)
         {
             Assert.That(image.Geometry.DiscardGranularity, Is.EqualTo(4096));
-            Assert.That(await DoAsync(image, BlockOperation.Discard, 512, [], sectorCount: 1024), Is.EqualTo(BlockStatus.Okay));
+            Assert.That(
+                await DoAsync(image, BlockOperation.Discard, 512, [], sectorCount: 1024), Is.EqualTo(BlockStatus.Okay));
         }
 
         byte[] content = File.ReadAllBytes(path);
@@ -52,7 +53,8 @@ public sealed class RawImageTests
     [Test]
     public async Task Discard_is_not_offered_when_it_is_off_or_the_disk_read_only()
     {
-        await using (IBlockImage off = Open(Make("a.img", 4096), allowsDiscard: false)) Assert.That(off.Geometry.DiscardGranularity, Is.Zero);
+        await using (IBlockImage off = Open(Make("a.img", 4096), allowsDiscard: false))
+            Assert.That(off.Geometry.DiscardGranularity, Is.Zero);
         await using IBlockImage readOnly = Open(Make("a.img", 4096), isReadOnly: true);
         Assert.That(readOnly.Geometry.DiscardGranularity, Is.Zero);
     }
@@ -67,12 +69,15 @@ public sealed class RawImageTests
         OfdLock.TryShare(dead, mine);
         Task<IBlockImage> opening = Task.Run(() => Open(path));
         Assert.That(await Task.WhenAny(opening, Task.Delay(100)), Is.Not.SameAs(opening), "its I/O goes on");
-        await using (IBlockImage other = Open(path, isReadOnly: true)) Assert.That(other, Is.Not.Null, "another disk's");
+        await using (IBlockImage other = Open(path, isReadOnly: true))
+            Assert.That(other, Is.Not.Null, "another disk's");
 
         dead.Dispose();
 
         await using IBlockImage image = await opening.WaitAsync(TimeSpan.FromSeconds(20));
-        Assert.That(OfdLock.IsHeldByAnother(dead = FileDescriptor.Open(path, OpenFlags.O_RDONLY), mine), Is.True, "it has a lock of its own");
+        Assert.That(
+            OfdLock.IsHeldByAnother(dead = FileDescriptor.Open(path, OpenFlags.O_RDONLY), mine), Is.True,
+            "it has a lock of its own");
         dead.Dispose();
     }
 
@@ -96,7 +101,8 @@ public sealed class RawImageTests
         Assert.That(image.Remeasure(), Is.False);
         foreach (long length in new[] { 1 << 20, 4096, 5000 })
         {
-            using (FileStream file = new(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) file.SetLength(length);
+            using (FileStream file = new(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
+                file.SetLength(length);
             Assert.That(image.Remeasure(), Is.True);
             Assert.That(image.Geometry.SectorCount, Is.EqualTo(length / 512), "whole sectors only");
         }
@@ -106,7 +112,9 @@ public sealed class RawImageTests
     public async Task A_file_can_have_large_sectors()
     {
         await using (IBlockImage image = Open(Make("a.img", 8192) + "?sector-size=4096"))
-            Assert.That((image.Geometry.SectorSize, image.Geometry.PhysicalSectorSize, image.Geometry.SectorCount), Is.EqualTo((4096, 4096, 16ul)));
+            Assert.That(
+                (image.Geometry.SectorSize, image.Geometry.PhysicalSectorSize, image.Geometry.SectorCount),
+                Is.EqualTo((4096, 4096, 16ul)));
         Assert.That(
             () => Open(Make("odd.img", 8192 + 512) + "?sector-size=4096"),
             Throws.TypeOf<TargetException>().With.Message.Contains("not a multiple of 4096"));
@@ -160,7 +168,8 @@ public sealed class RawImageTests
         File.SetUnixFileMode(Make("readonly.img", 512), UnixFileMode.UserRead);
         Mono.Unix.Native.Syscall.mkfifo(Path.Combine(_directory, "pipe"), Mono.Unix.Native.FilePermissions.S_IRUSR);
 
-        Assert.That(() => Open(Path.Combine(_directory, name)), Throws.TypeOf<TargetException>().With.Message.Contains(part));
+        Assert.That(
+            () => Open(Path.Combine(_directory, name)), Throws.TypeOf<TargetException>().With.Message.Contains(part));
     }
 
     [Test]
@@ -172,7 +181,9 @@ public sealed class RawImageTests
 
         Assert.That(image.Geometry.IsReadOnly, Is.True);
         Assert.That(await DoAsync(image, BlockOperation.Read, 0, new byte[4096]), Is.EqualTo(BlockStatus.Okay));
-        Assert.That(await DoAsync(image, BlockOperation.Write, 0, new byte[4096]), Is.EqualTo(BlockStatus.IoError), "opened O_RDONLY");
+        Assert.That(
+            await DoAsync(image, BlockOperation.Write, 0, new byte[4096]), Is.EqualTo(BlockStatus.IoError),
+            "opened O_RDONLY");
     }
 
     [Test]
@@ -181,7 +192,8 @@ public sealed class RawImageTests
         string path = Make("a.img", 4096);
         await using (Open(path))
         {
-            Assert.That(() => Open(path), Throws.TypeOf<ImageInUseException>().With.Message.Contains("in use by the test"));
+            Assert.That(
+                () => Open(path), Throws.TypeOf<ImageInUseException>().With.Message.Contains("in use by the test"));
             Assert.That(() => Open(path, isReadOnly: true), Throws.TypeOf<ImageInUseException>());
             await using (Open($"{path}?share=unsafe")) { }
         }
@@ -248,7 +260,9 @@ public sealed class RawImageTests
     }
 
     private IBlockImage Open(string target, bool isReadOnly = false, string? group = null, bool allowsDiscard = true) =>
-        RawImageOpener.Open(BlockTarget.Parse(target), new ImageOpening("the test", ++_lastDisk, isReadOnly, allowsDiscard, group, _warnings.Add));
+        RawImageOpener.Open(
+            BlockTarget.Parse(target),
+            new ImageOpening("the test", ++_lastDisk, isReadOnly, allowsDiscard, group, _warnings.Add));
 
     private async Task<BlockStatus> DoAsync(
         IBlockImage image, BlockOperation operation, ulong sector, byte[] data, long? sectorCount = null)

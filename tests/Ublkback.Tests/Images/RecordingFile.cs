@@ -34,7 +34,8 @@ internal sealed class RecordingFile(byte[] content) : IBlockImage
     {
         int flushed = position;
         while (flushed > 0 && _changes[flushed - 1] is not (-1, null, -1)) flushed--;
-        byte[] survived = new byte[_changes.Take(position).Select(change => change.Length).Append(content.Length).Max()];
+        byte[] survived =
+            new byte[_changes.Take(position).Select(change => change.Length).Append(content.Length).Max()];
         content.CopyTo(survived, 0);
         long now = content.Length;
         for (int i = 0; i < position; i++)
@@ -51,7 +52,8 @@ internal sealed class RecordingFile(byte[] content) : IBlockImage
             for (int at = 0; at < data.Length; at += 512)
             {
                 // Since the last flush: each sector may be there or not.
-                if (i < flushed || random.NextDouble() < luck) data.AsSpan(at, 512).CopyTo(survived.AsSpan((int)offset + at));
+                if (i < flushed || random.NextDouble() < luck)
+                    data.AsSpan(at, 512).CopyTo(survived.AsSpan((int)offset + at));
             }
         }
 

@@ -59,7 +59,9 @@ public sealed class ScratchImageTests
     {
         TaskCompletionSource<BlockStatus> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
         RequestPool requests = new();
-        BlockRequest request = operation == BlockOperation.Flush ? requests.Rent(operation, 0, 0) : requests.Rent(operation, 16, 8);
+        BlockRequest request = operation == BlockOperation.Flush
+            ? requests.Rent(operation, 0, 0)
+            : requests.Rent(operation, 16, 8);
         request.Data.Span.Fill(fill);
         _worker.Post(async () => done.SetResult(await image.HandleAsync(request)));
         Assert.That(await done.Task.WaitAsync(TimeSpan.FromSeconds(10)), Is.EqualTo(BlockStatus.Okay));

@@ -19,7 +19,9 @@ public sealed class BufferPoolTests
             long start = PinnedMemory.AddressNumberOf(buffer);
             Assert.That(buffer.Length, Is.EqualTo(length));
             Assert.That(start % PageSize, Is.Zero);
-            Assert.That(taken, Has.None.Matches<(long Start, long End)>(other => start < other.End && other.Start < start + length));
+            Assert.That(
+                taken,
+                Has.None.Matches<(long Start, long End)>(other => start < other.End && other.Start < start + length));
             taken.Add((start, start + length));
         }
     }
@@ -57,7 +59,8 @@ public sealed class BufferPoolTests
             {
                 int index = random.Next(rented.Count);
                 (Memory<byte> returned, byte mark) = rented[index];
-                Assert.That((returned.Span[0], returned.Span[^1]), Is.EqualTo((mark, mark)), "somebody else wrote there");
+                Assert.That(
+                    (returned.Span[0], returned.Span[^1]), Is.EqualTo((mark, mark)), "somebody else wrote there");
                 pool.Return(returned);
                 rented.RemoveAt(index);
             }

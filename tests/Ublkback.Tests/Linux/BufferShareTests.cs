@@ -54,7 +54,8 @@ public sealed class BufferShareTests
     {
         using Worker worker = new("test");
         using WorkerBuffers buffers = new(worker, (long)Total * Unit);
-        List<RingBufferQuota> shares = [.. Enumerable.Range(0, 30).Select(_ => new RingBufferQuota(buffers, new IdleWork(), 1))];
+        List<RingBufferQuota> shares = [
+            .. Enumerable.Range(0, 30).Select(_ => new RingBufferQuota(buffers, new IdleWork(), 1))];
         List<Memory<byte>>[] held = [.. shares.Select(RentAll)];
         Assert.That(held.Sum(own => own.Count), Is.EqualTo(Total / 2));
         List<Memory<byte>> others = RentAll(new RingBufferQuota(buffers, new IdleWork(), 2));
@@ -66,12 +67,15 @@ public sealed class BufferShareTests
     {
         using Worker worker = new("test");
         using WorkerBuffers buffers = new(worker, 32L * Unit);
-        RingBufferQuota[] shares = [.. new[] { 1, 2, 3, 4, 2, 5 }.Select(owner => new RingBufferQuota(buffers, new IdleWork(), owner))];
+        RingBufferQuota[] shares = [
+            .. new[] { 1, 2, 3, 4, 2, 5 }.Select(owner => new RingBufferQuota(buffers, new IdleWork(), owner))];
         Assert.That(shares[0].TryRent(16 * Unit, out Memory<byte> half) && shares[1].TryRent(4 * Unit, out _), Is.True);
         int[] wanted = [16, 8, 4];
         for (int i = 0; i < 3; i++) Assert.That(shares[2 + i].TryRent(wanted[i] * Unit, out _), Is.False, $"{i} waits");
         shares[0].Return(half);
-        Assert.That(shares[2].TryRent(16 * Unit, out _) && shares[3].TryRent(8 * Unit, out _), Is.True, "those who waited first");
+        Assert.That(
+            shares[2].TryRent(16 * Unit, out _) && shares[3].TryRent(8 * Unit, out _), Is.True,
+            "those who waited first");
         Assert.That(shares[4].TryRent(4 * Unit, out _), Is.False, "its owner would hold more than it leaves");
         Assert.That(shares[5].TryRent(2 * Unit, out _), Is.True, "who comes later");
     }

@@ -33,7 +33,8 @@ public abstract class NbdFixture
     protected IBlockImage Disk { get; private set; } = null!;
 
     [SetUp]
-    public void MakeDisk() => Disk = ScratchImageOpener.OpenMemory(BlockTarget.Parse($"memory:{DiskSize}"), Opening(false));
+    public void MakeDisk() =>
+        Disk = ScratchImageOpener.OpenMemory(BlockTarget.Parse($"memory:{DiskSize}"), Opening(false));
 
     [TearDown]
     public async Task Clean()
@@ -48,10 +49,13 @@ public abstract class NbdFixture
     protected NbdServer Serve(IBlockImage? disk = null, NbdServerOptions? options = null)
     {
         File.Delete(SocketPath);
-        return new NbdServer(options ?? new NbdServerOptions(new UnixDomainSocketEndPoint(SocketPath)), disk ?? Disk, [ServerWorker], Warnings.Enqueue);
+        return new NbdServer(
+            options ?? new NbdServerOptions(new UnixDomainSocketEndPoint(SocketPath)), disk ?? Disk, [ServerWorker],
+            Warnings.Enqueue);
     }
 
-    private protected ImageDriver Open(string options = "", bool isReadOnly = false) => OpenTarget($"nbd:unix:{SocketPath}{options}", isReadOnly);
+    private protected ImageDriver Open(string options = "", bool isReadOnly = false) =>
+        OpenTarget($"nbd:unix:{SocketPath}{options}", isReadOnly);
 
     private protected ImageDriver OpenTarget(string target, bool isReadOnly = false)
     {

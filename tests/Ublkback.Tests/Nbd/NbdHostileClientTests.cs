@@ -9,17 +9,33 @@ public sealed class NbdHostileClientTests : NbdFixture
 {
     private static readonly (string Name, Func<RawClient, Task> Talk)[] Nonsense =
     [
-        ("unknown flags", async client => { await client.ReadAsync(18); await client.SendAsync([0xff, 0xff, 0xff, 0xff]); }),
+        ("unknown flags", async client =>
+        {
+            await client.ReadAsync(18);
+            await client.SendAsync([0xff, 0xff, 0xff, 0xff]);
+        }),
         ("no option", async client => { await client.GreetAsync(); await client.SendAsync(new byte[16]); }),
-        ("an endless option", async client => { await client.GreetAsync(); await client.SendOptionAsync(NbdOption.Go, [], int.MaxValue); }),
+        ("an endless option", async client =>
+        {
+            await client.GreetAsync();
+            await client.SendOptionAsync(NbdOption.Go, [], int.MaxValue);
+        }),
         ("options without end", async client =>
         {
             await client.GreetAsync();
             for (int i = 0; i < 100; i++) await client.SendOptionAsync((NbdOption)77, []);
         }),
-        ("another export", async client => { await client.GreetAsync(); await client.SendOptionAsync(NbdOption.ExportName, "other"u8.ToArray()); }),
+        ("another export", async client =>
+        {
+            await client.GreetAsync();
+            await client.SendOptionAsync(NbdOption.ExportName, "other"u8.ToArray());
+        }),
         ("no request", async client => { await client.ChooseAsync(); await client.SendAsync(new byte[28]); }),
-        ("an endless write", async client => { await client.ChooseAsync(); await client.SendAsync(NbdCommand.Write, 0, uint.MaxValue); }),
+        ("an endless write", async client =>
+        {
+            await client.ChooseAsync();
+            await client.SendAsync(NbdCommand.Write, 0, uint.MaxValue);
+        }),
     ];
 
     private static IEnumerable<string> Names => Nonsense.Select(case_ => case_.Name);
@@ -108,11 +124,15 @@ public sealed class NbdHostileClientTests : NbdFixture
                         break;
                     case 1:
                         await client.GreetAsync();
-                        await client.SendOptionAsync((NbdOption)random.Next(1, 12), bytes, random.Next(2) == 0 ? bytes.Length : random.Next(300));
+                        await client.SendOptionAsync(
+                            (NbdOption)random.Next(1, 12), bytes,
+                            random.Next(2) == 0 ? bytes.Length : random.Next(300));
                         break;
                     default:
                         await client.ChooseAsync();
-                        await client.SendAsync((NbdCommand)random.Next(8), random.NextInt64(-1 << 20, DiskSize * 2), (uint)random.Next(1 << 16), bytes, (ushort)random.Next(16));
+                        await client.SendAsync(
+                            (NbdCommand)random.Next(8), random.NextInt64(-1 << 20, DiskSize * 2),
+                            (uint)random.Next(1 << 16), bytes, (ushort)random.Next(16));
                         break;
                 }
             }

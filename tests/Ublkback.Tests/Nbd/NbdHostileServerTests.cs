@@ -15,13 +15,19 @@ public sealed class NbdHostileServerTests : NbdFixture
         ("no reply", _ => new byte[16], "where a reply was to begin"),
         ("twice", cookie => [.. Simple(cookie), .. new byte[512], .. Simple(cookie)], "for the second time"),
         ("what was not asked", _ => [.. Simple(new byte[8]), .. new byte[512]], "what it was not asked"),
-        ("a chunk before", cookie => [.. Chunk(cookie, 1, 8 + 512), .. Number(0), .. new byte[512]], "the server sent 512 bytes at 0"),
-        ("a chunk too long", cookie => [.. Chunk(cookie, 1, 8 + 1024), .. Number(4096), .. new byte[1024]], "the server sent 1024 bytes"),
-        ("a chunk far away", cookie => [.. Chunk(cookie, 1, 8 + 512), .. Number(long.MinValue), .. new byte[512]], "the server sent 512 bytes"),
-        ("too little", cookie => [.. Chunk(cookie, 1, 8 + 256), .. Number(4096), .. new byte[256]], "answered a read of 512 bytes with 256"),
+        ("a chunk before", cookie => [.. Chunk(cookie, 1, 8 + 512), .. Number(0), .. new byte[512]],
+            "the server sent 512 bytes at 0"),
+        ("a chunk too long", cookie => [.. Chunk(cookie, 1, 8 + 1024), .. Number(4096), .. new byte[1024]],
+            "the server sent 1024 bytes"),
+        ("a chunk far away", cookie => [.. Chunk(cookie, 1, 8 + 512), .. Number(long.MinValue), .. new byte[512]],
+            "the server sent 512 bytes"),
+        ("too little", cookie => [.. Chunk(cookie, 1, 8 + 256), .. Number(4096), .. new byte[256]],
+            "answered a read of 512 bytes with 256"),
         ("nothing", cookie => Chunk(cookie, 0, 0), "answered a read of 512 bytes with 0"),
-        ("a hole of a wrong length", cookie => [.. Chunk(cookie, 2, 20), .. new byte[20]], "described a hole in 20 bytes"),
-        ("a hole too large", cookie => [.. Chunk(cookie, 2, 12), .. Number(4096), 0xff, 0, 0, 0], "the server sent 4278190080 bytes"),
+        ("a hole of a wrong length", cookie => [.. Chunk(cookie, 2, 20), .. new byte[20]],
+            "described a hole in 20 bytes"),
+        ("a hole too large", cookie => [.. Chunk(cookie, 2, 12), .. Number(4096), 0xff, 0, 0, 0],
+            "the server sent 4278190080 bytes"),
         ("an endless error", cookie => Chunk(cookie, 0x8001, int.MaxValue), "described an error in 2147483647 bytes"),
         ("an error that is none", cookie => [.. Chunk(cookie, 0x8001, 6), .. new byte[6]], "an error is none"),
         ("an unknown chunk", cookie => [.. Chunk(cookie, 77, 4), 0, 0, 0, 0], "a chunk of kind 77"),
@@ -95,14 +101,18 @@ public sealed class NbdHostileServerTests : NbdFixture
         Task<ImageDriver> opening = Task.Run(() => Open());
         using Socket client = await accepting.WaitAsync(Soon);
         await client.SendAsync("HTTP/1.1 200 OK\r\n\r\n"u8.ToArray());
-        Assert.That(async () => await opening, Throws.TypeOf<TargetException>().With.Message.Contains("there is no NBD server"));
+        Assert.That(
+            async () => await opening,
+            Throws.TypeOf<TargetException>().With.Message.Contains("there is no NBD server"));
     }
 
     [Test]
     public void A_server_that_says_nothing_is_given_up()
     {
         using Socket listener = Listen();
-        Assert.That(() => Open("?timeout=1"), Throws.TypeOf<TargetException>().With.Message.Contains("has not answered for 1 s"));
+        Assert.That(
+            () => Open("?timeout=1"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("has not answered for 1 s"));
     }
 
     [Test]
@@ -143,8 +153,10 @@ public sealed class NbdHostileServerTests : NbdFixture
             byte[] data = new byte[BinaryPrimitives.ReadInt32BigEndian(head.AsSpan(12))];
             await stream.ReadExactlyAsync(data);
             bool isGo = head[11] == (byte)NbdOption.Go;
-            byte[] info = [.. Reply(head[8..12], NbdOptionReply.Info, 12), 0, 0, .. Number(size), 0, (byte)(NbdExportFlags.HasFlags | NbdExportFlags.Flush)];
-            await stream.WriteAsync(new byte[][] { [.. isGo ? info : [], .. Reply(head[8..12], NbdOptionReply.Ack, 0)] }[0]);
+            byte[] info = [.. Reply(head[8..12], NbdOptionReply.Info, 12), 0, 0, .. Number(size), 0,
+                (byte)(NbdExportFlags.HasFlags | NbdExportFlags.Flush)];
+            await stream.WriteAsync(
+                new byte[][] { [.. isGo ? info : [], .. Reply(head[8..12], NbdOptionReply.Ack, 0)] }[0]);
             if (isGo) return stream;
         }
     }
@@ -155,7 +167,8 @@ public sealed class NbdHostileServerTests : NbdFixture
     private static byte[] Simple(byte[] cookie) => [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0, .. cookie];
 
     private static byte[] Chunk(byte[] cookie, ushort type, int length) =>
-        [0x66, 0x8e, 0x33, 0xef, 0, 1, (byte)(type >> 8), (byte)type, .. cookie, (byte)(length >> 24), (byte)(length >> 16), (byte)(length >> 8), (byte)length];
+        [0x66, 0x8e, 0x33, 0xef, 0, 1, (byte)(type >> 8), (byte)type, .. cookie, (byte)(length >> 24),
+            (byte)(length >> 16), (byte)(length >> 8), (byte)length];
 
     private static byte[] Number(long value)
     {

@@ -34,7 +34,8 @@ public sealed class NbdReconnectTests : NbdFixture
         Stopwatch time = Stopwatch.StartNew();
         Assert.That(await disk.TryReadAsync(0, new byte[512]), Is.EqualTo(BlockStatus.IoError));
         Assert.That(time.Elapsed.TotalSeconds, Is.GreaterThan(0.5));
-        Assert.That(await disk.TryWriteAsync(0, new byte[512]), Is.EqualTo(BlockStatus.IoError), "and later ones, at once");
+        Assert.That(
+            await disk.TryWriteAsync(0, new byte[512]), Is.EqualTo(BlockStatus.IoError), "and later ones, at once");
         Assert.That(disk.Image.Trouble, Does.Contain("cannot connect to the server"));
 
         await using NbdServer next = Serve();
@@ -46,7 +47,8 @@ public sealed class NbdReconnectTests : NbdFixture
     {
         ImageDriver disk = await OpenAndLoseServerAsync("?reconnect-delay=2");
 
-        await using NbdServer second = Serve(new CountingImage(Disk) { Geometry = Disk.Geometry with { SectorCount = 8 } });
+        await using NbdServer second = Serve(
+            new CountingImage(Disk) { Geometry = Disk.Geometry with { SectorCount = 8 } });
         Assert.That(await disk.TryReadAsync(0, new byte[512]), Is.EqualTo(BlockStatus.IoError));
         Assert.That(disk.Image.Trouble, Does.Contain("had 4194304 bytes and has 4096 now"));
     }
@@ -54,7 +56,8 @@ public sealed class NbdReconnectTests : NbdFixture
     [Test]
     public async Task A_successor_is_served_when_the_requests_of_the_dead_have_ended()
     {
-        TaskCompletionSource began = new(TaskCreationOptions.RunContinuationsAsynchronously), gate = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource began = new(TaskCreationOptions.RunContinuationsAsynchronously),
+            gate = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await using NbdServer server = Serve(new CountingImage(Disk)
         {
             Delays = request =>

@@ -35,25 +35,40 @@ public sealed class NbdTlsTests : NbdFixture
     {
         await using NbdServer server = Serve(options: Options(verifiesClients: true));
         string name = Name(server);
-        Assert.That(() => OpenTarget(name.Replace("nbds:", "nbd:", StringComparison.Ordinal)), Throws.TypeOf<TargetException>().With.Message.Contains("it wants TLS: write nbds:"));
-        Assert.That(() => OpenTarget(name), Throws.TypeOf<TargetException>().With.Message.Contains("TLS: "), "this host does not know who signed it");
-        Assert.That(() => OpenTarget($"{name}?tls-certs={Certificates}&tls-hostname=other"), Throws.TypeOf<TargetException>().With.Message.Contains("RemoteCertificateNameMismatch"));
-        Assert.That(() => OpenTarget($"{name}?tls-certs=/nowhere"), Throws.TypeOf<TargetException>().With.Message.Contains("the certificates in /nowhere cannot be used"));
+        Assert.That(
+            () => OpenTarget(name.Replace("nbds:", "nbd:", StringComparison.Ordinal)),
+            Throws.TypeOf<TargetException>().With.Message.Contains("it wants TLS: write nbds:"));
+        Assert.That(
+            () => OpenTarget(name), Throws.TypeOf<TargetException>().With.Message.Contains("TLS: "),
+            "this host does not know who signed it");
+        Assert.That(
+            () => OpenTarget($"{name}?tls-certs={Certificates}&tls-hostname=other"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("RemoteCertificateNameMismatch"));
+        Assert.That(
+            () => OpenTarget($"{name}?tls-certs=/nowhere"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("the certificates in /nowhere cannot be used"));
 
         string strangers = Path.Combine(Folder, "strangers");
         Directory.CreateDirectory(strangers);
         MakeAuthority(strangers);
-        Assert.That(() => OpenTarget($"{name}?tls-certs={strangers}"), Throws.TypeOf<TargetException>().With.Message.Contains("TLS: "), "a server of another authority");
+        Assert.That(
+            () => OpenTarget($"{name}?tls-certs={strangers}"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("TLS: "), "a server of another authority");
         File.Copy(Path.Combine(Certificates, "ca-cert.pem"), Path.Combine(strangers, "ca-cert.pem"), overwrite: true);
-        Assert.That(() => OpenTarget($"{name}?tls-certs={strangers}"), Throws.TypeOf<TargetException>(), "a client of another authority");
+        Assert.That(
+            () => OpenTarget($"{name}?tls-certs={strangers}"), Throws.TypeOf<TargetException>(),
+            "a client of another authority");
         File.Delete(Path.Combine(strangers, "client-cert.pem"));
-        Assert.That(() => OpenTarget($"{name}?tls-certs={strangers}"), Throws.TypeOf<TargetException>(), "a client that does not say who it is");
+        Assert.That(
+            () => OpenTarget($"{name}?tls-certs={strangers}"), Throws.TypeOf<TargetException>(),
+            "a client that does not say who it is");
 
         ImageDriver disk = OpenTarget($"{name}?tls-certs={Certificates}");
         await disk.WriteAsync(0, Bytes(1, 512));
     }
 
-    private NbdServerOptions Options(bool verifiesClients) => new NbdServerOptions(new IPEndPoint(IPAddress.Loopback, 0)).WithTls(Certificates, verifiesClients);
+    private NbdServerOptions Options(bool verifiesClients) =>
+        new NbdServerOptions(new IPEndPoint(IPAddress.Loopback, 0)).WithTls(Certificates, verifiesClients);
 
     private static string Name(NbdServer server) => $"nbds://localhost:{((IPEndPoint)server.Place).Port}/";
 
@@ -63,7 +78,8 @@ public sealed class NbdTlsTests : NbdFixture
         DateTimeOffset from = DateTimeOffset.UtcNow.AddDays(-1), until = DateTimeOffset.UtcNow.AddDays(1);
         using ECDsa key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
         CertificateRequest request = new("CN=authority", key, HashAlgorithmName.SHA256);
-        request.CertificateExtensions.Add(new X509BasicConstraintsExtension(certificateAuthority: true, false, 0, true));
+        request.CertificateExtensions.Add(
+            new X509BasicConstraintsExtension(certificateAuthority: true, false, 0, true));
         request.CertificateExtensions.Add(new X509SubjectKeyIdentifierExtension(request.PublicKey, false));
         using X509Certificate2 authority = request.CreateSelfSigned(from, until);
         File.WriteAllText(Path.Combine(folder, "ca-cert.pem"), authority.ExportCertificatePem());
@@ -74,7 +90,8 @@ public sealed class NbdTlsTests : NbdFixture
             SubjectAlternativeNameBuilder names = new();
             names.AddDnsName("localhost");
             wanted.CertificateExtensions.Add(names.Build());
-            using X509Certificate2 certificate = wanted.Create(authority, from, until, RandomNumberGenerator.GetBytes(8));
+            using X509Certificate2 certificate = wanted.Create(
+                authority, from, until, RandomNumberGenerator.GetBytes(8));
             File.WriteAllText(Path.Combine(folder, $"{name}-cert.pem"), certificate.ExportCertificatePem());
             File.WriteAllText(Path.Combine(folder, $"{name}-key.pem"), own.ExportPkcs8PrivateKeyPem());
         }

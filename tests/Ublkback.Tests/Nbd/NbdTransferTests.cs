@@ -38,49 +38,76 @@ public sealed class NbdTransferTests : NbdFixture
         expected.AsSpan(4096, 8192).Clear();
         expected.AsSpan(32768, 4096).Clear();
         Assert.That(await disk.ReadAsync(0, expected.Length), Is.EqualTo(expected));
-        Assert.That(counting.Requests, Is.EqualTo(new[] { (BlockOperation.Write, 128L), (BlockOperation.Discard, 16L), (BlockOperation.Discard, 8L), (BlockOperation.Read, 128L) }));
+        Assert.That(
+            counting.Requests,
+            Is.EqualTo(new[] { (BlockOperation.Write, 128L), (BlockOperation.Discard, 16L),
+                (BlockOperation.Discard, 8L), (BlockOperation.Read, 128L) }));
     }
 
     [Test]
     public async Task Errors_of_the_disk_are_told_for_the_request_concerned()
     {
-        await using NbdServer server = Serve(new CountingImage(Disk) { Fails = request => request.Sector == 8 ? BlockStatus.NoSpace : request.Sector == 16 ? BlockStatus.IoError : null });
+        await using NbdServer server = Serve(new CountingImage(Disk)
+        {
+            Fails =
+            request => request.Sector == 8 ? BlockStatus.NoSpace : request.Sector == 16 ? BlockStatus.IoError : null
+        });
         ImageDriver disk = Open();
         Assert.That(await disk.TryWriteAsync(4096, Bytes(1, 512)), Is.EqualTo(BlockStatus.NoSpace));
         Assert.That(await disk.TryReadAsync(8192, new byte[512]), Is.EqualTo(BlockStatus.IoError));
         Assert.That(await disk.TryReadAsync(0, new byte[512]), Is.EqualTo(BlockStatus.Okay));
-        Assert.That(Warnings, Has.One.Contains("Write of 512 bytes at 4096 failed on the server: no space left on device"));
+        Assert.That(
+            Warnings, Has.One.Contains("Write of 512 bytes at 4096 failed on the server: no space left on device"));
     }
 
     [Test]
     public async Task What_cannot_be_opened_is_told_in_one_sentence()
     {
         Assert.That(() => Open(), Throws.TypeOf<TargetException>().With.Message.Contains("No such file or directory"));
-        await using NbdServer server = Serve(new CountingImage(Disk) { Geometry = Disk.Geometry with { IsReadOnly = true } });
-        Assert.That(() => Open("?export=other"), Throws.TypeOf<TargetException>().With.Message.Contains("it has none of that name").And.Message.Contains("the only export here is ''"));
+        await using NbdServer server = Serve(
+            new CountingImage(Disk) { Geometry = Disk.Geometry with { IsReadOnly = true } });
+        Assert.That(
+            () => Open("?export=other"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("it has none of that name").And.Message.Contains(
+                "the only export here is ''"));
         Assert.That(() => Open(), Throws.TypeOf<TargetException>().With.Message.Contains("access=ro"));
-        Assert.That(() => OpenTarget($"nbds:unix:{SocketPath}"), Throws.TypeOf<TargetException>().With.Message.Contains("refuses TLS (it does not know how)"));
-        Assert.That(() => OpenTarget("nbd://"), Throws.TypeOf<TargetException>().With.Message.Contains("nbd://host:port/NAME"));
-        Assert.That(() => OpenTarget("nbd:/x"), Throws.TypeOf<TargetException>().With.Message.Contains("nbd:unix:/path"));
-        Assert.That(() => OpenTarget("nbd://127.0.0.1:1/"), Throws.TypeOf<TargetException>().With.Message.Contains("Connection refused"));
-        Assert.That(() => OpenTarget($"nbd:unix:{SocketPath}?timeout=0"), Throws.TypeOf<TargetException>().With.Message.Contains("no number of seconds"));
-        Assert.That(() => OpenTarget($"nbd:unix:{SocketPath}?tls-certs=/x"), Throws.TypeOf<TargetException>().With.Message.Contains("write nbds:"));
+        Assert.That(
+            () => OpenTarget($"nbds:unix:{SocketPath}"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("refuses TLS (it does not know how)"));
+        Assert.That(
+            () => OpenTarget("nbd://"), Throws.TypeOf<TargetException>().With.Message.Contains("nbd://host:port/NAME"));
+        Assert.That(
+            () => OpenTarget("nbd:/x"), Throws.TypeOf<TargetException>().With.Message.Contains("nbd:unix:/path"));
+        Assert.That(
+            () => OpenTarget("nbd://127.0.0.1:1/"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("Connection refused"));
+        Assert.That(
+            () => OpenTarget($"nbd:unix:{SocketPath}?timeout=0"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("no number of seconds"));
+        Assert.That(
+            () => OpenTarget($"nbd:unix:{SocketPath}?tls-certs=/x"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("write nbds:"));
         Assert.That(await Open(isReadOnly: true).ReadAsync(0, 512), Is.EqualTo(new byte[512]));
     }
 
     [Test]
     public async Task A_disk_of_large_sectors_has_them_for_clients_too()
     {
-        await using NbdServer server = Serve(new CountingImage(Disk) { Geometry = Disk.Geometry with { SectorSize = 4096 } });
+        await using NbdServer server = Serve(
+            new CountingImage(Disk) { Geometry = Disk.Geometry with { SectorSize = 4096 } });
         Assert.That(Open().Image.Geometry, Is.EqualTo(Disk.Geometry with { SectorSize = 4096 }));
     }
 
     [Test]
     public async Task More_clients_than_are_let_in_are_turned_away()
     {
-        await using NbdServer server = Serve(options: new NbdServerOptions(new UnixDomainSocketEndPoint(SocketPath), MaxClients: 1));
+        await using NbdServer server = Serve(
+            options: new NbdServerOptions(new UnixDomainSocketEndPoint(SocketPath), MaxClients: 1));
         ImageDriver one = Open();
-        Assert.That(() => Open(), Throws.TypeOf<TargetException>().With.Message.Contains("closed the connection").Or.Message.Contains("reset"));
+        Assert.That(
+            () => Open(),
+            Throws.TypeOf<TargetException>().With.Message.Contains("closed the connection").Or.Message.Contains(
+                "reset"));
         await one.WriteAsync(0, Bytes(1, 512));
     }
 
@@ -95,7 +122,8 @@ public sealed class NbdTransferTests : NbdFixture
         for (int round = 0; round < 3; round++)
         {
             long before = await AllocatedAsync();
-            await ClientWorker.InvokeAsync(() => Task.WhenAll(Enumerable.Range(0, Depth).Select(LoopAsync))).WaitAsync(Soon);
+            await ClientWorker.InvokeAsync(() => Task.WhenAll(Enumerable.Range(0, Depth).Select(LoopAsync)))
+                .WaitAsync(Soon);
             allocated = await AllocatedAsync() - before;
         }
 
@@ -116,7 +144,8 @@ public sealed class NbdTransferTests : NbdFixture
             {
                 request.Operation = i % 2 == 0 ? BlockOperation.Read : BlockOperation.Write;
                 request.Data.Span[0] = 1;
-                if (await client.HandleAsync(request) != BlockStatus.Okay) throw new InvalidOperationException("a request failed");
+                if (await client.HandleAsync(request) != BlockStatus.Okay)
+                    throw new InvalidOperationException("a request failed");
             }
         }
     }

@@ -65,7 +65,8 @@ internal sealed class RawClient : IDisposable
     }
 
     /// <summary>The error of a simple reply.</summary>
-    public async Task<NbdError> ReadErrorAsync() => (NbdError)BinaryPrimitives.ReadUInt32BigEndian((await ReadAsync(16)).AsSpan(4));
+    public async Task<NbdError> ReadErrorAsync() =>
+        (NbdError)BinaryPrimitives.ReadUInt32BigEndian((await ReadAsync(16)).AsSpan(4));
 
     public async Task<byte[]> ReadAsync(int length)
     {

@@ -23,7 +23,9 @@ internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
 
     public IEnumerable<long> FindFreeSegments()
     {
-        for (long segment = Math.Max(1, (file.Content.Length + VdiFormat.SegmentSize - 1) / VdiFormat.SegmentSize); ; segment++) yield return segment;
+        for (long segment = Math.Max(
+            1, (file.Content.Length + VdiFormat.SegmentSize - 1) / VdiFormat.SegmentSize); ; segment++)
+            yield return segment;
     }
 
     public IEnumerable<long> FindUsedSegments()
@@ -31,7 +33,8 @@ internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
         for (long segment = 1; segment < file.Content.Length / VdiFormat.SegmentSize; segment++) yield return segment;
     }
 
-    public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve) => file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
+    public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve) =>
+        file.SetLength(Math.Max(file.Content.Length, (segment + 1) * VdiFormat.SegmentSize));
 
     public BlockStatus Free(IReadOnlyList<BlockRun> runs)
     {

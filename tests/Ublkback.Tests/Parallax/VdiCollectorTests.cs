@@ -27,7 +27,8 @@ public sealed class VdiCollectorTests : VdiFixture
         }
 
         Assert.That(await CollectAsync(disk), Is.GreaterThan(60 * MiB / 4096));
-        Assert.That(DiskUsage.Of(PathOf("web")), Is.LessThan(40 * MiB)); // once, and segments that are not full or not used yet
+        // once, and segments that are not full or not used yet
+        Assert.That(DiskUsage.Of(PathOf("web")), Is.LessThan(40 * MiB));
         await HoldsAsync(disk, shadow, "afterwards");
         await disk.Image.DisposeAsync();
         ImageDriver again = Open("web");
@@ -231,7 +232,10 @@ public sealed class VdiCollectorTests : VdiFixture
         Task working = disk.WorkAsync(shadow, random, 100);
         (BlockStatus status, long written) = await CompactAsync(disk);
         await working;
-        Assert.That((status, written), Is.EqualTo((BlockStatus.Okay, written)).And.Matches<(BlockStatus, long Written)>(result => result.Written >= 900));
+        Assert.That(
+            (status, written),
+            Is.EqualTo((BlockStatus.Okay, written)).And.Matches<(BlockStatus, long Written)>(
+                result => result.Written >= 900));
         await HoldsAsync(disk, shadow, "compacted");
         await CompactAsync(disk); // what was written meanwhile
         (status, written) = await CompactAsync(disk);
@@ -241,7 +245,8 @@ public sealed class VdiCollectorTests : VdiFixture
 
     private string PathOf(string name) => Store.PathOf(Store.Find(name));
 
-    private Task<(BlockStatus Status, long Written)> CompactAsync(ImageDriver disk) => OnAsync(() => new Compactor(Parts(disk), CancellationToken.None).RunAsync());
+    private Task<(BlockStatus Status, long Written)> CompactAsync(ImageDriver disk) =>
+        OnAsync(() => new Compactor(Parts(disk), CancellationToken.None).RunAsync());
 
     private async Task<long> CollectAsync(ImageDriver disk)
     {

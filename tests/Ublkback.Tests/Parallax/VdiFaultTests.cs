@@ -16,7 +16,8 @@ public sealed class VdiFaultTests : VdiFixture
     [Test]
     public async Task A_write_that_fails_is_reported_and_the_log_goes_on_elsewhere()
     {
-        FaultyContainer container = new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        FaultyContainer container =
+            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
         byte[] shadow = new byte[DiskSize];
         ImageDriver disk = Open(container);
         for (int round = 0; round < 5; round++)
@@ -25,7 +26,9 @@ public sealed class VdiFaultTests : VdiFixture
             container.FailsWrites = true;
             byte[] lost = [.. Enumerable.Repeat((byte)round, 4096)];
             Assert.That(await disk.TryWriteAsync(4096, lost), Is.EqualTo(BlockStatus.IoError));
-            Assert.That(await disk.TryWriteAsync(8192, lost), Is.Not.EqualTo(BlockStatus.Okay), "no checkpoint can be made either");
+            Assert.That(
+                await disk.TryWriteAsync(8192, lost), Is.Not.EqualTo(BlockStatus.Okay),
+                "no checkpoint can be made either");
             container.FailsWrites = false;
         }
 
@@ -38,7 +41,8 @@ public sealed class VdiFaultTests : VdiFixture
     [Test]
     public async Task A_storage_that_allocates_nothing_more_is_told_once_and_tried_again()
     {
-        FaultyContainer container = new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        FaultyContainer container =
+            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
         byte[] shadow = new byte[DiskSize], mega = new byte[MiB];
         ImageDriver disk = Open(container);
         for (int round = 0; round < 2; round++)
@@ -52,7 +56,9 @@ public sealed class VdiFaultTests : VdiFixture
 
             container.FailsAllocation = false;
             Assert.That(failures, Is.EqualTo(3));
-            Assert.That(Warnings.Count(line => line.Contains("the storage has gone mad", StringComparison.Ordinal)), Is.EqualTo(round + 1));
+            Assert.That(
+                Warnings.Count(line => line.Contains("the storage has gone mad", StringComparison.Ordinal)),
+                Is.EqualTo(round + 1));
             await disk.WriteAsync(0, shadow[..MiB]);
             await disk.WorkAsync(shadow, new Random(round), 50);
             await HoldsAsync(disk, shadow, "afterwards");
@@ -62,7 +68,8 @@ public sealed class VdiFaultTests : VdiFixture
     [Test]
     public async Task Full_storage_refuses_writes_and_nothing_else()
     {
-        FaultyContainer container = new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+        FaultyContainer container =
+            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
         byte[] shadow = new byte[DiskSize];
         Random random = new(1);
         ImageDriver disk = Open(container);
@@ -81,7 +88,9 @@ public sealed class VdiFaultTests : VdiFixture
         Assert.That(status, Is.EqualTo(BlockStatus.NoSpace));
         Assert.That(await disk.TryFlushAsync(), Is.EqualTo(BlockStatus.Okay));
         ulong id = Parts(disk).Content.Snapshots.All[0].Id;
-        Assert.That(await OnAsync(() => Parts(disk).Control.DeleteAsync(id)), Is.EqualTo(BlockStatus.Okay), "space is kept back for that");
+        Assert.That(
+            await OnAsync(() => Parts(disk).Control.DeleteAsync(id)), Is.EqualTo(BlockStatus.Okay),
+            "space is kept back for that");
         // Of the write that failed a part may be there.
         byte[] now = await disk.ReadAsync(0, DiskSize);
         Assert.That(now.AsSpan(MiB).SequenceEqual(shadow.AsSpan(MiB)));
@@ -121,19 +130,23 @@ public sealed class VdiFaultTests : VdiFixture
 
     private MapEntry RootOf(string path)
     {
-        (IVdiContainer container, _) = Store.OpenOther(Store.Find(System.IO.Path.GetFileName(path) == "000001" ? "web" : ""), Warnings.Add);
+        (IVdiContainer container, _) =
+            Store.OpenOther(Store.Find(System.IO.Path.GetFileName(path) == "000001" ? "web" : ""), Warnings.Add);
         MapEntry root = VdiMetadata.Read(container).Head.Content.Root.Node;
         container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         return root;
     }
 
     private static VdiVersion Empty() =>
-        new(MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
+        new(
+            MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1,
+            new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
 
     private ImageDriver Open(FaultyContainer container)
     {
         VdiMetadata known = VdiMetadata.Read(container);
-        VdiParts parts = new(container, known, known.Head.Content, null, _ => throw new NotSupportedException(), null, Warnings.Add);
+        VdiParts parts =
+            new(container, known, known.Head.Content, null, _ => throw new NotSupportedException(), null, Warnings.Add);
         return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry(DiskSize / 512, 512, 4096, false, 4096)));
     }
 
@@ -156,7 +169,8 @@ public sealed class VdiFaultTests : VdiFixture
 
         public string Identity => "faulty";
 
-        public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => FailsWrites && request.Operation == BlockOperation.Write
+        public ValueTask<BlockStatus> HandleAsync(BlockRequest request) =>
+            FailsWrites && request.Operation == BlockOperation.Write
             ? new ValueTask<BlockStatus>(BlockStatus.IoError)
             : _file.HandleAsync(request);
 

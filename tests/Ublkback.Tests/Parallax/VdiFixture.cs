@@ -26,7 +26,9 @@ public abstract class VdiFixture
     private protected FileStore Store => FileStore.Open(Folder, makes: true);
 
     /// <summary>The store as commands use it.</summary>
-    private protected VdiAdmin Vdis => VdiAdmin.Open($"file:{Folder}", false, Worker, isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
+    private protected VdiAdmin Vdis => VdiAdmin.Open(
+        $"file:{Folder}", false, Worker,
+        isReadOnly => new ImageOpening("the test", 1 << 20, isReadOnly, true, null, Warnings.Add));
 
     [SetUp]
     public void Begin()
@@ -46,10 +48,12 @@ public abstract class VdiFixture
 
     private protected void Create(string name, long size) => VdiOpener.Create(Store, name, size);
 
-    private protected ImageDriver Open(string target, bool isReadOnly = false) => new(Worker, OpenImage(target, isReadOnly));
+    private protected ImageDriver Open(string target, bool isReadOnly = false) =>
+        new(Worker, OpenImage(target, isReadOnly));
 
     private protected IBlockImage OpenImage(string target, bool isReadOnly = false) => VdiOpener.Open(
-        BlockTarget.Parse($"vdi:{target}?store=file:{Folder}"), new ImageOpening("the test", ++_lastDisk, isReadOnly, true, null, Warnings.Add));
+        BlockTarget.Parse($"vdi:{target}?store=file:{Folder}"),
+        new ImageOpening("the test", ++_lastDisk, isReadOnly, true, null, Warnings.Add));
 
     private protected Task<T> OnAsync<T>(Func<Task<T>> action) => Worker.InvokeAsync(action).WaitAsync(Soon);
 

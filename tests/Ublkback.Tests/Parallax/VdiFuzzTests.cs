@@ -11,7 +11,8 @@ public sealed class VdiFuzzTests : VdiFixture
     private const int Tries = 40;
 
     [Test]
-    public async Task Damage_is_an_error_and_never_other_data([Values(false, true)] bool isClosed, [Values(1, 2)] int seed)
+    public async Task Damage_is_an_error_and_never_other_data(
+        [Values(false, true)] bool isClosed, [Values(1, 2)] int seed)
     {
         Create("web", DiskSize);
         ImageDriver disk = Open("web");
@@ -30,14 +31,16 @@ public sealed class VdiFuzzTests : VdiFixture
         else await AbandonAsync(disk);
         string path = Store.PathOf(Store.Find("web"));
         byte[] whole = await File.ReadAllBytesAsync(path);
-        int[] used = [.. Enumerable.Range(0, whole.Length / 4096).Where(block => whole.AsSpan(block * 4096, 4096).ContainsAnyExcept((byte)0))];
+        int[] used = [.. Enumerable.Range(0, whole.Length / 4096)
+            .Where(block => whole.AsSpan(block * 4096, 4096).ContainsAnyExcept((byte)0))];
         int noticed = 0;
         for (int i = 0; i < Tries; i++)
         {
             byte[] damaged = [.. whole];
             // Heads, superblock and headers are few, and get their share.
             int block = random.Next(3) == 0 ? random.Next(3) : used[random.Next(used.Length)];
-            for (int flips = random.Next(4); flips >= 0; flips--) damaged[(block * 4096) + random.Next(4096)] ^= (byte)(1 << random.Next(8));
+            for (int flips = random.Next(4); flips >= 0; flips--)
+                damaged[(block * 4096) + random.Next(4096)] ^= (byte)(1 << random.Next(8));
             await File.WriteAllBytesAsync(path, damaged);
             Warnings.Clear();
             noticed += await HoldsOrFailsAsync("web", shadow, block) + await HoldsOrFailsAsync("web@s", kept, block);
@@ -67,7 +70,8 @@ public sealed class VdiFuzzTests : VdiFixture
             for (int at = 0; at < DiskSize; at += block.Length)
             {
                 if (await disk.TryReadAsync(at, block) != BlockStatus.Okay) failed = 1;
-                else if (!block.AsSpan().SequenceEqual(expected.AsSpan(at, block.Length))) Assert.Fail($"{name}: byte {at} is other data, with block {damaged} damaged");
+                else if (!block.AsSpan().SequenceEqual(expected.AsSpan(at, block.Length)))
+                    Assert.Fail($"{name}: byte {at} is other data, with block {damaged} damaged");
             }
 
             Assert.That(failed == 0 || Warnings.Count > 0, "what is damaged is said");

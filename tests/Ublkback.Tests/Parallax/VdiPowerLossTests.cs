@@ -10,8 +10,8 @@ using Ublkback.Tests.Images;
 namespace Ublkback.Tests.Parallax;
 
 /// <summary>
-/// The power fails at any moment: of what was written since the last flush any sectors may be there and any not. What the guest flushed must
-/// be there, no block may be anything that it never was, and snapshots must be what they were.
+/// The power fails at any moment: of what was written since the last flush any sectors may be there and any not. What
+/// the guest flushed must be there, no block may be anything that it never was, and snapshots must be what they were.
 /// </summary>
 public sealed class VdiPowerLossTests : VdiFixture
 {
@@ -23,7 +23,9 @@ public sealed class VdiPowerLossTests : VdiFixture
     public async Task Any_loss_of_power_leaves_all_that_was_flushed_and_every_snapshot([Values(1, 2, 3, 4)] int seed)
     {
         VdiSuperblock superblock = new(Guid.NewGuid(), 1, Guid.NewGuid(), 0);
-        VdiVersion empty = new(MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
+        VdiVersion empty = new(
+            MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1,
+            new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
         RecordingFile file = new(VdiMetadata.Make(superblock, empty, ""));
         GuestHistory history = new(DiskSize, 0);
         List<(string Name, byte[] Content, int Position)> snapshots = [];
@@ -53,7 +55,8 @@ public sealed class VdiPowerLossTests : VdiFixture
                 }
 
                 // Each in a part of the disk of its own.
-                await Task.WhenAll(Enumerable.Range(0, Together).Select(part => ChangeAsync(disk, history, random, part, (byte)(1 + round))));
+                await Task.WhenAll(Enumerable.Range(0, Together)
+                    .Select(part => ChangeAsync(disk, history, random, part, (byte)(1 + round))));
             }
 
             await others;
@@ -66,7 +69,8 @@ public sealed class VdiPowerLossTests : VdiFixture
             RecordingFile survived = new(file.AfterPowerLoss(at, random));
             ImageDriver again = OpenRecorded(survived);
             history.Check(await again.ReadAsync(0, DiskSize), at);
-            foreach ((string name, byte[] content, int position) in snapshots.Where(snapshot => snapshot.Position <= at))
+            foreach ((
+                string name, byte[] content, int position) in snapshots.Where(snapshot => snapshot.Position <= at))
             {
                 ImageDriver snapshot = OpenRecorded(survived, name);
                 await using (snapshot.Image) await HoldsAsync(snapshot, content, $"{when}, {name}");
@@ -77,8 +81,10 @@ public sealed class VdiPowerLossTests : VdiFixture
             await again.FlushAsync();
             int flushed = survived.Position;
             byte[] now = await again.ReadAsync(0, DiskSize);
-            for (byte value = 7; value <= 12; value++) await again.WriteAsync(4096, [.. Enumerable.Repeat(value, 4096)]);
-            ImageDriver last = OpenRecorded(new RecordingFile(survived.AfterPowerLoss(flushed + random.Next(survived.Position - flushed), random)));
+            for (byte value = 7; value <= 12; value++)
+                await again.WriteAsync(4096, [.. Enumerable.Repeat(value, 4096)]);
+            ImageDriver last = OpenRecorded(
+                new RecordingFile(survived.AfterPowerLoss(flushed + random.Next(survived.Position - flushed), random)));
             byte[] left = await last.ReadAsync(0, DiskSize);
             Assert.That(left[4096], Is.InRange(6, 12), when);
             left.AsSpan(4096, 4096).CopyTo(now.AsSpan(4096));
@@ -130,9 +136,14 @@ public sealed class VdiPowerLossTests : VdiFixture
         RecordingContainer container = new(file);
         VdiMetadata known = VdiMetadata.Read(container);
         (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.ReadFile(known, container);
-        VdiSnapshot? snapshot = snapshotName is null ? null : snapshots.Single(snapshot => snapshot.Name == snapshotName);
-        VdiParts parts = new(container, known, snapshot?.Content ?? known.Head.Content, snapshot?.Id, _ => throw new NotSupportedException(), null, Warnings.Add);
+        VdiSnapshot? snapshot = snapshotName is null
+            ? null
+            : snapshots.Single(snapshot => snapshot.Name == snapshotName);
+        VdiParts parts = new(
+            container, known, snapshot?.Content ?? known.Head.Content, snapshot?.Id,
+            _ => throw new NotSupportedException(), null, Warnings.Add);
         bool isReadOnly = snapshot is not null;
-        return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry(DiskSize / 512, 512, 4096, isReadOnly, 4096)));
+        return new ImageDriver(
+            Worker, new VdiImage(parts, new ImageGeometry(DiskSize / 512, 512, 4096, isReadOnly, 4096)));
     }
 }

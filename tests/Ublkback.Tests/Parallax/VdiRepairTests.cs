@@ -31,7 +31,9 @@ public sealed class VdiRepairTests : VdiFixture
         Assert.That(CheckDamages(), Is.EqualTo(1));
         Assert.ThrowsAsync<TargetException>(() => Vdis.CollectAsync().WaitAsync(Soon));
         await RepairAsync();
-        Assert.That(_said, Has.Count.EqualTo(1).And.Some.Contain($"256 blocks of 4 KiB from byte {3 * LeafSize} on are given up"));
+        Assert.That(
+            _said,
+            Has.Count.EqualTo(1).And.Some.Contain($"256 blocks of 4 KiB from byte {3 * LeafSize} on are given up"));
         Assert.That(CheckDamages(), Is.EqualTo(1), "lost blocks of the disk; those of the snapshot are the same");
         await Vdis.CollectAsync().WaitAsync(Soon);
 
@@ -41,13 +43,16 @@ public sealed class VdiRepairTests : VdiFixture
         {
             ImageDriver version = name == "web" ? disk : Open(name, isReadOnly: true);
             await HoldsAsync(version, shadow[..(3 * LeafSize)], $"what is before, in {name}");
-            Assert.That((await version.ReadAsync(4 * LeafSize, 4 * LeafSize)).AsSpan().SequenceEqual(shadow.AsSpan(4 * LeafSize)), $"what is behind, in {name}");
+            Assert.That((await version.ReadAsync(4 * LeafSize, 4 * LeafSize)).AsSpan()
+                .SequenceEqual(shadow.AsSpan(4 * LeafSize)), $"what is behind, in {name}");
             Assert.That(await version.TryReadAsync(3 * LeafSize, lost), Is.EqualTo(BlockStatus.IoError));
             if (version != disk) await version.Image.DisposeAsync();
         }
 
         Assert.That(Warnings, Has.Some.Contain("given up by 'ublkback vdi fsck --repair'"));
-        Assert.That(await disk.TryWriteAsync(3 * LeafSize, new byte[512]), Is.EqualTo(BlockStatus.IoError), "the rest of the block is not known");
+        Assert.That(
+            await disk.TryWriteAsync(3 * LeafSize, new byte[512]), Is.EqualTo(BlockStatus.IoError),
+            "the rest of the block is not known");
         await disk.WriteAsync(3 * LeafSize, shadow[(3 * LeafSize)..(4 * LeafSize)]);
         await disk.Image.DisposeAsync();
         disk = Open("web");
@@ -146,7 +151,8 @@ public sealed class VdiRepairTests : VdiFixture
         byte[] before = await File.ReadAllBytesAsync(Path);
         Assert.That(Assert.ThrowsAsync<TargetException>(RepairAsync)!.Message, Does.Contain("both heads"));
         byte[] after = await File.ReadAllBytesAsync(Path);
-        after.AsSpan((int)VdiFormat.OffsetOf(VdiFormat.HolderBlock), 4096).CopyTo(before.AsSpan((int)VdiFormat.OffsetOf(VdiFormat.HolderBlock)));
+        after.AsSpan((int)VdiFormat.OffsetOf(VdiFormat.HolderBlock), 4096)
+            .CopyTo(before.AsSpan((int)VdiFormat.OffsetOf(VdiFormat.HolderBlock)));
         Assert.That(after.AsSpan().SequenceEqual(before), "nothing is changed");
     }
 
@@ -166,13 +172,15 @@ public sealed class VdiRepairTests : VdiFixture
         await disk.WriteAsync(0, shadow[..4096]);
         await AbandonAsync(disk);
         byte[] whole = await File.ReadAllBytesAsync(Path);
-        int[] used = [.. Enumerable.Range(0, whole.Length / 4096).Where(block => whole.AsSpan(block * 4096, 4096).ContainsAnyExcept((byte)0))];
+        int[] used = [.. Enumerable.Range(0, whole.Length / 4096)
+            .Where(block => whole.AsSpan(block * 4096, 4096).ContainsAnyExcept((byte)0))];
         int repaired = 0;
         for (int i = 0; i < Tries; i++)
         {
             byte[] damaged = [.. whole];
             // What is not data is rare, and what was written last.
-            damaged[(used[random.Next(2) == 0 ? random.Next(used.Length) : ^(1 + random.Next(40))] * 4096) + random.Next(4096)] ^= 1;
+            damaged[(used[random.Next(2) == 0 ? random.Next(used.Length) : ^(1 + random.Next(40))] * 4096)
+                + random.Next(4096)] ^= 1;
             await File.WriteAllBytesAsync(Path, damaged);
             Forget();
             Warnings.Clear();
@@ -209,7 +217,9 @@ public sealed class VdiRepairTests : VdiFixture
         for (int at = 0; at < DiskSize; at += block.Length)
         {
             if (await disk.TryReadAsync(at, block) != BlockStatus.Okay) continue;
-            Assert.That(block.AsSpan().SequenceEqual(expected.AsSpan(at, block.Length)) || older != expected, $"byte {at} is other data");
+            Assert.That(
+                block.AsSpan().SequenceEqual(expected.AsSpan(at, block.Length)) || older != expected,
+                $"byte {at} is other data");
         }
     }
 

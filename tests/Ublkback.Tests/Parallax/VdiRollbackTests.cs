@@ -27,11 +27,13 @@ public sealed class VdiRollbackTests : VdiFixture
         {
             byte[] other = new byte[Blocks * 4096];
             random.NextBytes(other);
-            for (int block = 0; block < Blocks; block++) BinaryPrimitives.WriteInt64LittleEndian(other.AsSpan(block * 4096), 0);
+            for (int block = 0; block < Blocks; block++)
+                BinaryPrimitives.WriteInt64LittleEndian(other.AsSpan(block * 4096), 0);
             await disk.WriteAsync(0, other);
             long[] answered = new long[Blocks];
             using CancellationTokenSource enough = new();
-            Task[] writers = [.. Enumerable.Range(0, Blocks).Select(block => WriteAsync(disk, block, answered, enough.Token))];
+            Task[] writers = [
+                .. Enumerable.Range(0, Blocks).Select(block => WriteAsync(disk, block, answered, enough.Token))];
             while (answered.Min() < 3) await Task.Yield();
             long[] before = [.. answered];
             string snapshot = await RollBackAsync(disk, "s");
@@ -44,7 +46,9 @@ public sealed class VdiRollbackTests : VdiFixture
             await using (old.Image)
             {
                 for (int block = 0; block < Blocks; block++)
-                    Assert.That(kept[block] = await CountAsync(old, block), Is.InRange(before[block], after[block] + 1), $"{snapshot} has what was answered before");
+                    Assert.That(
+                        kept[block] = await CountAsync(old, block), Is.InRange(before[block], after[block] + 1),
+                        $"{snapshot} has what was answered before");
             }
 
             if (round % 2 == 1)
@@ -54,15 +58,22 @@ public sealed class VdiRollbackTests : VdiFixture
             }
 
             byte[] now = await disk.ReadAsync(0, DiskSize);
-            Assert.That(now.AsSpan(Blocks * 4096).SequenceEqual(shadow.AsSpan(Blocks * 4096)), "what nobody writes is as it was then");
+            Assert.That(
+                now.AsSpan(Blocks * 4096).SequenceEqual(shadow.AsSpan(Blocks * 4096)),
+                "what nobody writes is as it was then");
             for (int block = 0; block < Blocks; block++)
             {
                 int at = block * 4096, length = LengthOf(block);
                 bool isOld = now.AsSpan(at, length).SequenceEqual(shadow.AsSpan(at, length));
-                Assert.That(now.AsSpan(at + length, 4096 - length).SequenceEqual(shadow.AsSpan(at + length, 4096 - length)), $"what is beside a part of block {block} is as it was then");
+                Assert.That(now.AsSpan(at + length, 4096 - length)
+                    .SequenceEqual(shadow.AsSpan(at + length, 4096 - length)),
+                    $"what is beside a part of block {block} is as it was then");
                 long count = BinaryPrimitives.ReadInt64LittleEndian(now.AsSpan(at));
-                if (answered[block] > after[block] + 1) Assert.That(count, Is.EqualTo(answered[block]), "the last write of a block came after");
-                else Assert.That(isOld || count > kept[block], $"block {block} has {count}, and {snapshot} {kept[block]}");
+                if (answered[block] > after[block] + 1)
+                    Assert.That(count, Is.EqualTo(answered[block]), "the last write of a block came after");
+                else
+                    Assert.That(
+                        isOld || count > kept[block], $"block {block} has {count}, and {snapshot} {kept[block]}");
             }
         }
 
@@ -86,7 +97,8 @@ public sealed class VdiRollbackTests : VdiFixture
         Assert.That(disk.Image.Remeasure());
         await disk.WriteAsync(DiskSize, new byte[4096]);
         await RollBackAsync(disk, "small");
-        Assert.That((disk.Image.Remeasure(), disk.Image.Geometry.SectorCount), Is.EqualTo((true, (ulong)DiskSize / 512)));
+        Assert.That(
+            (disk.Image.Remeasure(), disk.Image.Geometry.SectorCount), Is.EqualTo((true, (ulong)DiskSize / 512)));
         await HoldsAsync(disk, shadow, "as it was");
         await disk.Image.DisposeAsync();
         ImageDriver again = Open("web");
@@ -110,8 +122,10 @@ public sealed class VdiRollbackTests : VdiFixture
         }
     }
 
-    private static async Task<long> CountAsync(ImageDriver disk, int block) => BinaryPrimitives.ReadInt64LittleEndian(await disk.ReadAsync(block * 4096, 512));
+    private static async Task<long> CountAsync(ImageDriver disk, int block) =>
+        BinaryPrimitives.ReadInt64LittleEndian(await disk.ReadAsync(block * 4096, 512));
 
     private async Task<string> RollBackAsync(ImageDriver disk, string snapshot) => (await OnAsync(() =>
-        new VdiRequestHandler(Store, (VdiImage)disk.Image, Warnings.Add).RunAsync(new VdiRequest("rollback", snapshot)))).Snapshot!;
+        new VdiRequestHandler(Store, (VdiImage)disk.Image, Warnings.Add)
+            .RunAsync(new VdiRequest("rollback", snapshot)))).Snapshot!;
 }

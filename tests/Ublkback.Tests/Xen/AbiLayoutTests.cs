@@ -107,8 +107,10 @@ public sealed class AbiLayoutTests
         yield return ("copy.bad_gntref", GrantCopy.BadReference);
         yield return ("copy.permission_denied", GrantCopy.PermissionDenied);
         yield return ("evtchn.bind", EventIoctl.BindInterdomainNumber);
-        yield return ("evtchn.bind.domain", Offset<EventIoctl.BindInterdomain>(nameof(EventIoctl.BindInterdomain.RemoteDomid)));
-        yield return ("evtchn.bind.port", Offset<EventIoctl.BindInterdomain>(nameof(EventIoctl.BindInterdomain.RemotePort)));
+        yield return (
+            "evtchn.bind.domain", Offset<EventIoctl.BindInterdomain>(nameof(EventIoctl.BindInterdomain.RemoteDomid)));
+        yield return (
+            "evtchn.bind.port", Offset<EventIoctl.BindInterdomain>(nameof(EventIoctl.BindInterdomain.RemotePort)));
         yield return ("evtchn.unbind", EventIoctl.UnbindNumber);
         yield return ("evtchn.notify", EventIoctl.NotifyNumber);
     }
@@ -188,6 +190,7 @@ public sealed class AbiLayoutTests
         process.WaitForExit();
         return process.ExitCode == 0
             ? output
-            : throw new InvalidOperationException($"{program}: {errors.Result} (apt-get install gcc libc6-dev libxen-dev)");
+            : throw new InvalidOperationException(
+                $"{program}: {errors.Result} (apt-get install gcc libc6-dev libxen-dev)");
     }
 }

@@ -147,7 +147,9 @@ public sealed class XenStoreClientTests
         await _store.UnwatchAsync(watch);
         await _store.WriteAsync("/w/x/y", "2");
 
-        Assert.That(() => watch.WaitAsync(new CancellationTokenSource(50).Token), Throws.InstanceOf<OperationCanceledException>());
+        Assert.That(
+            () => watch.WaitAsync(new CancellationTokenSource(50).Token),
+            Throws.InstanceOf<OperationCanceledException>());
     }
 
     [Test]

@@ -47,12 +47,15 @@ internal sealed class ClusterReader
         while (!buffer.IsEmpty)
         {
             ClusterReader reader = this;
-            Extent extent = Extent.Find(await _map.FindAsync(_header.Layout.ClusterOf(offset)), _header, offset, buffer.Length);
-            while (extent.Kind == ClusterKind.Unallocated && reader._below is ClusterReader below && offset < reader.BackingSize)
+            Extent extent = Extent.Find(
+                await _map.FindAsync(_header.Layout.ClusterOf(offset)), _header, offset, buffer.Length);
+            while (extent.Kind == ClusterKind.Unallocated && reader._below is ClusterReader below
+                && offset < reader.BackingSize)
             {
                 int most = (int)Math.Min(extent.Length, reader.BackingSize - offset);
                 reader = below;
-                extent = Extent.Find(await reader._map.FindAsync(reader._header.Layout.ClusterOf(offset)), reader._header, offset, most);
+                extent = Extent.Find(
+                    await reader._map.FindAsync(reader._header.Layout.ClusterOf(offset)), reader._header, offset, most);
             }
 
             if (extent.Kind == ClusterKind.Invalid) return reader._corruption.Report(extent, offset);
@@ -60,8 +63,10 @@ internal sealed class ClusterReader
             BlockStatus status = extent.Kind switch
             {
                 ClusterKind.Data => await reader._file.ReadAsync(extent.HostOffset, piece),
-                ClusterKind.Compressed => await reader.UnpackAsync(extent.Entry, reader._header.Layout.WithinCluster(offset), piece),
-                ClusterKind.Unallocated when reader._backingAccess is ImageAccess access => await access.ReadAsync(offset, piece, reader.BackingSize),
+                ClusterKind.Compressed =>
+                    await reader.UnpackAsync(extent.Entry, reader._header.Layout.WithinCluster(offset), piece),
+                ClusterKind.Unallocated when reader._backingAccess is ImageAccess access =>
+                    await access.ReadAsync(offset, piece, reader.BackingSize),
                 _ => Clear(piece),
             };
             if (status != BlockStatus.Okay) return status;
@@ -82,7 +87,9 @@ internal sealed class ClusterReader
         switch (extent.Kind)
         {
             case ClusterKind.Data or ClusterKind.Compressed:
-                return new SectorRange(BlockStatus.Okay, sectors, 0, true, false, extent.Kind == ClusterKind.Data ? extent.HostOffset : null);
+                return new SectorRange(
+                    BlockStatus.Okay, sectors, 0, true, false,
+                    extent.Kind == ClusterKind.Data ? extent.HostOffset : null);
             case ClusterKind.Zero:
                 return new SectorRange(BlockStatus.Okay, sectors, 0, true, true, null);
             case ClusterKind.Unallocated when _backing is null || offset >= BackingSize:
@@ -136,7 +143,8 @@ internal sealed class ClusterReader
         BlockStatus status = await _file.ReadAsync(start, packed);
         if (status == BlockStatus.Okay)
         {
-            bool isWhole = await Task.Run(() => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
+            bool isWhole = await Task.Run(
+                () => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
             if (isWhole) _lastUnpacked = entry;
             else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");
         }

@@ -7,15 +7,16 @@ using Ublkback.Linux.Files;
 namespace Ublkback.Images.Qcow2.Clusters;
 
 /// <summary>
-/// Writes the guest's data: in place where the image has the cluster for itself, otherwise into a new cluster, with what the rest of it
-/// shows now. And frees clusters. On the image's worker.
+/// Writes the guest's data: in place where the image has the cluster for itself, otherwise into a new cluster, with
+/// what the rest of it shows now. And frees clusters. On the image's worker.
 /// </summary>
 /// <remarks>
-/// Only who has claimed a guest's cluster changes its entry; others that want to wait, and look again. An entry changes when all data that
-/// it makes visible is written.
+/// Only who has claimed a guest's cluster changes its entry; others that want to wait, and look again. An entry changes
+/// when all data that it makes visible is written.
 /// </remarks>
 internal sealed class ClusterWriter(
-    Qcow2Header header, ContainerFile file, ClusterMap map, ClusterAllocator allocator, ClusterReader reader, ClusterLinks links,
+    Qcow2Header header, ContainerFile file, ClusterMap map, ClusterAllocator allocator, ClusterReader reader,
+    ClusterLinks links,
     ReservedClusters reserved, ImageScratch buffers, Corruption corruption)
 {
     private readonly HashSet<long> _claimed = [];
@@ -34,7 +35,8 @@ internal sealed class ClusterWriter(
             Extent extent = Extent.Find(place, header, offset, data.Length);
             if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, offset);
             bool isInPlace = extent.Kind == ClusterKind.Data && extent.Entry.IsCopied;
-            if (isInPlace && !MayBeWritten(extent)) return corruption.Report($"the guest's byte {offset} is at {extent.HostOffset}, where it must not be");
+            if (isInPlace && !MayBeWritten(extent))
+                return corruption.Report($"the guest's byte {offset} is at {extent.HostOffset}, where it must not be");
             (BlockStatus status, int done) = isInPlace
                 ? (await file.WriteAsync(extent.HostOffset, data[..extent.Length]), extent.Length)
                 : await WriteNewAsync(offset, data);
@@ -83,7 +85,8 @@ internal sealed class ClusterWriter(
     private bool MayBeWritten(in Extent extent)
     {
         if (extent.HostOffset + extent.Length > file.Length) return false;
-        for (long cluster = Layout.ClusterOf(extent.HostOffset); cluster < Layout.ClustersFor(extent.HostOffset + extent.Length); cluster++)
+        for (long cluster = Layout.ClusterOf(extent.HostOffset); cluster
+            < Layout.ClustersFor(extent.HostOffset + extent.Length); cluster++)
         {
             if (reserved.Contains(cluster)) return false;
         }
@@ -103,7 +106,8 @@ internal sealed class ClusterWriter(
         }
 
         int count = Math.Min(claimed, map.EntriesPerPage - (int)(first % map.EntriesPerPage));
-        BlockStatus status = await links.LinkAsync(first, count, new L2Entry(reader.HasBacking ? L2Entry.ZeroFlag : 0), step: 0);
+        BlockStatus status = await links.LinkAsync(
+            first, count, new L2Entry(reader.HasBacking ? L2Entry.ZeroFlag : 0), step: 0);
         Unclaim(first, claimed);
         return (status, count);
     }
@@ -120,7 +124,9 @@ internal sealed class ClusterWriter(
 
         int claimed = 1;
         BlockStatus status = await links.PrepareAsync();
-        EntryPlace place = status == BlockStatus.Okay ? await map.FindToChangeAsync(first) : new EntryPlace(status, null, 0);
+        EntryPlace place = status == BlockStatus.Okay
+            ? await map.FindToChangeAsync(first)
+            : new EntryPlace(status, null, 0);
         int done = 0;
         status = place.Status;
         if (place.Page is not null)
@@ -152,7 +158,8 @@ internal sealed class ClusterWriter(
         BlockStatus status = isZeroAround
             ? await file.WriteAsync(run.Offset + Layout.WithinCluster(offset), data[..length])
             : await FillAsync(run.Offset, offset, data[..length]);
-        if (status == BlockStatus.Okay) status = await links.LinkAsync(first, run.Count, L2Entry.ForData(run.Offset), Layout.ClusterSize);
+        if (status == BlockStatus.Okay)
+            status = await links.LinkAsync(first, run.Count, L2Entry.ForData(run.Offset), Layout.ClusterSize);
         if (status == BlockStatus.Okay) return (status, length);
         await allocator.ReleaseAsync(Layout.ClusterOf(run.Offset), run.Count);
         return (status, 0);
@@ -175,7 +182,8 @@ internal sealed class ClusterWriter(
         int tail = Layout.WithinCluster(data.Length);
         int whole = data.Length - tail;
         if (status == BlockStatus.Okay && whole > 0) status = await file.WriteAsync(hostOffset, data[..whole]);
-        if (status == BlockStatus.Okay && tail > 0) status = await FillOneAsync(hostOffset + whole, offset + whole, 0, data[whole..]);
+        if (status == BlockStatus.Okay && tail > 0)
+            status = await FillOneAsync(hostOffset + whole, offset + whole, 0, data[whole..]);
         return status;
     }
 

@@ -4,8 +4,8 @@ using Ublkback.Images.Qcow2.Format;
 namespace Ublkback.Images.Qcow2.Clusters;
 
 /// <summary>
-/// Takes notice that an image's tables are broken: says so once, has the image say so, and from then on nothing is written to it, as the
-/// specification wants it of the corrupt bit. On the image's worker.
+/// Takes notice that an image's tables are broken: says so once, has the image say so, and from then on nothing is
+/// written to it, as the specification wants it of the corrupt bit. On the image's worker.
 /// </summary>
 internal sealed class Corruption(string path, HeaderFile? header, Action<string> warn)
 {
@@ -25,7 +25,9 @@ internal sealed class Corruption(string path, HeaderFile? header, Action<string>
         return BlockStatus.IoError;
     }
 
-    /// <summary>An entry was found that makes no sense, or could not be read, of which the storage has said why.</summary>
+    /// <summary>
+    /// An entry was found that makes no sense, or could not be read, of which the storage has said why.
+    /// </summary>
     public BlockStatus Report(in Extent extent, long guestOffset) => extent.Length == 0
         ? extent.Status
         : Report($"the entry of the guest's byte {guestOffset} is {extent.Entry.Value:x16}");

@@ -27,7 +27,9 @@ internal readonly record struct Extent(BlockStatus Status, ClusterKind Kind, int
         {
             // No table: nothing of what it would be for is there.
             long tableBytes = layout.OffsetOf(layout.EntriesPerTable);
-            return new Extent(BlockStatus.Okay, ClusterKind.Unallocated, (int)Math.Min(most, tableBytes - (offset & (tableBytes - 1))), default, 0);
+            return new Extent(
+                BlockStatus.Okay, ClusterKind.Unallocated,
+                (int)Math.Min(most, tableBytes - (offset & (tableBytes - 1))), default, 0);
         }
 
         L2Entry first = new(page[place.Index]);
@@ -45,7 +47,8 @@ internal readonly record struct Extent(BlockStatus Status, ClusterKind Kind, int
         }
 
         return new Extent(
-            kind == ClusterKind.Invalid ? BlockStatus.IoError : BlockStatus.Okay, kind, (int)Math.Min(most, length), first,
+            kind == ClusterKind.Invalid ? BlockStatus.IoError : BlockStatus.Okay, kind, (int)Math.Min(most, length),
+            first,
             first.HostOffset + within);
     }
 }

@@ -9,13 +9,18 @@ internal static class CompressedCluster
 {
     private const int MaxWindowBits = 23; // a broken stream may ask for memory; for the largest cluster 21 do
 
-    /// <summary>Fills a cluster; false when the stream is broken or too short. Takes long, so runs on a helper thread.</summary>
+    /// <summary>
+    /// Fills a cluster; false when the stream is broken or too short. Takes long, so runs on a helper thread.
+    /// </summary>
     public static bool TryUnpack(ReadOnlyMemory<byte> packed, Memory<byte> cluster, CompressionType type)
     {
         try
         {
             using MemoryStream bytes = new(packed.ToArray());
-            using Stream unpacked = type == CompressionType.Zstd ? Unzstd(bytes) : new DeflateStream(bytes, CompressionMode.Decompress); // without a head
+            // without a head
+            using Stream unpacked = type == CompressionType.Zstd
+                ? Unzstd(bytes)
+                : new DeflateStream(bytes, CompressionMode.Decompress);
             unpacked.ReadExactly(cluster.Span);
             return true;
         }

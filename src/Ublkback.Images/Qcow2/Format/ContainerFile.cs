@@ -3,8 +3,8 @@ using Ublkback.Block;
 namespace Ublkback.Images.Qcow2.Format;
 
 /// <summary>
-/// The file or device that an image is kept in, addressed in bytes. What lies behind its end reads as zeros. All offsets and lengths are
-/// whole sectors of 512 bytes. On the image's worker.
+/// The file or device that an image is kept in, addressed in bytes. What lies behind its end reads as zeros. All
+/// offsets and lengths are whole sectors of 512 bytes. On the image's worker.
 /// </summary>
 /// <param name="raw">Does the I/O.</param>
 /// <param name="length">Its length now.</param>
@@ -23,7 +23,8 @@ internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, Blo
     public bool HasLostWrites => raw.HasLostWrites;
 
     /// <summary>Reads.</summary>
-    public ValueTask<BlockStatus> ReadAsync(long offset, Memory<byte> buffer) => _access.ReadAsync(offset, buffer, Length);
+    public ValueTask<BlockStatus> ReadAsync(long offset, Memory<byte> buffer) =>
+        _access.ReadAsync(offset, buffer, Length);
 
     /// <summary>Writes.</summary>
     public ValueTask<BlockStatus> WriteAsync(long offset, Memory<byte> buffer) =>

@@ -4,8 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Images.Qcow2.Format;
 
 /// <summary>
-/// The header in the file, of an image that is open for writing: what changes of it are a few numbers in its first sector. On the image's
-/// worker.
+/// The header in the file, of an image that is open for writing: what changes of it are a few numbers in its first
+/// sector. On the image's worker.
 /// </summary>
 internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
 {
@@ -38,14 +38,16 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
     public ValueTask<BlockStatus> SetSizeAsync(long bytes) =>
         WriteAsync(sector => BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.VirtualSizeAt..], bytes));
 
-    // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and any unknown.
+    // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and
+    // any unknown.
     private ValueTask<BlockStatus> ChangeFeaturesAsync(ulong added, ulong removed)
     {
         if (header.Version < 3) return new ValueTask<BlockStatus>(BlockStatus.Okay);
         return WriteAsync(sector =>
         {
             Span<byte> features = sector[Qcow2Header.IncompatibleAt..];
-            BinaryPrimitives.WriteUInt64BigEndian(features, (BinaryPrimitives.ReadUInt64BigEndian(features) | added) & ~removed);
+            BinaryPrimitives.WriteUInt64BigEndian(
+                features, (BinaryPrimitives.ReadUInt64BigEndian(features) | added) & ~removed);
             BinaryPrimitives.WriteUInt64BigEndian(sector[Qcow2Header.AutoclearAt..], 0);
         });
     }

@@ -115,17 +115,22 @@ internal sealed record Qcow2Header
 
     private static ReadOnlySpan<byte> Magic => "QFI"u8;
 
-    /// <summary>Reads a header from the first bytes of a file; as much as the first cluster, if the file has that much.</summary>
+    /// <summary>
+    /// Reads a header from the first bytes of a file; as much as the first cluster, if the file has that much.
+    /// </summary>
     /// <exception cref="TargetException">It is none, or not one that can be served; the message says why.</exception>
     public static Qcow2Header Parse(string path, ReadOnlySpan<byte> bytes)
     {
         if (bytes.Length < Version2Length || !bytes.StartsWith(Magic) || bytes[3] != 0xFB)
-            throw new TargetException($"{path} is no qcow2 image: correct the target, or make one with 'ublkback image create'");
+            throw new TargetException(
+                $"{path} is no qcow2 image: correct the target, or make one with 'ublkback image create'");
         int version = (int)Uint(bytes, 4);
-        if (version is not (2 or 3)) throw new TargetException($"{path} is qcow2 of version {version}, and this program knows 2 and 3");
+        if (version is not (2 or 3))
+            throw new TargetException($"{path} is qcow2 of version {version}, and this program knows 2 and 3");
         if (version == 3 && bytes.Length < 104) throw Broken(path, "its header is cut short");
         uint headerLength = version == 3 ? Uint(bytes, 100) : Version2Length;
-        if (headerLength < (version == 3 ? 104 : Version2Length) || headerLength > bytes.Length || headerLength % 8 != 0)
+        if (headerLength < (version == 3 ? 104 : Version2Length) || headerLength > bytes.Length
+            || headerLength % 8 != 0)
             throw Broken(path, $"its header has {headerLength} bytes");
 
         Qcow2Layout layout = new((int)Uint(bytes, 20), version == 3 ? (int)Uint(bytes, 96) : 4);
@@ -133,7 +138,9 @@ internal sealed record Qcow2Header
             throw Broken(path, $"its clusters have 2^{layout.ClusterBits} bytes");
         if (layout.RefcountOrder is < 0 or > Qcow2Layout.MaxRefcountOrder)
             throw Broken(path, $"its reference counts have 2^{layout.RefcountOrder} bits");
-        if (Uint(bytes, 32) != 0) throw new TargetException($"{path} is encrypted by qcow2, which is not supported: use the hook crypt over an image that is not");
+        if (Uint(bytes, 32) != 0)
+            throw new TargetException(
+                $"{path} is encrypted by qcow2, which is not supported: use the hook crypt over an image that is not");
         bytes = bytes[..Math.Min(bytes.Length, layout.ClusterSize)];
 
         Qcow2Header header = new()
@@ -150,7 +157,8 @@ internal sealed record Qcow2Header
             Incompatible = version == 3 ? (ulong)Long(bytes, IncompatibleAt) : 0,
             Compatible = version == 3 ? (ulong)Long(bytes, 80) : 0,
             Autoclear = version == 3 ? (ulong)Long(bytes, AutoclearAt) : 0,
-            Compression = headerLength > CompressionAt ? (CompressionType)bytes[CompressionAt] : CompressionType.Deflate,
+            Compression =
+                headerLength > CompressionAt ? (CompressionType)bytes[CompressionAt] : CompressionType.Deflate,
             BackingFile = ReadBackingFile(path, bytes),
         };
         header = header.WithExtensions(path, bytes, (int)headerLength);
@@ -174,7 +182,8 @@ internal sealed record Qcow2Header
             _ when (unknown & ExtendedL2Feature) != 0 => "subclusters (extended_l2)",
             _ => FindFeatureName(bytes, extensions, unknown),
         };
-        throw new TargetException($"{path} uses {name}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
+        throw new TargetException(
+            $"{path} uses {name}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
     }
 
     private void CheckCompression(string path)
@@ -182,7 +191,8 @@ internal sealed record Qcow2Header
         if ((Compression != CompressionType.Deflate) != ((Incompatible & CompressionFeature) != 0))
             throw Broken(path, $"its compression type is {(byte)Compression}, and its feature bit says otherwise");
         if (!Enum.IsDefined(Compression))
-            throw new TargetException($"{path} has clusters that are compressed in a way of number {(byte)Compression}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
+            throw new TargetException($"{path} has clusters that are compressed in a way of number "
+                + $"{(byte)Compression}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
     }
 
     private void CheckTables(string path)
@@ -190,13 +200,16 @@ internal sealed record Qcow2Header
         if (VirtualSize <= 0) throw Broken(path, $"the disk has {VirtualSize} bytes");
         long needed = Layout.L1EntriesFor(VirtualSize);
         if (needed > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
-            throw new TargetException($"{path}: a disk of {VirtualSize} bytes needs larger clusters than {Layout.ClusterSize} bytes: make it anew with --cluster-size");
+            throw new TargetException($"{path}: a disk of {VirtualSize} bytes needs larger clusters than "
+                + $"{Layout.ClusterSize} bytes: make it anew with --cluster-size");
         if (L1Size < needed || L1Size > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
             throw Broken(path, $"its table of level 1 has {L1Size} entries and the disk needs {needed}");
         if (!IsTable(L1Offset)) throw Broken(path, $"its table of level 1 is at {L1Offset}");
-        if (RefcountTableClusters <= 0 || Layout.OffsetOf(RefcountTableClusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, Layout.ClusterSize))
+        if (RefcountTableClusters <= 0
+            || Layout.OffsetOf(RefcountTableClusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, Layout.ClusterSize))
             throw Broken(path, $"its table of reference counts has {(uint)RefcountTableClusters} clusters");
-        if (!IsTable(RefcountTableOffset)) throw Broken(path, $"its table of reference counts is at {RefcountTableOffset}");
+        if (!IsTable(RefcountTableOffset))
+            throw Broken(path, $"its table of reference counts is at {RefcountTableOffset}");
         if (SnapshotCount is < 0 or > MaxSnapshots || (SnapshotCount > 0 && !IsTable(SnapshotsOffset)))
             throw Broken(path, $"it has {(uint)SnapshotCount} snapshots at {SnapshotsOffset}");
     }
@@ -212,8 +225,10 @@ internal sealed record Qcow2Header
             if (length > bytes.Length - at - 8) throw Broken(path, $"a header extension has {length} bytes");
             ReadOnlySpan<byte> content = bytes.Slice(at + 8, (int)length);
             header = header with { Extensions = [.. header.Extensions, type] };
-            if (type == BackingFormatExtension) header = header with { BackingFormat = Encoding.UTF8.GetString(content) };
-            if (type == EncryptionExtension) throw new TargetException($"{path} is encrypted by qcow2, which is not supported");
+            if (type == BackingFormatExtension)
+                header = header with { BackingFormat = Encoding.UTF8.GetString(content) };
+            if (type == EncryptionExtension)
+                throw new TargetException($"{path} is encrypted by qcow2, which is not supported");
             at += 8 + (((int)length + 7) & ~7);
             // The name of the backing file may follow at once; it is no extension.
             if (BackingFile is not null && at >= Long(bytes, 8)) break;
@@ -228,10 +243,14 @@ internal sealed record Qcow2Header
         while (at + 8 <= bytes.Length && Uint(bytes, at) is uint type and not 0)
         {
             int length = (int)Math.Min(Uint(bytes, at + 4), (uint)(bytes.Length - at - 8));
-            for (int i = at + 8; type == FeatureNamesExtension && i + FeatureNameSize <= at + 8 + length; i += FeatureNameSize)
+            for (int i = at + 8; type == FeatureNamesExtension
+                && i + FeatureNameSize <= at + 8 + length; i += FeatureNameSize)
             {
                 if (bytes[i] == 0 && bytes[i + 1] == bit)
-                    return $"the feature '{Encoding.UTF8.GetString(bytes.Slice(i + 2, FeatureNameSize - 2)).TrimEnd('\0')}'";
+                {
+                    string name = Encoding.UTF8.GetString(bytes.Slice(i + 2, FeatureNameSize - 2)).TrimEnd('\0');
+                    return $"the feature '{name}'";
+                }
             }
 
             at += 8 + ((length + 7) & ~7);
@@ -254,5 +273,6 @@ internal sealed record Qcow2Header
 
     private static long Long(ReadOnlySpan<byte> bytes, int at) => BinaryPrimitives.ReadInt64BigEndian(bytes[at..]);
 
-    private static TargetException Broken(string path, string how) => new($"{path} is broken: {how}: look at it with 'ublkback image check'");
+    private static TargetException Broken(string path, string how) =>
+        new($"{path} is broken: {how}: look at it with 'ublkback image check'");
 }

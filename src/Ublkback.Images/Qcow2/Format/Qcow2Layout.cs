@@ -1,8 +1,8 @@
 namespace Ublkback.Images.Qcow2.Format;
 
 /// <summary>
-/// The arithmetic of an image's clusters: what two numbers in its header make of all others (qcow2 specification, docs/interop/qcow2.txt
-/// of QEMU).
+/// The arithmetic of an image's clusters: what two numbers in its header make of all others (qcow2 specification,
+/// docs/interop/qcow2.txt of QEMU).
 /// </summary>
 /// <param name="ClusterBits">A cluster, the unit of all allocation, has 2^this bytes.</param>
 /// <param name="RefcountOrder">A reference count has 2^this bits.</param>
@@ -17,7 +17,9 @@ internal readonly record struct Qcow2Layout(int ClusterBits, int RefcountOrder)
     /// <summary>Largest table of level 1 that is opened, in bytes, as in QEMU (QCOW_MAX_L1_SIZE).</summary>
     public const int MaxL1Bytes = 32 << 20;
 
-    /// <summary>Largest table of reference count blocks that is opened, in bytes, as in QEMU (QCOW_MAX_REFTABLE_SIZE).</summary>
+    /// <summary>
+    /// Largest table of reference count blocks that is opened, in bytes, as in QEMU (QCOW_MAX_REFTABLE_SIZE).
+    /// </summary>
     public const int MaxRefcountTableBytes = 8 << 20;
 
     /// <summary>Bytes in an entry of any table.</summary>

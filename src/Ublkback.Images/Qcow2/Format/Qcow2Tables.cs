@@ -6,7 +6,9 @@ using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Images.Qcow2.Format;
 
-/// <summary>The header of an image, and the tables that are kept in memory as a whole, read at its opening. Blocks.</summary>
+/// <summary>
+/// The header of an image, and the tables that are kept in memory as a whole, read at its opening. Blocks.
+/// </summary>
 internal sealed class Qcow2Tables
 {
     private const int MaxHeaderBytes = 64 << 10;
@@ -33,7 +35,9 @@ internal sealed class Qcow2Tables
     public ulong[] RefcountTable { get; }
 
     /// <summary>Bytes of all tables of level 2 and blocks of reference counts.</summary>
-    public long BytesInUse => (long)(L1.Count(entry => entry != 0) + RefcountTable.Count(entry => entry != 0) + L1.Length) * Header.Layout.ClusterSize;
+    public long BytesInUse =>
+        (long)(L1.Count(entry => entry != 0) + RefcountTable.Count(entry => entry != 0) + L1.Length)
+            * Header.Layout.ClusterSize;
 
     /// <summary>Reads them.</summary>
     /// <exception cref="TargetException">The image cannot be served; the message says why.</exception>
@@ -44,7 +48,9 @@ internal sealed class Qcow2Tables
         head.AsSpan(0, BlockRequest.SectorSize).CopyTo(firstSector.Span);
         return new Qcow2Tables(
             header, firstSector, ReadTable(path, file, header.L1Offset, header.L1Size, "level 1"),
-            ReadTable(path, file, header.RefcountTableOffset, header.RefcountTableClusters * header.Layout.EntriesPerTable, "reference counts"));
+            ReadTable(
+                path, file, header.RefcountTableOffset, header.RefcountTableClusters * header.Layout.EntriesPerTable,
+                "reference counts"));
     }
 
     /// <summary>Reads the header alone, and the bytes that it is in.</summary>
@@ -60,13 +66,15 @@ internal sealed class Qcow2Tables
     /// <exception cref="TargetException">They are not in the file.</exception>
     public static ulong[] ReadTable(string path, SafeFileHandle file, long offset, int count, string name)
     {
-        if (offset is < 0 or > MaxOffset) throw new TargetException($"{path} is broken: its table of {name} is at {offset}");
+        if (offset is < 0 or > MaxOffset)
+            throw new TargetException($"{path} is broken: its table of {name} is at {offset}");
         ulong[] entries = new ulong[count];
         Span<byte> rest = MemoryMarshal.AsBytes(entries.AsSpan());
         while (!rest.IsEmpty)
         {
             int done = RandomAccess.Read(file, rest, offset);
-            if (done == 0) throw new TargetException($"{path} is broken: it ends within its table of {name}: was it cut short?");
+            if (done == 0)
+                throw new TargetException($"{path} is broken: it ends within its table of {name}: was it cut short?");
             rest = rest[done..];
             offset += done;
         }

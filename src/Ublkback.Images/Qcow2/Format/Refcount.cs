@@ -2,10 +2,14 @@ using System.Buffers.Binary;
 
 namespace Ublkback.Images.Qcow2.Format;
 
-/// <summary>Reads and writes one reference count of 2^order bits (qcow2 specification, "Host cluster management").</summary>
+/// <summary>
+/// Reads and writes one reference count of 2^order bits (qcow2 specification, "Host cluster management").
+/// </summary>
 internal static class Refcount
 {
-    /// <summary>The count of a number in the bytes of a block, or of a part of it that begins with the count 0 of the numbering.</summary>
+    /// <summary>
+    /// The count of a number in the bytes of a block, or of a part of it that begins with the count 0 of the numbering.
+    /// </summary>
     public static ulong Get(ReadOnlySpan<byte> block, int index, int order) => order switch
     {
         < 3 => (ulong)(block[index >> (3 - order)] >> Shift(index, order)) & ((1ul << (1 << order)) - 1),

@@ -1,8 +1,8 @@
 namespace Ublkback.Images.Qcow2.Format;
 
 /// <summary>
-/// The clusters of the file that hold the image's own tables. A broken image may say that a guest's data is there, or that they are free;
-/// nothing but tables is ever written to them.
+/// The clusters of the file that hold the image's own tables. A broken image may say that a guest's data is there, or
+/// that they are free; nothing but tables is ever written to them.
 /// </summary>
 internal sealed class ReservedClusters(Qcow2Layout layout)
 {
@@ -14,7 +14,8 @@ internal sealed class ReservedClusters(Qcow2Layout layout)
     /// <summary>Adds the clusters of a range of bytes.</summary>
     public void AddRange(long offset, long length)
     {
-        for (long cluster = layout.ClusterOf(offset); cluster < layout.ClustersFor(offset + length); cluster++) _clusters.Add(cluster);
+        for (long cluster = layout.ClusterOf(offset); cluster < layout.ClustersFor(offset + length); cluster++)
+            _clusters.Add(cluster);
     }
 
     /// <summary>Takes a cluster away.</summary>

@@ -6,14 +6,16 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// Keeps the reference counts of an image's file, and gives out clusters that have none. On the image's worker; one allocation at a time.
+/// Keeps the reference counts of an image's file, and gives out clusters that have none. On the image's worker; one
+/// allocation at a time.
 /// </summary>
 /// <remarks>
-/// In memory a count is never lower than what the file's tables, or changes that wait to be written to them, need. So counts may be
-/// written at any moment; a crash leaves counts that are too high at worst.
+/// In memory a count is never lower than what the file's tables, or changes that wait to be written to them, need. So
+/// counts may be written at any moment; a crash leaves counts that are too high at worst.
 /// </remarks>
 internal sealed class ClusterAllocator(
-    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ReservedClusters reserved, HeaderFile header, LoopMutex tables,
+    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ReservedClusters reserved, HeaderFile header,
+    LoopMutex tables,
     ulong[] table, long tableOffset)
 {
     private const long GrowthStep = 16 << 20; // bytes by which the file grows at least
@@ -22,7 +24,8 @@ internal sealed class ClusterAllocator(
     private readonly LoopMutex _turns = new();
     private readonly Memory<byte> _zeros = PinnedMemory.AllocatePages(layout.ClusterSize);
     private long _next; // no cluster below it is free
-    private long _freshFrom = file.CanGrow ? layout.ClustersFor(file.Length) : long.MaxValue; // nothing was ever written from there on
+    // nothing was ever written from there on
+    private long _freshFrom = file.CanGrow ? layout.ClustersFor(file.Length) : long.MaxValue;
 
     /// <summary>Where the blocks of reference counts are.</summary>
     public DirtyTable Table { get; private set; } = new(table);
@@ -47,8 +50,8 @@ internal sealed class ClusterAllocator(
     }
 
     /// <summary>
-    /// Lowers the counts of neighbouring clusters. What is not used any more gives its storage back first, so that nobody has it meanwhile.
-    /// The result tells whether the last of them is free now.
+    /// Lowers the counts of neighbouring clusters. What is not used any more gives its storage back first, so that
+    /// nobody has it meanwhile. The result tells whether the last of them is free now.
     /// </summary>
     public async ValueTask<bool> ReleaseAsync(long first, int count = 1)
     {
@@ -84,7 +87,9 @@ internal sealed class ClusterAllocator(
         return isFree;
     }
 
-    /// <summary>Raises the count of a cluster that a change refers to which is not in the file: it may be there already.</summary>
+    /// <summary>
+    /// Raises the count of a cluster that a change refers to which is not in the file: it may be there already.
+    /// </summary>
     public async ValueTask<BlockStatus> ClaimAsync(long cluster)
     {
         if (cluster >= (long)Table.Count * layout.RefcountsPerBlock) return BlockStatus.IoError;
@@ -217,7 +222,8 @@ internal sealed class ClusterAllocator(
         int clusters = Math.Max(2 * oldClusters, (block / entriesPerCluster) + 1);
         long oldOffset = TableOffset;
         long first = (long)Table.Count * layout.RefcountsPerBlock;
-        if (clusters + 1 > layout.RefcountsPerBlock || layout.OffsetOf(clusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, layout.ClusterSize))
+        if (clusters + 1 > layout.RefcountsPerBlock
+            || layout.OffsetOf(clusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, layout.ClusterSize))
             return BlockStatus.NoSpace;
         BlockStatus status = await WriteNewBlockAsync(layout.OffsetOf(first), used: clusters + 1);
         if (status != BlockStatus.Okay) return status;
@@ -230,7 +236,8 @@ internal sealed class ClusterAllocator(
         if (status != BlockStatus.Okay) return status;
 
         Memory<byte> bytes = PinnedMemory.AllocatePages((int)layout.OffsetOf(clusters));
-        for (int i = 0; i < bytes.Length / BlockRequest.SectorSize; i++) larger.CopySector(i, bytes.Span[(i * BlockRequest.SectorSize)..][..BlockRequest.SectorSize]);
+        for (int i = 0; i < bytes.Length / BlockRequest.SectorSize; i++)
+            larger.CopySector(i, bytes.Span[(i * BlockRequest.SectorSize)..][..BlockRequest.SectorSize]);
         status = await file.WriteAsync(offset, bytes);
         if (status != BlockStatus.Okay) return status;
         await tables.EnterAsync();

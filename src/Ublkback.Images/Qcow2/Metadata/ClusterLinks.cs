@@ -11,9 +11,11 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// <param name="cache">Keeps what was changed.</param>
 /// <param name="commit">Brings it into the file.</param>
 /// <param name="log">Keeps changes beyond this process.</param>
-/// <param name="commitsEach">Whether each change must be in the file before it is answered, since the log cannot be believed later.</param>
+/// <param name="commitsEach">Whether each change must be in the file before it is answered, since the log cannot be
+/// believed later.</param>
 internal sealed class ClusterLinks(
-    Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, MetadataCache cache, MetadataCommit commit, MetadataLog log,
+    Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, MetadataCache cache,
+    MetadataCommit commit, MetadataLog log,
     bool commitsEach)
 {
     private static readonly TimeSpan CommitDelay = TimeSpan.FromSeconds(5);
@@ -30,13 +32,16 @@ internal sealed class ClusterLinks(
     /// <summary>Before the first change: has the file say that it has changes of which others do not know.</summary>
     public ValueTask<BlockStatus> PrepareAsync()
     {
-        if (_preparing is null or { IsCompletedSuccessfully: true, Result: not BlockStatus.Okay }) _preparing = PrepareOnceAsync();
-        return _preparing.IsCompletedSuccessfully ? new ValueTask<BlockStatus>(_preparing.Result) : new ValueTask<BlockStatus>(_preparing);
+        if (_preparing is null or { IsCompletedSuccessfully: true, Result: not BlockStatus.Okay })
+            _preparing = PrepareOnceAsync();
+        return _preparing.IsCompletedSuccessfully
+            ? new ValueTask<BlockStatus>(_preparing.Result)
+            : new ValueTask<BlockStatus>(_preparing);
     }
 
     /// <summary>
-    /// Gives neighbouring clusters of the guest, in one page, new entries: the first, and each next one a step more. The clusters are
-    /// claimed.
+    /// Gives neighbouring clusters of the guest, in one page, new entries: the first, and each next one a step more.
+    /// The clusters are claimed.
     /// </summary>
     public async ValueTask<BlockStatus> LinkAsync(long first, int count, L2Entry entry, long step)
     {
@@ -67,7 +72,9 @@ internal sealed class ClusterLinks(
         return BlockStatus.Okay;
     }
 
-    /// <summary>Makes again the changes that a process before this one has answered, and that are not in the file.</summary>
+    /// <summary>
+    /// Makes again the changes that a process before this one has answered, and that are not in the file.
+    /// </summary>
     public async ValueTask<BlockStatus> RecoverAsync(ClusterAllocator allocator)
     {
         BlockStatus status = log.Room < MetadataLog.Capacity ? await PrepareAsync() : BlockStatus.Okay;
@@ -119,7 +126,8 @@ internal sealed class ClusterLinks(
                 break;
             case ClusterKind.Compressed:
                 (long offset, int length) = old.CompressedRangeIn(header.Layout);
-                for (long cluster = header.Layout.ClusterOf(offset); cluster <= header.Layout.ClusterOf(offset + length - 1); cluster++)
+                for (long cluster = header.Layout.ClusterOf(offset); cluster
+                    <= header.Layout.ClusterOf(offset + length - 1); cluster++)
                     commit.AddUnused(cluster);
                 break;
         }

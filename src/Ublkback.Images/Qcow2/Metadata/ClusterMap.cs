@@ -7,15 +7,18 @@ namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>Where an entry of level 2 is.</summary>
 /// <param name="Status">Whether it could be found out.</param>
-/// <param name="Page">The page that it is in; null when there is no table for it. It may be dropped at the caller's next wait.</param>
+/// <param name="Page">The page that it is in; null when there is no table for it. It may be dropped at the caller's
+/// next wait.</param>
 /// <param name="Index">Its place in the page.</param>
 internal readonly record struct EntryPlace(BlockStatus Status, MetadataPage? Page, int Index);
 
 /// <summary>
-/// Finds the entries of level 2, which say where the guest's clusters are, and makes the tables that they are in. On the image's worker.
+/// Finds the entries of level 2, which say where the guest's clusters are, and makes the tables that they are in. On
+/// the image's worker.
 /// </summary>
 internal sealed class ClusterMap(
-    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ReservedClusters reserved, ulong[] l1,
+    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ReservedClusters reserved,
+    ulong[] l1,
     long diskSize)
 {
     private const int CopyBytes = 64 << 10;
@@ -41,14 +44,18 @@ internal sealed class ClusterMap(
     /// <summary>Finds the entry of a guest's cluster.</summary>
     public ValueTask<EntryPlace> FindAsync(long guestCluster)
     {
-        if (!TryLocate(guestCluster, out long offset, out BlockStatus status)) return new ValueTask<EntryPlace>(new EntryPlace(status, null, 0));
+        if (!TryLocate(guestCluster, out long offset, out BlockStatus status))
+            return new ValueTask<EntryPlace>(new EntryPlace(status, null, 0));
         int index = IndexInPage(guestCluster);
         return cache.TryGet(offset, out MetadataPage? page)
             ? new ValueTask<EntryPlace>(new EntryPlace(BlockStatus.Okay, page, index))
             : LoadAsync(offset, index);
     }
 
-    /// <summary>Finds the entry of a guest's cluster, in a table that may be changed: makes it, or a copy of its own, if need be.</summary>
+    /// <summary>
+    /// Finds the entry of a guest's cluster, in a table that may be changed: makes it, or a copy of its own, if need
+    /// be.
+    /// </summary>
     public ValueTask<EntryPlace> FindToChangeAsync(long guestCluster) =>
         IsOwn(L1[L1IndexOf(guestCluster)]) ? FindAsync(guestCluster) : MakeTableAsync(guestCluster);
 
@@ -74,7 +81,9 @@ internal sealed class ClusterMap(
     {
         ulong entry = L1[L1IndexOf(guestCluster)];
         offset = (long)(entry & L2Entry.OffsetMask);
-        status = (entry & ~(L2Entry.OffsetMask | L2Entry.CopiedFlag)) == 0 && layout.IsAligned(offset) ? BlockStatus.Okay : BlockStatus.IoError;
+        status = (entry & ~(L2Entry.OffsetMask | L2Entry.CopiedFlag)) == 0 && layout.IsAligned(offset)
+            ? BlockStatus.Okay
+            : BlockStatus.IoError;
         if (offset == 0 || status != BlockStatus.Okay) return false;
         offset += guestCluster % layout.EntriesPerTable / EntriesPerPage * cache.PageSize;
         return true;

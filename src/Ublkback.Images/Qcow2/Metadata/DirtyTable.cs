@@ -6,8 +6,8 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// A table that is in memory as a whole, and the sectors of it that are not in the file yet: level 1, and the places of the blocks of
-/// reference counts. On the image's worker.
+/// A table that is in memory as a whole, and the sectors of it that are not in the file yet: level 1, and the places of
+/// the blocks of reference counts. On the image's worker.
 /// </summary>
 internal sealed class DirtyTable(ulong[] entries)
 {
@@ -63,7 +63,8 @@ internal sealed class DirtyTable(ulong[] entries)
     }
 
     /// <summary>Writing them failed.</summary>
-    public void GiveBack(List<(int Sector, Memory<byte> Content)> sectors) => _dirty.UnionWith(sectors.Select(sector => sector.Sector));
+    public void GiveBack(List<(int Sector, Memory<byte> Content)> sectors) =>
+        _dirty.UnionWith(sectors.Select(sector => sector.Sector));
 
     /// <summary>Copies a sector as it is to be in the file.</summary>
     public void CopySector(int sector, Span<byte> to)

@@ -7,12 +7,12 @@ using Ublkback.Linux.Workers;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// The pages of an image's tables that are in memory: those used last, and all that have changes which are not in the file yet. On the
-/// image's worker.
+/// The pages of an image's tables that are in memory: those used last, and all that have changes which are not in the
+/// file yet. On the image's worker.
 /// </summary>
 /// <remarks>
-/// It drops pages by the second-chance rule. Changed pages are never dropped; who changes them has a bound on their number
-/// (<see cref="MetadataLog.Capacity"/>), so the cache exceeds its size by no more than that.
+/// It drops pages by the second-chance rule. Changed pages are never dropped; who changes them has a bound on their
+/// number (<see cref="MetadataLog.Capacity"/>), so the cache exceeds its size by no more than that.
 /// </remarks>
 internal sealed class MetadataCache : IDisposable
 {
@@ -40,7 +40,8 @@ internal sealed class MetadataCache : IDisposable
         _file = file;
         PageSize = Math.Min(MaxPageSize, layout.ClusterSize);
         _maxPages = (int)Math.Clamp(tableBytes / PageSize, MinPages, MaxBytes / PageSize);
-        // For each change a page of level 2 and its copy, and counts of clusters that are taken, given back, and given back before.
+        // For each change a page of level 2 and its copy, and counts of clusters that are taken, given back, and given
+        // back before.
         long most = (_maxPages + (5L * MetadataLog.Capacity)) * MemoryMapping.PageSize;
         _memory = new BufferPool((long)System.Numerics.BitOperations.RoundUpToPowerOf2((ulong)most));
     }
@@ -62,9 +63,14 @@ internal sealed class MetadataCache : IDisposable
         return true;
     }
 
-    /// <summary>The page that holds a byte of the file; null when it cannot be read. It may be dropped at the caller's next wait.</summary>
+    /// <summary>
+    /// The page that holds a byte of the file; null when it cannot be read. It may be dropped at the caller's next
+    /// wait.
+    /// </summary>
     public ValueTask<MetadataPage?> GetAsync(long offset) =>
-        TryGet(offset, out MetadataPage? page) ? new ValueTask<MetadataPage?>(page) : LoadAsync(offset & ~(PageSize - 1L));
+        TryGet(offset, out MetadataPage? page)
+            ? new ValueTask<MetadataPage?>(page)
+            : LoadAsync(offset & ~(PageSize - 1L));
 
     /// <summary>A page of a table was changed.</summary>
     public static void MarkDirty(MetadataPage page, List<MetadataPage> dirty)

@@ -4,17 +4,19 @@ using Ublkback.Images.Qcow2.Format;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// Brings changes of an image's tables into its file, in an order in which a loss of power at any moment leaves an image that is right, or
-/// counts a few clusters too much. On the image's worker; one at a time.
+/// Brings changes of an image's tables into its file, in an order in which a loss of power at any moment leaves an
+/// image that is right, or counts a few clusters too much. On the image's worker; one at a time.
 /// </summary>
 /// <remarks>
-/// First what is pointed to: the guest's data is written before its entry of level 2 changes, and new tables before level 1 does; then
-/// reference counts, and a flush makes all of it durable; the table of count blocks has one more flush, being seldom changed. Then what
-/// points to it: level 2 and level 1, in any order, since a new table of level 2 is empty or a copy until its entries come; and a flush
-/// again. Only now are clusters given back that were pointed to before, when also the requests have ended that may have looked them up.
+/// First what is pointed to: the guest's data is written before its entry of level 2 changes, and new tables before
+/// level 1 does; then reference counts, and a flush makes all of it durable; the table of count blocks has one more
+/// flush, being seldom changed. Then what points to it: level 2 and level 1, in any order, since a new table of level 2
+/// is empty or a copy until its entries come; and a flush again. Only now are clusters given back that were pointed to
+/// before, when also the requests have ended that may have looked them up.
 /// </remarks>
 internal sealed class MetadataCommit(
-    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ClusterMap map, MetadataLog log,
+    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ClusterMap map,
+    MetadataLog log,
     ReservedClusters reserved, RequestQuiescence epochs, LoopMutex tables)
 {
     private const int MaxWritesUnderWay = 16;
@@ -165,7 +167,8 @@ internal sealed class MetadataCommit(
         return status;
     }
 
-    private async ValueTask<BlockStatus> WriteSectorsAsync(long offset, List<(int Sector, Memory<byte> Content)> sectors)
+    private async ValueTask<BlockStatus> WriteSectorsAsync(
+        long offset, List<(int Sector, Memory<byte> Content)> sectors)
     {
         BlockStatus status = BlockStatus.Okay;
         foreach ((int sector, Memory<byte> content) in sectors)

@@ -6,15 +6,16 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// The changes of level 2 that were answered to the guest and are not in the file yet, kept in memory that outlives this process: a guest
-/// must not lose what was acknowledged when the daemon is killed, and the tables must not be written before what they point to is durable.
-/// On the image's worker.
+/// The changes of level 2 that were answered to the guest and are not in the file yet, kept in memory that outlives
+/// this process: a guest must not lose what was acknowledged when the daemon is killed, and the tables must not be
+/// written before what they point to is durable. On the image's worker.
 /// </summary>
 /// <remarks>
-/// A ring of entries in a mapped file of a file system in memory. Little-endian: 0 magic; 8 version; 16 entries ever committed; 24 entries
-/// ever added; from 64 on the entries, each the guest's cluster and its entry of level 2. An entry is written before it is counted.
-/// The file belongs to the image that has the device and inode of its name. It is to be believed only while the image's header says that
-/// it is dirty: other programs clear that when they write the image.
+/// A ring of entries in a mapped file of a file system in memory. Little-endian: 0 magic; 8 version; 16 entries ever
+/// committed; 24 entries ever added; from 64 on the entries, each the guest's cluster and its entry of level 2. An
+/// entry is written before it is counted. The file belongs to the image that has the device and inode of its name. It
+/// is to be believed only while the image's header says that it is dirty: other programs clear that when they write the
+/// image.
 /// </remarks>
 internal sealed class MetadataLog : IDisposable
 {
@@ -67,7 +68,8 @@ internal sealed class MetadataLog : IDisposable
     /// Opens the log at a path, or makes an empty one. Blocks.
     /// </summary>
     /// <param name="path">Where it is.</param>
-    /// <param name="isBelieved">Whether what a log that is there says is true of the image; otherwise it is emptied.</param>
+    /// <param name="isBelieved">Whether what a log that is there says is true of the image; otherwise it is
+    /// emptied.</param>
     /// <exception cref="LinuxException">There is no room for it.</exception>
     public static MetadataLog Open(string path, bool isBelieved)
     {
@@ -85,7 +87,8 @@ internal sealed class MetadataLog : IDisposable
         get
         {
             ReadOnlySpan<byte> entry = EntryAt(number);
-            return (BinaryPrimitives.ReadInt64LittleEndian(entry), new L2Entry(BinaryPrimitives.ReadUInt64LittleEndian(entry[8..])));
+            return (BinaryPrimitives.ReadInt64LittleEndian(entry),
+                new L2Entry(BinaryPrimitives.ReadUInt64LittleEndian(entry[8..])));
         }
     }
 
@@ -109,7 +112,8 @@ internal sealed class MetadataLog : IDisposable
     public void Dispose() => _mapping.Dispose();
 
     private bool IsSound() =>
-        _mapping.Head(Size).StartsWith(Magic) && BinaryPrimitives.ReadInt32LittleEndian(_mapping.Head(Size)[VersionAt..]) == Version
+        _mapping.Head(Size).StartsWith(Magic)
+            && BinaryPrimitives.ReadInt32LittleEndian(_mapping.Head(Size)[VersionAt..]) == Version
         && Committed >= 0 && Added >= Committed && Added - Committed <= Capacity;
 
     private void Clear()

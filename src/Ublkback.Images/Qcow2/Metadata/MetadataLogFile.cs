@@ -7,8 +7,8 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// Finds the <see cref="MetadataLog"/> of an image: a file that has the name of the file the image is in. What a killed process left there
-/// is true as long as nobody has written the image since, which its dirty bit says.
+/// Finds the <see cref="MetadataLog"/> of an image: a file that has the name of the file the image is in. What a killed
+/// process left there is true as long as nobody has written the image since, which its dirty bit says.
 /// </summary>
 internal static class MetadataLogFile
 {
@@ -28,9 +28,11 @@ internal static class MetadataLogFile
         string path = PathOf(raw, opening.StateFolder);
         isBelieved = header.IsDirty && Exists(path, raw.Path);
         if (isBelieved && opening.IsReadOnly)
-            throw new TargetException($"{raw.Path} was left by a killed daemon, which had changes of it that are not in the file yet: bring them there with 'ublkback image check --repair', or attach it to be written");
+            throw new TargetException($"{raw.Path} was left by a killed daemon, which had changes of it that are not "
+                + "in the file yet: bring them there with 'ublkback image check --repair', or attach it to be written");
         if (opening.IsReadOnly || (!isBelieved && !opening.OutlivesProcess)) return MetadataLog.InMemory();
-        Directory.CreateDirectory(opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        Directory.CreateDirectory(
+            opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         return MetadataLog.Open(path, isBelieved);
     }
 
@@ -40,7 +42,9 @@ internal static class MetadataLogFile
         opening.StateFolder is not null && header.IsDirty && Exists(PathOf(raw, opening.StateFolder), raw.Path);
 
     private static string PathOf(RawFile raw, string folder) =>
-        Path.Combine(folder, string.Create(CultureInfo.InvariantCulture, $"{raw.Status.Device:x}-{raw.Status.Inode:x}.qcow2-log"));
+        Path.Combine(
+            folder,
+            string.Create(CultureInfo.InvariantCulture, $"{raw.Status.Device:x}-{raw.Status.Inode:x}.qcow2-log"));
 
     private static bool Exists(string path, string image)
     {
@@ -55,7 +59,8 @@ internal static class MetadataLogFile
         }
         catch (LinuxException failure)
         {
-            throw new TargetException($"{image} was not closed, and whether a killed daemon left changes of it in {path} cannot be seen ({LinuxError.Describe(failure.Errno)}): run this as root", failure);
+            throw new TargetException($"{image} was not closed, and whether a killed daemon left changes of it in "
+                + $"{path} cannot be seen ({LinuxError.Describe(failure.Errno)}): run this as root", failure);
         }
     }
 }

@@ -4,8 +4,8 @@ using Ublkback.Images.Qcow2.Format;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// A part of a table of level 2, or of a block of reference counts: what is read and written of an image's tables at once. It is kept as
-/// it is in the file, big-endian.
+/// A part of a table of level 2, or of a block of reference counts: what is read and written of an image's tables at
+/// once. It is kept as it is in the file, big-endian.
 /// </summary>
 internal sealed class MetadataPage(long offset, Memory<byte> data)
 {

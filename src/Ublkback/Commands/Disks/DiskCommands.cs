@@ -4,7 +4,9 @@ using Ublkback.Hosting;
 
 namespace Ublkback.Commands.Disks;
 
-/// <summary>Commands of the form <c>ublkback VERB [DOMID [DEVICE]]</c>, which the daemon carries out on disks.</summary>
+/// <summary>
+/// Commands of the form <c>ublkback VERB [DOMID [DEVICE]]</c>, which the daemon carries out on disks.
+/// </summary>
 internal static class DiskCommands
 {
     /// <summary>Makes one; for each disk that it was carried out on, a line ends in what is told of it.</summary>
@@ -13,7 +15,8 @@ internal static class DiskCommands
     /// <param name="tell">What is told of a disk.</param>
     /// <param name="complete">Adds to the request what options say; null for a command without any.</param>
     public static Command Make(
-        string verb, string description, Func<VbdReport, string> tell, Func<ParseResult, ControlRequest, ControlRequest>? complete = null)
+        string verb, string description, Func<VbdReport, string> tell,
+        Func<ParseResult, ControlRequest, ControlRequest>? complete = null)
     {
         Option<string> host = CommonOptions.Host();
         Argument<int?> domid = new("domid")
@@ -45,6 +48,8 @@ internal static class DiskCommands
     public static async Task<IReadOnlyList<VbdReport>> AskAsync(HostEnvironment host, ControlRequest request)
     {
         IReadOnlyList<VbdReport> vbds = await Reports.AskAsync(host, request).ConfigureAwait(false);
-        return vbds.Count > 0 ? vbds : throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
+        return vbds.Count > 0
+            ? vbds
+            : throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
     }
 }

@@ -24,8 +24,10 @@ internal static class ListCommand
         foreach (VbdReport vbd in vbds)
         {
             table.AddRow(
-                $"{vbd.Domid}", Markup.Escape(vbd.Device), Markup.Escape(vbd.Trouble ?? vbd.State), vbd.Access, Reports.Size(vbd.SizeBytes),
-                vbd.RingSlots?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "-", Markup.Escape(vbd.Target));
+                $"{vbd.Domid}", Markup.Escape(vbd.Device), Markup.Escape(vbd.Trouble ?? vbd.State), vbd.Access,
+                Reports.Size(vbd.SizeBytes),
+                vbd.RingSlots?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "-",
+                Markup.Escape(vbd.Target));
         }
 
         AnsiConsole.Write(table);

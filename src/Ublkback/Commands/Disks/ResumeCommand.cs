@@ -8,7 +8,8 @@ internal static class ResumeCommand
     public static Command Make() => DiskCommands.Make(
         "resume",
         """
-        Try again the requests that are held because their storage failed (target option on-error=hold), after it was mended.
+        Try again the requests that are held because their storage failed (target option on-error=hold), after it was
+        mended.
 
         What fails again is held again: 'ublkback list' shows it.
 

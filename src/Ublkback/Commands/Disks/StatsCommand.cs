@@ -13,7 +13,8 @@ internal static class StatsCommand
     {
         Option<string> host = CommonOptions.Host();
         Option<bool> json = CommonOptions.Json();
-        Command command = new("stats", "Show what each disk has done: requests, bytes, errors, latency.") { host, json };
+        Command command =
+            new("stats", "Show what each disk has done: requests, bytes, errors, latency.") { host, json };
         command.SetAction((arguments, _) => Reports.ShowAsync(
             HostEnvironment.Parse(arguments.GetRequiredValue(host)), "stats", arguments.GetValue(json), Show));
         return command;
@@ -25,7 +26,8 @@ internal static class StatsCommand
         {
             string oldest = vbd.OldestMs is double age ? $" (the oldest for {Time(age * 1000)})" : "";
             string trouble = vbd.Trouble is null ? "" : $", {vbd.Trouble}";
-            Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {vbd.InFlight} in flight{oldest}, {vbd.Refused} refused{trouble}");
+            Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {vbd.InFlight} in flight{oldest}, "
+                + $"{vbd.Refused} refused{trouble}");
             Table table = Reports.Table("Operation", "Requests", "Bytes", "Errors", "p50", "p99", "p99.9");
             foreach (OperationReport operation in vbd.Operations ?? [])
             {

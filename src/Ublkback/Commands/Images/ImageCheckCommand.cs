@@ -16,7 +16,8 @@ internal static class ImageCheckCommand
     public static Command Make()
     {
         Argument<string> target = new("target") { Description = "The image: qcow2:/path. No guest may be using it." };
-        Option<bool> repair = new("--repair") { Description = "Make reference counts and marks right. No data is touched." };
+        Option<bool> repair =
+            new("--repair") { Description = "Make reference counts and marks right. No data is touched." };
         Option<bool> json = CommonOptions.Json();
         Command command = new("check", """
             Compare a qcow2 image's reference counts with what its tables refer to.
@@ -26,7 +27,8 @@ internal static class ImageCheckCommand
         {
             target, repair, json,
         };
-        command.SetAction((arguments, _) => RunAsync(arguments.GetRequiredValue(target), arguments.GetValue(repair), arguments.GetValue(json)));
+        command.SetAction((arguments, _) =>
+            RunAsync(arguments.GetRequiredValue(target), arguments.GetValue(repair), arguments.GetValue(json)));
         return command;
     }
 
@@ -39,7 +41,9 @@ internal static class ImageCheckCommand
             ImageOpening opening = ToolOpening.For("ublkback image check", !repair);
             if (Qcow2Tool.HasChangesOutside(path, opening))
             {
-                if (!repair) throw new CommandException($"{path} was left by a killed daemon, which had changes of it that are not in the file yet: bring them there with --repair, or attach it again");
+                if (!repair)
+                    throw new CommandException($"{path} was left by a killed daemon, which had changes of it that "
+                        + "are not in the file yet: bring them there with --repair, or attach it again");
                 await FinishAsync(path, opening).ConfigureAwait(false);
             }
 
@@ -63,8 +67,11 @@ internal static class ImageCheckCommand
         IBlockImage image = new Qcow2Opener(new BlockCatalog()).OpenToFinish(path, opening);
         await using (image.ConfigureAwait(false))
         {
-            BlockStatus status = await worker.InvokeAsync(() => image.HandleAsync(flush).AsTask()).ConfigureAwait(false);
-            if (status != BlockStatus.Okay) throw new CommandException($"changes that a killed daemon left could not be brought into {path}: {status}");
+            BlockStatus status = await worker.InvokeAsync(() => image.HandleAsync(flush).AsTask())
+                .ConfigureAwait(false);
+            if (status != BlockStatus.Okay)
+                throw new CommandException(
+                    $"changes that a killed daemon left could not be brought into {path}: {status}");
         }
 
         Console.WriteLine("changes that a killed daemon left were brought into the file");
@@ -76,10 +83,18 @@ internal static class ImageCheckCommand
         foreach (string message in report.Repairable) Console.WriteLine(message);
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"{report.Allocated} of {report.Total} clusters are in the image, {report.Compressed} of them compressed; it ends at {Reports.Size((ulong)report.EndOffset)}"));
+            $"{report.Allocated} of {report.Total} clusters are in the image, {report.Compressed} of them "
+            + $"compressed; it ends at {Reports.Size((ulong)report.EndOffset)}"));
         if (report.Leaks + report.Errors + report.Unrepairable.Count == 0) Console.WriteLine("it is in order");
-        else if (report.Unrepairable.Count > 0) Console.WriteLine("nothing was changed: restore it from a backup, or save what can be read with 'ublkback image convert'");
-        else if (repair) Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"repaired: {report.Leaks} leaks, {report.Errors} errors"));
-        else Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{report.Leaks} leaks, {report.Errors} errors: mend them with --repair"));
+        else if (report.Unrepairable.Count > 0)
+            Console.WriteLine("nothing was changed: restore it from a backup, or save what can be read with "
+                + "'ublkback image convert'");
+        else if (repair)
+            Console.WriteLine(
+                string.Create(CultureInfo.InvariantCulture, $"repaired: {report.Leaks} leaks, {report.Errors} errors"));
+        else
+            Console.WriteLine(string.Create(
+                CultureInfo.InvariantCulture,
+                $"{report.Leaks} leaks, {report.Errors} errors: mend them with --repair"));
     }
 }

@@ -14,12 +14,14 @@ internal static class ImageCommitCommand
 {
     public static Command Make(CatalogMaker catalog)
     {
-        Argument<string> target = new("target") { Description = "The overlay: qcow2:/path. No guest may be using it, or what lies below it." };
+        Argument<string> target = new(
+            "target")
+        { Description = "The overlay: qcow2:/path. No guest may be using it, or what lies below it." };
         Command command = new("commit", """
             Write what an overlay holds into its backing image, which then shows what the overlay shows.
 
-            The overlay is not changed; it is not needed any more. Other overlays of the same backing image become wrong.
-            When it is interrupted, run it again.
+            The overlay is not changed; it is not needed any more. Other overlays of the same backing image become
+            wrong. When it is interrupted, run it again.
             """)
         {
             target,
@@ -38,15 +40,21 @@ internal static class ImageCommitCommand
                 ?? throw new CommandException($"{text} has no backing image: there is nothing to commit it to");
             if (below.Scheme == Qcow2Opener.Scheme) below = below.WithDefault(Qcow2Opener.BackingOption, "allow");
             using Worker worker = new("commit");
-            BlockTarget alone = BlockTarget.Parse($"{Qcow2Opener.Scheme}:{path}?{Qcow2Opener.BackingOption}={Qcow2Opener.NoBacking}");
-            IAllocationMap overlay = (IAllocationMap)catalog.Open(alone, ToolOpening.For("ublkback image commit", isReadOnly: true));
+            BlockTarget alone = BlockTarget.Parse(
+                $"{Qcow2Opener.Scheme}:{path}?{Qcow2Opener.BackingOption}={Qcow2Opener.NoBacking}");
+            IAllocationMap overlay =
+                (IAllocationMap)catalog.Open(alone, ToolOpening.For("ublkback image commit", isReadOnly: true));
             await using (overlay.ConfigureAwait(false))
             {
                 IBlockImage backing = catalog.Open(below, ToolOpening.For("ublkback image commit", isReadOnly: false));
                 await using (backing.ConfigureAwait(false))
                 {
-                    long written = await CopyAsync(worker, overlay, backing, text, below.Location).ConfigureAwait(false);
-                    Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{Reports.Size((ulong)written)} committed to {below.Location}; {path} is not needed any more"));
+                    long written = await CopyAsync(worker, overlay, backing, text, below.Location)
+                        .ConfigureAwait(false);
+                    Console.WriteLine(string.Create(
+                        CultureInfo.InvariantCulture,
+                        $"{Reports.Size((ulong)written)} committed to {below.Location}; "
+                        + $"{path} is not needed any more"));
                 }
             }
 
@@ -58,18 +66,23 @@ internal static class ImageCommitCommand
         }
     }
 
-    private static async Task<long> CopyAsync(Worker worker, IAllocationMap overlay, IBlockImage backing, string text, string below)
+    private static async Task<long> CopyAsync(
+        Worker worker, IAllocationMap overlay, IBlockImage backing, string text, string below)
     {
         if (backing.Geometry.SectorCount < overlay.Geometry.SectorCount)
-            throw new CommandException($"the disk of {text} is larger than {below}, by {overlay.Geometry.SectorCount - backing.Geometry.SectorCount} sectors: make that larger first; nothing was changed");
+            throw new CommandException($"the disk of {text} is larger than {below}, by "
+                + $"{overlay.Geometry.SectorCount - backing.Geometry.SectorCount} sectors: make that larger first; "
+                + "nothing was changed");
         long size = (long)overlay.Geometry.SectorCount * BlockRequest.SectorSize;
         (BlockStatus status, long written) = await CopyProgress.ShowAsync(below, size, onProgress =>
         {
-            Converter converter = new(overlay, backing, isEmpty: false, compares: false, onProgress) { LeavesOutAbsent = true };
+            Converter converter =
+                new(overlay, backing, isEmpty: false, compares: false, onProgress) { LeavesOutAbsent = true };
             return worker.InvokeAsync(async () => (await converter.RunAsync(), converter.Written));
         }).ConfigureAwait(false);
         return status == BlockStatus.Okay
             ? written
-            : throw new CommandException($"{text} was not committed as a whole ({status}): what failed is said above; run it again");
+            : throw new CommandException(
+                $"{text} was not committed as a whole ({status}): what failed is said above; run it again");
     }
 }

@@ -15,35 +15,54 @@ internal static class ImageConvertCommand
     public static Command Make(CatalogMaker catalog)
     {
         Argument<string> from = new("from") { Description = "The target that is read. It is not changed." };
-        Argument<string> to = new("to") { Description = "The target that is written. A file that is not there is made." };
-        Option<bool> compare = new("--compare") { Description = "The file is there: read it too, and write only what differs. So an interrupted conversion goes on, or a finished one is verified." };
-        Option<string?> clusterSize = new("--cluster-size") { Description = "The unit of allocation of a new qcow2 image, 4K to 2M. Default: 64K." };
-        Command command = new("convert", "Copy a disk from any target to any other. Zeros are left out where the other has none yet.") { from, to, compare, clusterSize };
+        Argument<string> to =
+            new("to") { Description = "The target that is written. A file that is not there is made." };
+        Option<bool> compare = new("--compare")
+        {
+            Description = "The file is there: read it too, and write only what "
+            + "differs. So an interrupted conversion goes on, or a finished one is verified."
+        };
+        Option<string?> clusterSize = new(
+            "--cluster-size")
+        { Description = "The unit of allocation of a new qcow2 image, 4K to 2M. Default: 64K." };
+        Command command = new(
+            "convert",
+            "Copy a disk from any target to any other. Zeros are left out where the other has none yet.") { from, to,
+                compare, clusterSize };
         command.SetAction((arguments, _) => RunAsync(
             catalog.MakeForTools(),
-            arguments.GetRequiredValue(from), arguments.GetRequiredValue(to), arguments.GetValue(compare), arguments.GetValue(clusterSize)));
+            arguments.GetRequiredValue(from), arguments.GetRequiredValue(to), arguments.GetValue(compare),
+            arguments.GetValue(clusterSize)));
         return command;
     }
 
     /// <summary>Copies a disk.</summary>
     /// <exception cref="CommandException">It was not copied as a whole.</exception>
-    public static async Task<int> RunAsync(BlockCatalog catalog, string fromText, string toText, bool compares, string? clusterText)
+    public static async Task<int> RunAsync(
+        BlockCatalog catalog, string fromText, string toText, bool compares, string? clusterText)
     {
         try
         {
             BlockTarget to = BlockTarget.Parse(toText);
             using Worker worker = new("convert");
-            IBlockImage source = catalog.Open(BlockTarget.Parse(fromText), ToolOpening.For("ublkback image convert", isReadOnly: true));
+            IBlockImage source = catalog.Open(
+                BlockTarget.Parse(fromText), ToolOpening.For("ublkback image convert", isReadOnly: true));
             await using (source.ConfigureAwait(false))
             {
                 long size = (long)source.Geometry.SectorCount * BlockRequest.SectorSize;
                 bool isNew = !compares;
-                if (isNew) NewImage.Create(to, size, clusterText is null ? Qcow2Tool.DefaultClusterSize : (int)Math.Min(NewImage.ReadSize(clusterText), int.MaxValue), null);
+                if (isNew)
+                    NewImage.Create(
+                        to, size,
+                        clusterText is null
+                            ? Qcow2Tool.DefaultClusterSize
+                            : (int)Math.Min(NewImage.ReadSize(clusterText), int.MaxValue), null);
                 IBlockImage copy = catalog.Open(to, ToolOpening.For("ublkback image convert", isReadOnly: false));
                 await using (copy.ConfigureAwait(false))
                 {
                     if (copy.Geometry.SectorCount != source.Geometry.SectorCount)
-                        throw new CommandException($"{fromText} has {source.Geometry.SectorCount} sectors and {toText} has {copy.Geometry.SectorCount}: they must be as large");
+                        throw new CommandException($"{fromText} has {source.Geometry.SectorCount} sectors and "
+                            + $"{toText} has {copy.Geometry.SectorCount}: they must be as large");
                     await CopyAsync(worker, source, copy, isNew, fromText, toText, size).ConfigureAwait(false);
                 }
             }
@@ -56,7 +75,8 @@ internal static class ImageConvertCommand
         }
     }
 
-    private static async Task CopyAsync(Worker worker, IBlockImage source, IBlockImage copy, bool isNew, string fromText, string toText, long size)
+    private static async Task CopyAsync(
+        Worker worker, IBlockImage source, IBlockImage copy, bool isNew, string fromText, string toText, long size)
     {
         (BlockStatus status, long written) = await CopyProgress.ShowAsync(toText, size, onProgress =>
         {
@@ -64,9 +84,11 @@ internal static class ImageConvertCommand
             return worker.InvokeAsync(async () => (await converter.RunAsync(), converter.Written));
         }).ConfigureAwait(false);
         if (status != BlockStatus.Okay)
-            throw new CommandException($"{fromText} was not copied as a whole ({status}): what failed is said above; go on with --compare");
+            throw new CommandException(
+                $"{fromText} was not copied as a whole ({status}): what failed is said above; go on with --compare");
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"{Reports.Size((ulong)size)} {(isNew ? "copied" : "compared")}, {Reports.Size((ulong)written)} {(isNew ? "written" : "differed and were written")}"));
+            $"{Reports.Size((ulong)size)} {(isNew ? "copied" : "compared")}, {Reports.Size((ulong)written)} "
+            + $"{(isNew ? "written" : "differed and were written")}"));
     }
 }

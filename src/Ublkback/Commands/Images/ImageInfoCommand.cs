@@ -16,7 +16,8 @@ internal static class ImageInfoCommand
     {
         Argument<string> target = new("target") { Description = "The image: qcow2:/path." };
         Option<bool> json = CommonOptions.Json();
-        Command command = new("info", "Show what a qcow2 image says of itself, whether or not a guest uses it.") { target, json };
+        Command command =
+            new("info", "Show what a qcow2 image says of itself, whether or not a guest uses it.") { target, json };
         command.SetAction(arguments => Run(arguments.GetRequiredValue(target), arguments.GetValue(json)));
         return command;
     }
@@ -51,8 +52,10 @@ internal static class ImageInfoCommand
         Console.WriteLine($"format: qcow2 version {info.Version}");
         Console.WriteLine($"disk: {Reports.Size((ulong)info.VirtualSize)} ({info.VirtualSize} bytes)");
         Console.WriteLine($"file: {Reports.Size((ulong)info.FileSize)}");
-        Console.WriteLine($"clusters: {Reports.Size((ulong)info.ClusterSize)}, reference counts of {info.RefcountBits} bits");
-        if (info.BackingFile is not null) Console.WriteLine($"over: {info.BackingFile} ({info.BackingFormat ?? "of a format it does not say"})");
+        Console.WriteLine(
+            $"clusters: {Reports.Size((ulong)info.ClusterSize)}, reference counts of {info.RefcountBits} bits");
+        if (info.BackingFile is not null)
+            Console.WriteLine($"over: {info.BackingFile} ({info.BackingFormat ?? "of a format it does not say"})");
         if (info.Snapshots > 0) Console.WriteLine($"internal snapshots: {info.Snapshots}");
         if (info.IsDirty) Console.WriteLine("dirty: it is in use, or was not closed by who wrote it last");
         if (info.IsCorrupt) Console.WriteLine("broken: repair it with 'ublkback image check --repair'");

@@ -19,16 +19,21 @@ namespace Ublkback.Commands.Images;
 /// <param name="Zero">Whether they are known to be zeros.</param>
 /// <param name="Data">Whether they are kept as data.</param>
 /// <param name="Offset">Where, in that image's file.</param>
-internal sealed record ImageMapEntry(long Start, long Length, int Depth, bool Present, bool Zero, bool Data, long? Offset);
+internal sealed record ImageMapEntry(
+    long Start, long Length, int Depth, bool Present, bool Zero, bool Data, long? Offset);
 
 /// <summary><c>ublkback image map</c></summary>
 internal static class ImageMapCommand
 {
     public static Command Make(CatalogMaker catalog)
     {
-        Argument<string> target = new("target") { Description = "The image: /path or qcow2:/path. No guest may be writing it." };
+        Argument<string> target =
+            new("target") { Description = "The image: /path or qcow2:/path. No guest may be writing it." };
         Option<bool> json = CommonOptions.Json();
-        Command command = new("map", "Show where the parts of a disk are kept: in which image of its chain, and where in the file.") { target, json };
+        Command command = new(
+            "map",
+            "Show where the parts of a disk are kept: in which image of its chain, and where in the file.") { target,
+                json };
         command.SetAction((arguments, _) => RunAsync(
             catalog.MakeForTools(),
             arguments.GetRequiredValue(target), arguments.GetValue(json)));
@@ -45,8 +50,11 @@ internal static class ImageMapCommand
             IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
             await using (image.ConfigureAwait(false))
             {
-                if (image is not IAllocationMap mapped) throw new CommandException($"{text} does not tell where its parts are: raw images and {Qcow2Opener.Scheme}: do");
-                List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text)).ConfigureAwait(false);
+                if (image is not IAllocationMap mapped)
+                    throw new CommandException(
+                        $"{text} does not tell where its parts are: raw images and {Qcow2Opener.Scheme}: do");
+                List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text))
+                    .ConfigureAwait(false);
                 if (asJson) Console.WriteLine(JsonSerializer.Serialize(entries, ImageJson.Default.ListImageMapEntry));
                 else Show(entries);
             }
@@ -65,11 +73,14 @@ internal static class ImageMapCommand
         for (ulong sector = 0; sector < image.Geometry.SectorCount;)
         {
             SectorRange range = await image.MapAsync(sector, (long)(image.Geometry.SectorCount - sector));
-            if (range.Status != BlockStatus.Okay || range.SectorCount == 0) throw new CommandException($"{text} cannot be read at sector {sector}");
+            if (range.Status != BlockStatus.Okay || range.SectorCount == 0)
+                throw new CommandException($"{text} cannot be read at sector {sector}");
             ImageMapEntry entry = new(
-                (long)sector * BlockRequest.SectorSize, range.SectorCount * BlockRequest.SectorSize, range.Depth, range.IsPresent, range.IsZero,
+                (long)sector * BlockRequest.SectorSize, range.SectorCount * BlockRequest.SectorSize, range.Depth,
+                range.IsPresent, range.IsZero,
                 !range.IsZero, range.Offset);
-            if (entries.Count > 0 && Follows(entries[^1], entry)) entries[^1] = entries[^1] with { Length = entries[^1].Length + entry.Length };
+            if (entries.Count > 0 && Follows(entries[^1], entry))
+                entries[^1] = entries[^1] with { Length = entries[^1].Length + entry.Length };
             else entries.Add(entry);
             sector += (ulong)range.SectorCount;
         }
@@ -85,9 +96,12 @@ internal static class ImageMapCommand
         Table table = Reports.Table("Start", "Length", "Image", "Kept as", "Offset in its file");
         foreach (ImageMapEntry entry in entries)
         {
-            string kept = entry.Data ? entry.Offset is null ? "compressed data" : "data" : entry.Present ? "zeros" : "nothing";
+            string kept = entry.Data
+                ? entry.Offset is null ? "compressed data" : "data"
+                : entry.Present ? "zeros" : "nothing";
             table.AddRow(
-                entry.Start.ToString("N0", CultureInfo.InvariantCulture), Reports.Size((ulong)entry.Length), entry.Depth.ToString(CultureInfo.InvariantCulture), kept,
+                entry.Start.ToString("N0", CultureInfo.InvariantCulture), Reports.Size((ulong)entry.Length),
+                entry.Depth.ToString(CultureInfo.InvariantCulture), kept,
                 entry.Offset?.ToString("N0", CultureInfo.InvariantCulture) ?? "-");
         }
 

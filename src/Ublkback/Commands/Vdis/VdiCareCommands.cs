@@ -13,7 +13,10 @@ internal static class VdiCareCommands
     public static Command MakeCollect()
     {
         Option<string?> store = VdiSession.Store();
-        Command command = new("gc", "Give back what no VDI and no snapshot needs any more. VDIs in use do that by themselves when much was written.") { store };
+        Command command = new(
+            "gc",
+            "Give back what no VDI and no snapshot needs any more. VDIs in use do that by themselves when much was "
+            + "written.") { store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), async vdis =>
         {
             long freed = await vdis.CollectAsync().ConfigureAwait(false);
@@ -27,7 +30,10 @@ internal static class VdiCareCommands
     {
         Argument<string> name = new("name") { Description = "The VDI, in use or not." };
         Option<string?> store = VdiSession.Store();
-        Command command = new("compact", "Put together in the file what is together on the disk, for faster reading. Needs space for what snapshots still have elsewhere.") { name, store };
+        Command command = new(
+            "compact",
+            "Put together in the file what is together on the disk, for faster reading. Needs space for what "
+            + "snapshots still have elsewhere.") { name, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), async vdis =>
         {
             long written = await vdis.CompactAsync(arguments.GetRequiredValue(name)).ConfigureAwait(false);
@@ -39,9 +45,15 @@ internal static class VdiCareCommands
 
     public static Command MakeCheck()
     {
-        Argument<string?> name = new("name") { Description = "The VDI, in use or not. Default: all.", Arity = ArgumentArity.ZeroOrOne };
-        Option<bool> quick = new("--quick") { Description = "Leave the data out, and read only what tells where it is." };
-        Option<bool> repair = new("--repair") { Description = "Repair what is damaged and that no guest uses. What cannot be known any more is given up: it reads as I/O errors until it is written." };
+        Argument<string?> name =
+            new("name") { Description = "The VDI, in use or not. Default: all.", Arity = ArgumentArity.ZeroOrOne };
+        Option<bool> quick =
+            new("--quick") { Description = "Leave the data out, and read only what tells where it is." };
+        Option<bool> repair = new("--repair")
+        {
+            Description = "Repair what is damaged and that no guest uses. What "
+            + "cannot be known any more is given up: it reads as I/O errors until it is written."
+        };
         Option<bool> json = CommonOptions.Json();
         Option<string?> store = VdiSession.Store();
         Command command = new("fsck", """
@@ -54,7 +66,8 @@ internal static class VdiCareCommands
         };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), async vdis =>
         {
-            VdiCheck Check() => vdis.Check(arguments.GetValue(name), !arguments.GetValue(quick), Console.Error.WriteLine);
+            VdiCheck Check() =>
+                vdis.Check(arguments.GetValue(name), !arguments.GetValue(quick), Console.Error.WriteLine);
             VdiCheck check = Check();
             if (check.Damages > 0 && arguments.GetValue(repair))
             {
@@ -62,8 +75,13 @@ internal static class VdiCareCommands
                 check = Check();
             }
 
-            if (arguments.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(check, VdiReportJson.Default.VdiCheck));
-            else Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{check.DataBlocks} blocks of data, {check.Nodes} nodes: {(check.Damages == 0 ? "all is whole" : $"{check.Damages} damages")}"));
+            if (arguments.GetValue(json))
+                Console.WriteLine(JsonSerializer.Serialize(check, VdiReportJson.Default.VdiCheck));
+            else
+                Console.WriteLine(string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"{check.DataBlocks} blocks of data, {check.Nodes} nodes: "
+                    + $"{(check.Damages == 0 ? "all is whole" : $"{check.Damages} damages")}"));
             return check.Damages == 0 ? 0 : 1;
         }));
         return command;

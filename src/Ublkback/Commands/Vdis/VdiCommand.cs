@@ -7,7 +7,8 @@ namespace Ublkback.Commands.Vdis;
 internal static class VdiCommand
 {
     public static Command Make(CatalogMaker catalog) => new("vdi", """
-        Virtual disk images with snapshots at any moment. A guest uses one by target=vdi:NAME, or reads a snapshot by vdi:NAME@SNAPSHOT.
+        Virtual disk images with snapshots at any moment. A guest uses one by target=vdi:NAME, or reads a snapshot by
+        vdi:NAME@SNAPSHOT.
 
         Examples:
           ublkback vdi create web 20G

@@ -13,8 +13,10 @@ internal static class VdiSession
     /// <summary>The option that says which store.</summary>
     public static Option<string?> Store() => new("--store")
     {
-        Description = "The store: file:FOLDER, or rados:POOL?conf=/path/ceph.conf&id=USER. Default: $UBLKBACK_VDI_STORE, else file:/var/lib/ublkback/vdi.",
-        DefaultValueFactory = _ => Environment.GetEnvironmentVariable("UBLKBACK_VDI_STORE") is { Length: > 0 } store ? store : null,
+        Description = "The store: file:FOLDER, or rados:POOL?conf=/path/ceph.conf&id=USER. Default: "
+            + "$UBLKBACK_VDI_STORE, else file:/var/lib/ublkback/vdi.",
+        DefaultValueFactory =
+            _ => Environment.GetEnvironmentVariable("UBLKBACK_VDI_STORE") is { Length: > 0 } store ? store : null,
     };
 
     /// <summary>Does something with a store.</summary>
@@ -24,7 +26,8 @@ internal static class VdiSession
         using Worker worker = new("vdi");
         try
         {
-            using VdiAdmin opened = VdiAdmin.Open(store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
+            using VdiAdmin opened = VdiAdmin.Open(
+                store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
             return await action(opened).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is TargetException or IOException or UnauthorizedAccessException)

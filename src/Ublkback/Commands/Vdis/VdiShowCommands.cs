@@ -31,7 +31,8 @@ internal static class VdiShowCommands
             {
                 table.AddRow(
                     info.Name, Reports.Size((ulong)info.SizeBytes), Reports.Size((ulong)info.AllocatedBytes),
-                    info.Snapshots.Count.ToString(CultureInfo.InvariantCulture), info.Origin, Markup.Escape(info.Holder ?? ""));
+                    info.Snapshots.Count.ToString(CultureInfo.InvariantCulture), info.Origin,
+                    Markup.Escape(info.Holder ?? ""));
             }
 
             AnsiConsole.Write(table);
@@ -57,16 +58,20 @@ internal static class VdiShowCommands
         Console.WriteLine($"in use by: {info.Holder ?? "nobody"}");
     });
 
-    public static Command MakeSnapshots() => MakeFor("snapshots", "Show the snapshots of a VDI, in the order in which they were made.", (info, asJson) =>
+    public static Command MakeSnapshots() =>
+        MakeFor("snapshots", "Show the snapshots of a VDI, in the order in which they were made.", (info, asJson) =>
     {
         if (asJson)
         {
-            Console.WriteLine(JsonSerializer.Serialize(info.Snapshots, VdiReportJson.Default.IReadOnlyListVdiSnapshotInfo));
+            Console.WriteLine(
+                JsonSerializer.Serialize(info.Snapshots, VdiReportJson.Default.IReadOnlyListVdiSnapshotInfo));
             return;
         }
 
         foreach (VdiSnapshotInfo snapshot in info.Snapshots)
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{snapshot.Created:yyyy-MM-dd HH:mm:ss.fff} UTC  {info.Name}@{snapshot.Name}"));
+            Console.WriteLine(string.Create(
+                CultureInfo.InvariantCulture,
+                $"{snapshot.Created:yyyy-MM-dd HH:mm:ss.fff} UTC  {info.Name}@{snapshot.Name}"));
     });
 
     public static Command MakeDiff()
@@ -75,24 +80,34 @@ internal static class VdiShowCommands
         Argument<string> other = new("other") { Description = "The same." };
         Option<bool> json = CommonOptions.Json();
         Option<string?> store = VdiSession.Store();
-        Command command = new("diff", "Show where two disks differ, without reading them: what both have from the same snapshot is the same.") { one, other, json, store };
+        Command command = new(
+            "diff",
+            "Show where two disks differ, without reading them: what both have from the same snapshot is the same.")
+        {
+            one, other, json, store,
+        };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), async vdis =>
         {
-            IReadOnlyList<VdiRange> ranges = await vdis.DiffAsync(arguments.GetRequiredValue(one), arguments.GetRequiredValue(other)).ConfigureAwait(false);
+            IReadOnlyList<VdiRange> ranges = await vdis.DiffAsync(
+                arguments.GetRequiredValue(one), arguments.GetRequiredValue(other)).ConfigureAwait(false);
             if (arguments.GetValue(json))
             {
                 Console.WriteLine(JsonSerializer.Serialize(ranges, VdiReportJson.Default.IReadOnlyListVdiRange));
                 return 0;
             }
 
-            foreach (VdiRange range in ranges) Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{range.Offset,20} {range.Length,16}"));
+            foreach (VdiRange range in ranges)
+                Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{range.Offset,20} {range.Length,16}"));
             Console.WriteLine($"{Reports.Size((ulong)ranges.Sum(range => range.Length))} differ");
             return 0;
         }));
         return command;
     }
 
-    /// <summary>All VDIs of a store that can be read. What is wrong with others goes to standard error; then the status is not 0.</summary>
+    /// <summary>
+    /// All VDIs of a store that can be read. What is wrong with others goes to standard error; then the status is not
+    /// 0.
+    /// </summary>
     public static List<VdiInfo> DescribeAll(VdiAdmin store, out int status)
     {
         List<VdiInfo> infos = [];
@@ -129,7 +144,8 @@ internal static class VdiShowCommands
 }
 
 /// <summary>How the VDI commands' reports are written as JSON.</summary>
-[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(List<VdiInfo>))]
 [JsonSerializable(typeof(IReadOnlyList<VdiSnapshotInfo>))]
 [JsonSerializable(typeof(IReadOnlyList<VdiRange>))]

@@ -13,13 +13,16 @@ internal static class VdiTreeCommand
     public static Command Make()
     {
         Option<bool> json = CommonOptions.Json();
-        Option<bool> dot = new("--dot") { Description = "Print it for Graphviz, as in 'ublkback vdi tree --dot | dot -Tsvg'." };
+        Option<bool> dot =
+            new("--dot") { Description = "Print it for Graphviz, as in 'ublkback vdi tree --dot | dot -Tsvg'." };
         Option<string?> store = VdiSession.Store();
-        Command command = new("tree", "Show VDIs, their snapshots, and what was cloned from these.") { json, dot, store };
+        Command command =
+            new("tree", "Show VDIs, their snapshots, and what was cloned from these.") { json, dot, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), vdis =>
         {
             List<VdiInfo> infos = VdiShowCommands.DescribeAll(vdis, out int status);
-            if (arguments.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(infos, VdiReportJson.Default.ListVdiInfo));
+            if (arguments.GetValue(json))
+                Console.WriteLine(JsonSerializer.Serialize(infos, VdiReportJson.Default.ListVdiInfo));
             else if (arguments.GetValue(dot)) WriteDot(infos);
             else Show(infos);
             return Task.FromResult(status);
@@ -30,7 +33,8 @@ internal static class VdiTreeCommand
     private static void Show(List<VdiInfo> infos)
     {
         // A clone whose snapshot is gone stands alone.
-        HashSet<string> snapshots = [.. infos.SelectMany(info => info.Snapshots.Select(snapshot => $"{info.Name}@{snapshot.Name}"))];
+        HashSet<string> snapshots = [
+            .. infos.SelectMany(info => info.Snapshots.Select(snapshot => $"{info.Name}@{snapshot.Name}"))];
         if (Console.IsOutputRedirected)
         {
             AnsiConsole.Profile.Width = 400;
@@ -51,8 +55,10 @@ internal static class VdiTreeCommand
         foreach (VdiSnapshotInfo snapshot in info.Snapshots)
         {
             string name = $"{info.Name}@{snapshot.Name}";
-            TreeNode node = parent.AddNode(string.Create(CultureInfo.InvariantCulture, $"@{snapshot.Name}  [grey]{snapshot.Created:yyyy-MM-dd HH:mm:ss}[/]"));
-            foreach (VdiInfo clone in infos.Where(clone => clone.Origin == name)) Add(node.AddNode(TextOf(clone)), clone, infos);
+            TreeNode node = parent.AddNode(string.Create(
+                CultureInfo.InvariantCulture, $"@{snapshot.Name}  [grey]{snapshot.Created:yyyy-MM-dd HH:mm:ss}[/]"));
+            foreach (VdiInfo clone in infos.Where(clone => clone.Origin == name))
+                Add(node.AddNode(TextOf(clone)), clone, infos);
         }
     }
 
@@ -69,8 +75,10 @@ internal static class VdiTreeCommand
         Console.WriteLine("  rankdir=LR; node [fontname=\"sans-serif\"];");
         foreach (VdiInfo info in infos)
         {
-            Console.WriteLine($"  \"{info.Name}\" [shape=box, style=filled, fillcolor={(info.Holder is null ? "white" : "palegreen")}];");
-            foreach (VdiSnapshotInfo snapshot in info.Snapshots) Console.WriteLine($"  \"{info.Name}\" -> \"{info.Name}@{snapshot.Name}\";");
+            Console.WriteLine($"  \"{info.Name}\" [shape=box, style=filled, "
+                + $"fillcolor={(info.Holder is null ? "white" : "palegreen")}];");
+            foreach (VdiSnapshotInfo snapshot in info.Snapshots)
+                Console.WriteLine($"  \"{info.Name}\" -> \"{info.Name}@{snapshot.Name}\";");
             if (info.Origin.Length > 0) Console.WriteLine($"  \"{info.Origin}\" -> \"{info.Name}\" [style=dashed];");
         }
 

@@ -3,8 +3,8 @@ using NUnit.Framework;
 namespace Ublkback.Tests.Images.Qcow2;
 
 /// <summary>
-/// The power fails at any moment: of what was written since the last flush any sectors may be there and any not. QEMU must find the image in
-/// order, or counting too much; and what the guest flushed must be there.
+/// The power fails at any moment: of what was written since the last flush any sectors may be there and any not. QEMU
+/// must find the image in order, or counting too much; and what the guest flushed must be there.
 /// </summary>
 public sealed class PowerLossTests : Qcow2Fixture
 {
@@ -17,9 +17,13 @@ public sealed class PowerLossTests : Qcow2Fixture
     {
         File.WriteAllBytes(PathOf("below.raw"), [.. Enumerable.Repeat((byte)0xBB, DiskSize)]);
         string path = MakeByQemu(
-            "a.qcow2", DiskSize, ["-o", $"cluster_size={clusterSize}", .. hasBacking ? ["-b", PathOf("below.raw"), "-F", "raw"] : Array.Empty<string>()]);
+            "a.qcow2", DiskSize,
+            ["-o", $"cluster_size={clusterSize}",
+                .. hasBacking ? ["-b", PathOf("below.raw"), "-F", "raw"] : Array.Empty<string>()]);
         RecordingFile container = new(File.ReadAllBytes(path));
-        ImageDriver disk = new(Worker, OpenRecorded(container, path, hasBacking ? Open(PathOf("below.raw"), isReadOnly: true).Image : null));
+        ImageDriver disk = new(
+            Worker,
+            OpenRecorded(container, path, hasBacking ? Open(PathOf("below.raw"), isReadOnly: true).Image : null));
         GuestHistory history = new(DiskSize, hasBacking ? (byte)0xBB : (byte)0);
         Random random = new(seed);
         await using (disk.Image)
@@ -35,7 +39,8 @@ public sealed class PowerLossTests : Qcow2Fixture
                 }
 
                 // Each in a part of the disk of its own.
-                await Task.WhenAll(Enumerable.Range(0, Together).Select(part => ChangeAsync(disk, history, random, part, (byte)(1 + round))));
+                await Task.WhenAll(Enumerable.Range(0, Together)
+                    .Select(part => ChangeAsync(disk, history, random, part, (byte)(1 + round))));
             }
 
             await flush;
@@ -48,11 +53,13 @@ public sealed class PowerLossTests : Qcow2Fixture
             string lost = PathOf("lost.qcow2");
             await File.WriteAllBytesAsync(lost, survived);
             (int status, string output) = TryRun("qemu-img", "check", lost);
-            Assert.That(status, Is.Zero.Or.EqualTo(3), $"power lost after {at} of {container.Position} writes: {output}");
+            Assert.That(
+                status, Is.Zero.Or.EqualTo(3), $"power lost after {at} of {container.Position} writes: {output}");
             ImageDriver again = Open($"qcow2:{lost}?backing=allow");
             await using (again.Image) history.Check(await again.ReadAsync(0, DiskSize), at);
             (status, output) = TryRun("qemu-img", "check", lost);
-            Assert.That(status, Is.Zero.Or.EqualTo(3), $"used again after {at} of {container.Position} writes: {output}");
+            Assert.That(
+                status, Is.Zero.Or.EqualTo(3), $"used again after {at} of {container.Position} writes: {output}");
         }
     }
 

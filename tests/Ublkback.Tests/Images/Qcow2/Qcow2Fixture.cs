@@ -51,7 +51,8 @@ public abstract class Qcow2Fixture
 
     private protected static (int Status, string Output) TryRun(string program, params string[] arguments)
     {
-        using Process process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using Process process = Process.Start(
+            new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
         Task<string> errors = process.StandardError.ReadToEndAsync();
         string output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
@@ -61,25 +62,33 @@ public abstract class Qcow2Fixture
     /// <summary>An image made by QEMU.</summary>
     private protected string MakeByQemu(string name, long size, params string[] options)
     {
-        Run("qemu-img", ["create", "-q", "-f", "qcow2", .. options, PathOf(name), size.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        Run(
+            "qemu-img",
+            ["create", "-q", "-f", "qcow2", .. options, PathOf(name),
+                size.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
         return PathOf(name);
     }
 
     private protected static BlockCatalog Catalog()
     {
-        BlockCatalog catalog = new BlockCatalog().AddImage("raw", RawImageOpener.Open).AddImage("memory", ScratchImageOpener.OpenMemory).AddNbd();
+        BlockCatalog catalog = new BlockCatalog().AddImage("raw", RawImageOpener.Open)
+            .AddImage("memory", ScratchImageOpener.OpenMemory).AddNbd();
         return catalog.AddImage("qcow2", new Qcow2Opener(catalog).Open);
     }
 
-    private protected ImageDriver Open(string target, bool isReadOnly = false, string? stateFolder = null) => new(Worker, Catalog().Open(
-        BlockTarget.Parse(target), new ImageOpening("the test", ++_lastDisk, isReadOnly, true, null, Warnings.Add, StateFolder: stateFolder)));
+    private protected ImageDriver Open(string target, bool isReadOnly = false, string? stateFolder = null) =>
+        new(Worker, Catalog().Open(
+        BlockTarget.Parse(target),
+        new ImageOpening("the test", ++_lastDisk, isReadOnly, true, null, Warnings.Add, StateFolder: stateFolder)));
 
     /// <summary>The image holds a disk's bytes, and is in order, in QEMU's eyes.</summary>
     private protected void QemuAgrees(string path, byte[] shadow)
     {
         Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors were found"));
         File.WriteAllBytes(PathOf("shadow.raw"), shadow);
-        Assert.That(Run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, PathOf("shadow.raw")), Does.Contain("identical"));
+        Assert.That(
+            Run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, PathOf("shadow.raw")),
+            Does.Contain("identical"));
     }
 
     /// <summary>Opens a new image that remembers what becomes of its file.</summary>
@@ -88,7 +97,9 @@ public abstract class Qcow2Fixture
         using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path);
         Qcow2Tables tables = Qcow2Tables.Read(path, file);
         ContainerFile container = new(recording, recording.Content.Length, recording.SetLength);
-        Qcow2Parts parts = new(tables, container, backing, MetadataLog.InMemory(), path, isReadOnly: false, TestContext.Out.WriteLine);
-        return new Qcow2Image(parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
+        Qcow2Parts parts =
+            new(tables, container, backing, MetadataLog.InMemory(), path, isReadOnly: false, TestContext.Out.WriteLine);
+        return new Qcow2Image(
+            parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
     }
 }

@@ -7,19 +7,23 @@ using Ublkback.Images.Qcow2.Format;
 
 namespace Ublkback.Tests.Images.Qcow2;
 
-/// <summary>Images that are broken or made to hurt: refused, or errors for the requests that meet what is broken; nothing worse.</summary>
+/// <summary>
+/// Images that are broken or made to hurt: refused, or errors for the requests that meet what is broken; nothing worse.
+/// </summary>
 public sealed class Qcow2FuzzTests : Qcow2Fixture
 {
     private const int DiskSize = 4 * MiB;
     private static readonly TimeSpan Soon = TimeSpan.FromSeconds(20);
 
     // More for a thorough run.
-    private static int Images { get; } = int.Parse(Environment.GetEnvironmentVariable("UBLKBACK_FUZZ_IMAGES") ?? "300", CultureInfo.InvariantCulture);
+    private static int Images { get; } = int.Parse(
+        Environment.GetEnvironmentVariable("UBLKBACK_FUZZ_IMAGES") ?? "300", CultureInfo.InvariantCulture);
 
     [Test]
     public async Task Broken_images_are_refused_or_give_errors()
     {
-        int seed = int.Parse(Environment.GetEnvironmentVariable("UBLKBACK_FUZZ_SEED") ?? Environment.TickCount.ToString(CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
+        int seed = int.Parse(Environment.GetEnvironmentVariable("UBLKBACK_FUZZ_SEED")
+            ?? Environment.TickCount.ToString(CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
         TestContext.Out.WriteLine($"UBLKBACK_FUZZ_SEED={seed}");
         byte[] good = await MakeAsync();
         int refused = 0, failed = 0;
@@ -30,7 +34,8 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
             await File.WriteAllBytesAsync(path, Break(good, random));
             try
             {
-                Qcow2Tool.Check(path, random.Next(4) == 0, new ImageOpening("the test", 0, false, false, null, _ => { }));
+                Qcow2Tool.Check(
+                    path, random.Next(4) == 0, new ImageOpening("the test", 0, false, false, null, _ => { }));
                 ImageDriver disk = Open($"qcow2:{path}", isReadOnly: random.Next(4) == 0);
                 failed += await UseAsync(disk, random);
                 await disk.Image.DisposeAsync().AsTask().WaitAsync(Soon);
@@ -62,7 +67,8 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
         byte[] bytes = await File.ReadAllBytesAsync(path);
         long l1 = BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(40));
         long l2 = (long)(BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan((int)l1)) & L2Entry.OffsetMask);
-        ulong entry = L2Entry.CopiedFlag | number switch { 0 => 0, 1 => (ulong)l1, 2 => (ulong)l2, 3 => (ulong)l2 | 4, _ => 1ul << 40 };
+        ulong entry = L2Entry.CopiedFlag
+            | number switch { 0 => 0, 1 => (ulong)l1, 2 => (ulong)l2, 3 => (ulong)l2 | 4, _ => 1ul << 40 };
         BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan((int)l2), entry);
         await File.WriteAllBytesAsync(path, bytes);
         byte[] tables = bytes[(int)l1..((int)l1 + 512)];
@@ -72,7 +78,10 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
         await using (disk.Image)
         {
             status = await disk.TryWriteAsync(0, [.. Enumerable.Repeat((byte)0x55, 4096)]);
-            if (number > 0) Assert.That(await disk.TryWriteAsync(MiB, new byte[512]), Is.EqualTo(BlockStatus.IoError), "nothing is written any more");
+            if (number > 0)
+                Assert.That(
+                    await disk.TryWriteAsync(MiB, new byte[512]), Is.EqualTo(BlockStatus.IoError),
+                    "nothing is written any more");
             Assert.That(await disk.ReadAsync(2 * MiB, 512), Has.Length.EqualTo(512), "what is sound is read");
         }
 
@@ -82,7 +91,9 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
         Assert.That(status, Is.EqualTo(BlockStatus.IoError));
         Assert.That(after[79] & 2, Is.EqualTo(2), "the image says that it is broken");
         Assert.That(Warnings, Has.Exactly(1).Contains("is broken"));
-        Assert.That(() => Open($"qcow2:{path}"), Throws.TypeOf<TargetException>().With.Message.Contains("ublkback image check --repair"));
+        Assert.That(
+            () => Open($"qcow2:{path}"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("ublkback image check --repair"));
     }
 
     [Test]
@@ -114,14 +125,18 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
         return await File.ReadAllBytesAsync(path);
     }
 
-    // Header, table of reference counts, its block, level 1, level 2 and the snapshots are hit more often than chance would have it.
+    // Header, table of reference counts, its block, level 1, level 2 and the snapshots are hit more often than chance
+    // would have it.
     private static byte[] Break(byte[] good, Random random)
     {
         byte[] bad = [.. good];
-        int l1 = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(40)), refcounts = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(48));
+        int l1 = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(40)),
+            refcounts = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(48));
         int l2 = (int)(BinaryPrimitives.ReadUInt64BigEndian(good.AsSpan(l1)) & L2Entry.OffsetMask);
-        int block = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(refcounts)), snapshots = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(64));
-        (int Start, int Length)[] places = [(4, 108), (l1, 16), (refcounts, 16), (block, 512), (l2, 4096), (snapshots, 64)];
+        int block = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(refcounts)),
+            snapshots = (int)BinaryPrimitives.ReadInt64BigEndian(good.AsSpan(64));
+        (int Start, int Length)[] places = [
+            (4, 108), (l1, 16), (refcounts, 16), (block, 512), (l2, 4096), (snapshots, 64)];
         for (int changes = 1 + random.Next(4); changes > 0; changes--)
         {
             (int start, int length) = places[random.Next(places.Length)];
@@ -136,7 +151,9 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
                     break;
                 case 2:
                     int entry = Math.Min(at & ~7, bad.Length - 8);
-                    BinaryPrimitives.WriteInt64BigEndian(bad.AsSpan(entry), (random.Next(2) == 0 ? long.MinValue : 0) | ((long)random.Next(good.Length / 2048) * 4096));
+                    BinaryPrimitives.WriteInt64BigEndian(
+                        bad.AsSpan(entry),
+                        (random.Next(2) == 0 ? long.MinValue : 0) | ((long)random.Next(good.Length / 2048) * 4096));
                     break;
                 default:
                     if (random.Next(8) == 0) Array.Resize(ref bad, random.Next(112, good.Length));

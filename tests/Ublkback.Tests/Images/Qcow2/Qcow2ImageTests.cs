@@ -35,7 +35,8 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
     }
 
     [Test]
-    public async Task An_overlay_shows_what_is_below_and_leaves_it_alone([Values("raw", "qcow2")] string format, [Values("4k", "64k", "2M")] string clusterSize)
+    public async Task An_overlay_shows_what_is_below_and_leaves_it_alone(
+        [Values("raw", "qcow2")] string format, [Values("4k", "64k", "2M")] string clusterSize)
     {
         byte[] shadow = new byte[12 * MiB];
         byte[] below = new byte[10 * MiB];
@@ -46,7 +47,8 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         File.WriteAllBytes(PathOf("golden.raw"), below);
         Run("qemu-img", "convert", "-f", "raw", "-O", format, PathOf("golden.raw"), golden);
         byte[] goldenBytes = File.ReadAllBytes(golden);
-        string path = MakeByQemu("over.qcow2", shadow.Length, "-o", $"cluster_size={clusterSize}", "-b", golden, "-F", format);
+        string path = MakeByQemu(
+            "over.qcow2", shadow.Length, "-o", $"cluster_size={clusterSize}", "-b", golden, "-F", format);
 
         ImageDriver disk = Open($"qcow2:{path}?backing=allow");
         await using (disk.Image) await disk.WorkAsync(shadow, new Random(6), 400);
@@ -63,7 +65,9 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         byte[] shadow = new byte[8 * MiB];
         for (int i = 0; i < shadow.Length; i++) shadow[i] = (byte)(i / 1000);
         File.WriteAllBytes(PathOf("plain.raw"), shadow);
-        Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", $"compression_type={type},cluster_size={clusterSize}", PathOf("plain.raw"), PathOf("packed.qcow2"));
+        Run(
+            "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
+            $"compression_type={type},cluster_size={clusterSize}", PathOf("plain.raw"), PathOf("packed.qcow2"));
 
         ImageDriver disk = Open($"qcow2:{PathOf("packed.qcow2")}");
         await using (disk.Image)
@@ -165,7 +169,8 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         {
             await Task.WhenAll(Enumerable.Range(0, 512).Select(async i =>
             {
-                // All over eight clusters, each sector by another request, from the middle outwards; one in seven discards a cluster that nobody writes.
+                // All over eight clusters, each sector by another request, from the middle outwards; one in seven
+                // discards a cluster that nobody writes.
                 int offset = ((i * 37) % 1024) * 512;
                 byte[] sector = [.. Enumerable.Repeat((byte)(i + 1), 512)];
                 await disk.WriteAsync(offset, sector);
@@ -200,7 +205,8 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
             Assert.That(await disk.ReadAsync(0, 4 * MiB), Is.All.Zero);
             await disk.FlushAsync();
             await using IBlockImage other = Open($"qcow2:{path}", isReadOnly: true).Image;
-            Assert.That(() => Open($"qcow2:{path}"), Throws.TypeOf<ImageInUseException>().With.Message.Contains("in use"));
+            Assert.That(
+                () => Open($"qcow2:{path}"), Throws.TypeOf<ImageInUseException>().With.Message.Contains("in use"));
         }
 
         Assert.That(File.ReadAllBytes(path), Is.EqualTo(before));
@@ -244,7 +250,8 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
         }
 
         string external = MakeByQemu("external.qcow2", MiB, "-o", $"data_file={PathOf("data")}");
-        string server = MakeByQemu("server.qcow2", MiB, "-u", "-b", $"nbd:/{Folder}/x", "-F", "raw"); // on a host that is called tmp
+        // on a host that is called tmp
+        string server = MakeByQemu("server.qcow2", MiB, "-u", "-b", $"nbd:/{Folder}/x", "-F", "raw");
         Run("qemu-img", "create", "-q", "-f", "qcow2", PathOf("self.qcow2"), "1M");
         Run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", PathOf("self.qcow2"), PathOf("self.qcow2"));
 

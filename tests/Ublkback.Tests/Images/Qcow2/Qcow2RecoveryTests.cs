@@ -4,7 +4,9 @@ using Ublkback.Images.Qcow2;
 
 namespace Ublkback.Tests.Images.Qcow2;
 
-/// <summary>What was answered to a guest is there for the next process, though it is in no table of the file yet.</summary>
+/// <summary>
+/// What was answered to a guest is there for the next process, though it is in no table of the file yet.
+/// </summary>
 public sealed class Qcow2RecoveryTests : Qcow2Fixture
 {
     // With small clusters there are many tables of level 2, which the process that died had not written yet.
@@ -18,13 +20,15 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         for (int life = 0; life < 12; life++)
         {
             ImageDriver disk = Open($"qcow2:{path}", stateFolder: PathOf("run"));
-            Assert.That((await disk.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True, $"life {life}");
+            Assert.That(
+                (await disk.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True, $"life {life}");
             await disk.WorkAsync(shadow, random, random.Next(80));
             await KillAsync(disk);
         }
 
         ImageDriver last = Open($"qcow2:{path}", stateFolder: PathOf("run"));
-        await using (last.Image) Assert.That((await last.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True);
+        await using (last.Image)
+            Assert.That((await last.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True);
         Assert.That(Directory.GetFiles(PathOf("run")), Is.Empty);
         // Clusters of changes that were half committed may stay counted.
         (int status, string output) = TryRun("qemu-img", "check", path);
@@ -45,7 +49,9 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         disk = Open($"qcow2:{path}", stateFolder: PathOf("run"));
         await using (disk.Image)
         {
-            Assert.That(await disk.ReadAsync(0, 65536), Is.All.Zero, "the write was never flushed, and QEMU did not know of it");
+            Assert.That(
+                await disk.ReadAsync(0, 65536), Is.All.Zero,
+                "the write was never flushed, and QEMU did not know of it");
             Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(2));
         }
 
@@ -73,8 +79,10 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         await using (disk.Image) await disk.WorkAsync(shadow, new Random(1), 60, discards: false);
         byte[] bytes = File.ReadAllBytes(path);
         bytes[79] |= 1; // dirty: reference counts may be wrong, and these are
-        int block = (int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan((int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(48))));
-        for (int cluster = 5; cluster < 20; cluster++) BinaryPrimitives.WriteUInt16BigEndian(bytes.AsSpan(block + (2 * cluster)), (ushort)(cluster % 3));
+        int block = (int)BinaryPrimitives.ReadInt64BigEndian(
+            bytes.AsSpan((int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(48))));
+        for (int cluster = 5; cluster < 20; cluster++)
+            BinaryPrimitives.WriteUInt16BigEndian(bytes.AsSpan(block + (2 * cluster)), (ushort)(cluster % 3));
         File.WriteAllBytes(path, bytes);
 
         disk = Open($"qcow2:{path}");

@@ -6,7 +6,8 @@ namespace Ublkback.Tests.Images.Qcow2;
 public sealed class Qcow2ResizeTests : Qcow2Fixture
 {
     [Test]
-    public async Task A_disk_grows_again_and_again_while_it_is_used([Values("4k", "64k")] string clusterSize, [Values(false, true)] bool hasSnapshot)
+    public async Task A_disk_grows_again_and_again_while_it_is_used(
+        [Values("4k", "64k")] string clusterSize, [Values(false, true)] bool hasSnapshot)
     {
         byte[] shadow = new byte[3 * MiB];
         string path = MakeByQemu("a.qcow2", shadow.Length, "-o", $"cluster_size={clusterSize}");
@@ -44,13 +45,17 @@ public sealed class Qcow2ResizeTests : Qcow2Fixture
     }
 
     [Test]
-    public async Task What_is_added_is_zeros_whatever_lies_below_or_was_there([Values("4k", "64k")] string clusterSize, [Values(false, true)] bool hasBacking)
+    public async Task What_is_added_is_zeros_whatever_lies_below_or_was_there(
+        [Values("4k", "64k")] string clusterSize, [Values(false, true)] bool hasBacking)
     {
         const int Small = MiB + (5 * 512);
         const int Large = 6 * MiB;
         byte[] below = [.. Enumerable.Repeat((byte)0xBB, 5 * MiB)];
         File.WriteAllBytes(PathOf("below.raw"), below);
-        string path = MakeByQemu("a.qcow2", Small, ["-o", $"cluster_size={clusterSize}", .. hasBacking ? ["-b", PathOf("below.raw"), "-F", "raw"] : Array.Empty<string>()]);
+        string path = MakeByQemu(
+            "a.qcow2", Small,
+            ["-o", $"cluster_size={clusterSize}",
+                .. hasBacking ? ["-b", PathOf("below.raw"), "-F", "raw"] : Array.Empty<string>()]);
         byte[] shadow = new byte[Large];
         if (hasBacking) below.AsSpan(0, Small).CopyTo(shadow);
         ImageDriver disk = Open($"qcow2:{path}?backing=allow");
@@ -97,12 +102,17 @@ public sealed class Qcow2ResizeTests : Qcow2Fixture
             string lost = PathOf("lost.qcow2");
             await File.WriteAllBytesAsync(lost, container.AfterPowerLoss(at, random));
             (int status, string output) = TryRun("qemu-img", "check", lost);
-            Assert.That(status, Is.Zero.Or.EqualTo(3), $"power lost after {at} of {container.Position} writes: {output}");
+            Assert.That(
+                status, Is.Zero.Or.EqualTo(3), $"power lost after {at} of {container.Position} writes: {output}");
             ImageDriver again = Open($"qcow2:{lost}");
             await using IBlockImage image = again.Image;
-            Assert.That((long)image.Geometry.SectorCount * 512, Is.AnyOf(sizes[ends.Count(end => end <= at)..]), $"after {at}, with ends at {string.Join(", ", ends)}");
+            Assert.That(
+                (long)image.Geometry.SectorCount * 512, Is.AnyOf(sizes[ends.Count(end => end <= at)..]),
+                $"after {at}, with ends at {string.Join(", ", ends)}");
             Assert.That((await again.ReadAsync(0, Before)).All(value => value == 5), Is.True);
-            Assert.That((await again.ReadAsync(Before, (int)Math.Min(MiB, ((long)image.Geometry.SectorCount * 512) - Before))).Any(value => value != 0), Is.False);
+            Assert.That((await again.ReadAsync(
+                Before, (int)Math.Min(MiB, ((long)image.Geometry.SectorCount * 512) - Before)))
+                .Any(value => value != 0), Is.False);
         }
     }
 
@@ -121,7 +131,9 @@ public sealed class Qcow2ResizeTests : Qcow2Fixture
         void Refuses(string target, long size, string reason)
         {
             ImageDriver disk = Open(target);
-            Assert.That(async () => await disk.ResizeAsync(size), Throws.TypeOf<TargetException>().With.Message.Contains(reason));
+            Assert.That(
+                async () => await disk.ResizeAsync(size),
+                Throws.TypeOf<TargetException>().With.Message.Contains(reason));
             Assert.That(disk.Image.Geometry.SectorCount, Is.EqualTo(MiB / 512));
             disk.Image.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
