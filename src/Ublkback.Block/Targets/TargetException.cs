@@ -1,20 +1,23 @@
 namespace Ublkback.Block;
 
-/// <summary>
-/// A target that cannot be used. The message is one sentence for the person who wrote the target: what is wrong and how
-/// to mend it.
-/// </summary>
-public class TargetException : Exception
+/// <summary>A target that cannot be used. The message is for the person who wrote the target.</summary>
+public class TargetException : UserException
 {
-    /// <summary>Makes an exception with the sentence to show.</summary>
-    public TargetException(string message)
-        : base(message)
+    /// <inheritdoc/>
+    public TargetException(string problem)
+        : base(problem)
     {
     }
 
-    /// <summary>Makes an exception with the sentence to show and its cause.</summary>
-    public TargetException(string message, Exception innerException)
-        : base(message, innerException)
+    /// <inheritdoc/>
+    public TargetException(string problem, Exception cause)
+        : base(problem, cause)
+    {
+    }
+
+    /// <inheritdoc/>
+    public TargetException(string problem, string remedy, Exception? cause = null)
+        : base(problem, remedy, cause)
     {
     }
 }
