@@ -5,10 +5,13 @@ internal static class Repository
 {
     public static string Root { get; } = FindRoot();
 
-    public static IEnumerable<string> SourceFiles(string pattern) =>
-        Directory.EnumerateFiles(Path.Combine(Root, "src"), pattern, SearchOption.AllDirectories)
-            .Where(path =>
-                !path.Contains("/obj/", StringComparison.Ordinal) && !path.Contains("/bin/", StringComparison.Ordinal));
+    public static IEnumerable<string> SourceFiles(string pattern) => Below(Path.Combine(Root, "src"), pattern);
+
+    /// <summary>Files below a folder, without what builds leave there.</summary>
+    public static IEnumerable<string> Below(string folder, string pattern) =>
+        Directory.EnumerateFiles(folder, pattern, SearchOption.AllDirectories)
+            .Where(path => !path.Contains("/obj/", StringComparison.Ordinal)
+                && !path.Contains("/bin/", StringComparison.Ordinal));
 
     private static string FindRoot()
     {
