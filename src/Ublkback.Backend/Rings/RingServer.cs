@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Ublkback.Backend.Connections;
 using Ublkback.Backend.Grants;
 using Ublkback.Backend.Report;
 using Ublkback.Backend.Requests;
@@ -20,20 +19,12 @@ namespace Ublkback.Backend.Rings;
 /// Requests start in the order of the ring: one that must wait, for its segments, for its pages to be mapped, for a
 /// barrier or an overlapping discard, or for a buffer, keeps those behind it waiting too.
 /// </remarks>
-internal sealed class RingServer : IWork
+internal sealed class RingServer : IWork, IRequestOwner
 {
-    /// <summary>Most requests taken, and most answered, in one turn.</summary>
-    public const int MaxRequestsPerTurn = 64;
-
-    /// <summary>
-    /// Bytes after which a turn starts, and answers, no further requests: one of the largest, so its data stays in the
-    /// cache.
-    /// </summary>
-    public const int MaxBytesPerTurn = 1 << 20;
-
     private static readonly long SizeCheckInterval = Stopwatch.Frequency; // a second
 
-    private readonly BlkifConnection _blkif;
+    private readonly IRingOwner _owner;
+    private readonly ServedDisk _disk;
     private readonly Worker _worker;
     private readonly BackRing _ring;
     private readonly IEventChannel _channel;
@@ -45,44 +36,36 @@ internal sealed class RingServer : IWork
     private readonly RingRequest[] _records; // one for each entry of the journal
     private readonly Stack<RingRequest> _free = new();
     private readonly Queue<RingRequest> _finished = new();
-    private readonly List<RingRequest> _answering = new(MaxRequestsPerTurn);
+    private readonly List<RingRequest> _answering = new(TurnLimits.MaxRequests);
     private long _sizeCheckedAt;
-    private Action? _onLetGo;
-    private bool _isLetGo;
+    private Action? _onDetached;
+    private bool _isDetached;
     private bool _isStopped; // takes nothing more
     private bool _isBroken; // the guest's indices make no sense
 
-    public RingServer(BlkifConnection blkif, QueueParts parts, PerWorker<GrantCopyBatch> batches)
+    public RingServer(IRingOwner owner, ServedDisk disk, QueueParts parts, PerWorker<GrantCopyBatch> batches)
     {
-        _blkif = blkif;
+        _owner = owner;
+        _disk = disk;
         _worker = parts.Worker;
         _ring = parts.Ring;
         _channel = parts.Channel;
         Statistics = parts.Statistics;
-        _held = new HeldRequests(this, blkif);
-        _memory = new GuestMemory(blkif.Domid, batches, parts.Persistent);
-        _waiting = new WaitingRequests(this, blkif, _worker, _memory, parts.Persistent, _ring.SlotCount);
+        _held = new HeldRequests(disk.HoldsFailed);
+        _memory = new GuestMemory(disk.Domid, batches, parts.Persistent);
+        _waiting = new WaitingRequests(owner, disk, parts, _memory, this, OnMapped);
         _quiet = new RingIdle(this, _worker, _ring, _channel, Statistics);
         _recovered = new RecoveredRequests(_ring);
         _records = new RingRequest[_ring.SlotCount];
         for (int entry = 0; entry < _records.Length; entry++)
         {
-            _records[entry] = new RingRequest(this, entry);
+            _records[entry] = new RingRequest(this, disk, entry);
             if (!_recovered.Holds(entry)) _free.Push(_records[entry]);
         }
     }
 
     /// <inheritdoc/>
     public bool IsScheduled { get; set; }
-
-    /// <summary>The image.</summary>
-    public IBlockImage Image => _blkif.Image;
-
-    /// <summary>Whether flushes cannot promise anything, since a process before us lost writes.</summary>
-    public bool HasLostWrites => _blkif.HasLostWrites;
-
-    /// <summary>Where mishaps go.</summary>
-    public VbdLog Log => _blkif.Log;
 
     private QueueStatistics Statistics { get; }
 
@@ -96,7 +79,7 @@ internal sealed class RingServer : IWork
         // The frontend may wait for an answer that an earlier server published without a notification.
         _channel.Notify();
         _worker.Schedule(this);
-        if (_recovered.Count == 0) _blkif.OnRecovered();
+        if (_recovered.Count == 0) _owner.OnRecovered();
     }
 
     /// <summary>
@@ -107,31 +90,29 @@ internal sealed class RingServer : IWork
     {
         _isStopped = true;
         foreach (RingRequest record in _records) _ring.Forgive(record.Entry);
-        if (!isForSuccessor) _held.FailAll();
+        if (isForSuccessor) return;
+        _held.Close();
+        foreach ((RingRequest request, BlockStatus status) in _held.TakeAll()) OnEnded(request, status);
     }
 
     /// <summary>
     /// Never touches the ring, the journal and the guest's pages again; the action then runs on the worker. Requests
     /// below the image go on in our own memory, and nobody learns how they end.
     /// </summary>
-    public void LetGo(Action onLetGo)
+    public void Detach(Action onDetached)
     {
-        _isLetGo = true;
+        _isDetached = true;
         while (_waiting.TryGiveUp(out RingRequest? request)) _finished.Enqueue(request!);
-        _held.GiveUp(_finished);
+        foreach ((RingRequest held, _) in _held.TakeAll()) _finished.Enqueue(held);
         _worker.Schedule(this);
-        _onLetGo = onLetGo;
+        _onDetached = onDetached;
         if (!_memory.IsMapping) StopListening();
     }
 
     /// <summary>Tries again what is held. On the worker.</summary>
-    public void Resume() => _held.TryAgain();
-
-    /// <summary>Pages of the guest have been mapped.</summary>
-    public void OnMapped()
+    public void Resume()
     {
-        _worker.Schedule(this);
-        if (_isLetGo) StopListening();
+        foreach ((RingRequest request, _) in _held.TakeAll()) request.Start();
     }
 
     /// <summary>
@@ -152,7 +133,7 @@ internal sealed class RingServer : IWork
     /// <summary>One turn.</summary>
     public void Run()
     {
-        if (_isLetGo)
+        if (_isDetached)
         {
             DropFinished();
             return;
@@ -165,6 +146,7 @@ internal sealed class RingServer : IWork
         _memory.Complete();
         Answer();
         if (_waiting.Admit()) _memory.Complete(); // those whose segments came with the batch
+        foreach ((RingRequest request, RequestFault fault) in _waiting.Refused) Refuse(request, fault);
         StartAdmitted();
         Continue();
     }
@@ -172,15 +154,15 @@ internal sealed class RingServer : IWork
     /// <summary>The image has ended a request.</summary>
     public void OnHandled(RingRequest request, BlockStatus status)
     {
-        if (_held.TryHold(request, status)) return;
-        OnEnded(request, status);
+        if (_held.TryHold(request, status)) _owner.OnHeld(status);
+        else OnEnded(request, status);
     }
 
     /// <summary>A flush has failed.</summary>
-    public void OnFlushFailed() => _blkif.OnFlushFailed();
+    public void OnFlushFailed() => _owner.OnFlushFailed();
 
-    /// <summary>A request has ended for good.</summary>
-    public void OnEnded(RingRequest request, BlockStatus status)
+    // It has ended for good.
+    private void OnEnded(RingRequest request, BlockStatus status)
     {
         _waiting.OnHandled(request);
         Finish(request, status switch
@@ -191,12 +173,12 @@ internal sealed class RingServer : IWork
         });
     }
 
-    /// <summary>The guest made a request wrong, so it never reaches the image.</summary>
-    public void Refuse(RingRequest request, RequestFault fault)
+    // The guest made it wrong, so it never reaches the image.
+    private void Refuse(RingRequest request, RequestFault fault)
     {
         request.IsRefused = true;
         Statistics.Refused++;
-        Log.Refused(request.Wire, fault);
+        _disk.Log.Refused(request.Wire, fault);
         Finish(request, fault == RequestFault.UnknownOperation ? BlkifStatus.NotSupported : BlkifStatus.Error);
     }
 
@@ -211,7 +193,7 @@ internal sealed class RingServer : IWork
     {
         _answering.Clear();
         int bytes = 0;
-        while (_answering.Count < MaxRequestsPerTurn && bytes < MaxBytesPerTurn
+        while (_answering.Count < TurnLimits.MaxRequests && bytes < TurnLimits.MaxBytes
             && _finished.TryDequeue(out RingRequest? request))
         {
             if (request.Wire.InnerOperation == BlkifOperation.Read && request.Status == BlkifStatus.Okay)
@@ -237,7 +219,7 @@ internal sealed class RingServer : IWork
         if (count < 0)
         {
             _isBroken = true;
-            Log.BrokenRing();
+            _disk.Log.BrokenRing();
             return;
         }
 
@@ -245,7 +227,7 @@ internal sealed class RingServer : IWork
         long now = Stopwatch.GetTimestamp();
         CheckSize(now);
         _quiet.OnRequests(now);
-        count = Math.Min(count, MaxRequestsPerTurn);
+        count = Math.Min(count, TurnLimits.MaxRequests);
         while (count-- > 0 && _free.TryPop(out RingRequest? request))
         {
             _ring.Take(request.Entry, out request.Wire);
@@ -262,23 +244,23 @@ internal sealed class RingServer : IWork
             RingRequest request = _records[entry];
             _ring.Retake(entry, out request.Wire);
             request.IsRecovered = true;
-            if (_ring.Attempts(entry) > RecoveredRequests.MaxAttempts) _blkif.Quarantine(request.Wire);
+            if (_ring.Attempts(entry) > RecoveredRequests.MaxAttempts) _owner.Quarantine(request.Wire);
             Accept(request, now);
         }
     }
 
     private void Accept(RingRequest request, long now)
     {
-        _blkif.AddReference();
+        _owner.AddReference();
         Statistics.InFlight++;
         request.Reset(now);
-        if (_blkif.IsQuarantined)
+        if (_owner.IsQuarantined)
         {
             Finish(request, BlkifStatus.Error);
             return;
         }
 
-        RequestFault fault = RequestCheck.CheckSlot(request.Wire, Image.Geometry, out int segmentCount);
+        RequestFault fault = RequestCheck.CheckSlot(request.Wire, _disk.Image.Geometry, out int segmentCount);
         if (fault != RequestFault.None)
         {
             Refuse(request, fault);
@@ -310,20 +292,27 @@ internal sealed class RingServer : IWork
 
         Statistics.InFlight -= _answering.Count;
         if (_ring.Publish()) _channel.Notify();
-        foreach (RingRequest _ in _answering) _blkif.DropReference();
+        foreach (RingRequest _ in _answering) _owner.DropReference();
     }
 
     private void OnRecoveredAnswered(RingRequest request)
     {
         request.IsRecovered = false;
-        if (_recovered.CountAnswer()) _blkif.OnRecovered();
+        if (_recovered.CountAnswer()) _owner.OnRecovered();
+    }
+
+    // Pages of the guest have been mapped.
+    private void OnMapped()
+    {
+        _worker.Schedule(this);
+        if (_isDetached) StopListening();
     }
 
     private void StopListening()
     {
-        if (_onLetGo is not Action onLetGo) return;
-        _onLetGo = null;
-        _quiet.Stop(onLetGo);
+        if (_onDetached is not Action onDetached) return;
+        _onDetached = null;
+        _quiet.Stop(onDetached);
     }
 
     // Nobody waits for their answers any more.
@@ -333,7 +322,7 @@ internal sealed class RingServer : IWork
         {
             Free(request);
             Statistics.InFlight--;
-            _blkif.DropReference();
+            _owner.DropReference();
         }
     }
 
@@ -350,7 +339,7 @@ internal sealed class RingServer : IWork
         {
             KillPoint.ReachSector(request.First);
             if (request.HasFailedCopy) OnHandled(request, BlockStatus.IoError);
-            else request.Start(Image);
+            else request.Start();
         }
     }
 
@@ -381,6 +370,6 @@ internal sealed class RingServer : IWork
     {
         if (now - _sizeCheckedAt < SizeCheckInterval) return;
         _sizeCheckedAt = now;
-        _blkif.OnActive();
+        _owner.OnActive();
     }
 }
