@@ -18,7 +18,7 @@ namespace Ublkback.Backend.Connections;
 /// <param name="Queues">The queues, at least one.</param>
 /// <param name="Log">The log of the vbd.</param>
 /// <param name="HoldsFailed">True if requests that the storage fails wait until it is repaired.</param>
-/// <param name="OnActive">Called on a worker, at most once a second for each ring, while the guest uses the disk.</param>
+/// <param name="OnActive">Called on a worker, at most once a second a ring, while the guest uses the disk.</param>
 internal sealed record BlkifConnectionParts(
     ushort Domid, SharedImage Image, VbdJournal Journal, IDisposable Requests, IReadOnlyList<QueueParts> Queues,
     VbdLog Log, bool HoldsFailed, Action OnActive);

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Ublkback.Backend.Report;
@@ -64,6 +65,9 @@ internal sealed class RingRequest : BlockRequest
     /// <summary>Whether its segments and range are known and were checked.</summary>
     public bool IsChecked { get; set; }
 
+    /// <summary>The geometry against which its range was checked, once <see cref="IsChecked"/>.</summary>
+    public ImageGeometry? Geometry { get; set; }
+
     /// <summary>Whether the mapping of its pages has been tried.</summary>
     public bool IsMapped { get; set; }
 
@@ -107,6 +111,7 @@ internal sealed class RingRequest : BlockRequest
     /// <summary>Makes the record fit for the request that was just copied into <see cref="Wire"/>.</summary>
     public void Reset(long now)
     {
+        Debug.Assert(StartedAt == 0, "the record of a request in flight is used for another");
         StartedAt = now;
         SegmentCount = 0;
         Length = 0;
@@ -131,6 +136,7 @@ internal sealed class RingRequest : BlockRequest
     /// </summary>
     public void Start()
     {
+        Debug.Assert(StartedAt != 0 && IsChecked && !IsRefused, "a request starts that was not admitted");
         _steps = Wire.InnerOperation switch
         {
             BlkifOperation.Read => ReadSteps,
@@ -157,6 +163,7 @@ internal sealed class RingRequest : BlockRequest
             return;
         }
 
+        RequestPromise.Assert(this, Geometry!);
 #pragma warning disable CA2012 // awaited once, by hand: an async method per request would need a box per request
         _awaiter = _disk.Image.HandleAsync(this).GetAwaiter();
 #pragma warning restore CA2012

@@ -57,7 +57,9 @@ internal sealed class RingIntake
         if (_recovered.Count == 0) _owner.OnRecovered();
     }
 
-    /// <summary>Takes no further requests. Those in flight do not count as the cause if this process ends now.</summary>
+    /// <summary>
+    /// Takes no further requests. Those in flight do not count as the cause if this process ends now.
+    /// </summary>
     public void Stop()
     {
         _isStopped = true;
@@ -132,6 +134,7 @@ internal sealed class RingIntake
     /// <summary>Frees a request's record and memory.</summary>
     public void Free(RingRequest request)
     {
+        Debug.Assert(request.StartedAt != 0, "a request is answered twice");
         _waiting.Free(request);
         request.StartedAt = 0;
         _free.Push(request);

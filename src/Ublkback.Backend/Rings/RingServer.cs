@@ -164,6 +164,7 @@ internal sealed class RingServer : IWork, IRequestOwner
         long now = Stopwatch.GetTimestamp();
         foreach (RingRequest request in _answering)
         {
+            Debug.Assert(request.StartedAt != 0, "a request is answered twice");
             if (request.HasFailedCopy) request.Status = BlkifStatus.Error;
             if (!request.IsRefused)
             {

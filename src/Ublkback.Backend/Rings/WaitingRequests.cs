@@ -2,6 +2,7 @@ using Ublkback.Backend.Grants;
 using Ublkback.Backend.Report;
 using Ublkback.Backend.Requests;
 using Ublkback.Blkif;
+using Ublkback.Block;
 using Ublkback.Linux.Workers;
 
 namespace Ublkback.Backend.Rings;
@@ -129,10 +130,12 @@ internal sealed class WaitingRequests(
     {
         if (request.IsChecked) return false;
         long length = 0;
+        ImageGeometry geometry = disk.Image.Geometry;
         RequestFault fault = request.HasFailedCopy
             ? RequestFault.NoDescriptors
-            : RequestCheck.CheckRange(request.Wire, request.Segments, disk.Image.Geometry, out length);
+            : RequestCheck.CheckRange(request.Wire, request.Segments, geometry, out length);
         request.IsChecked = true;
+        request.Geometry = geometry;
         request.Length = length;
         if (fault == RequestFault.None) return false;
         Refused.Add((_waiting.Dequeue(), fault));
