@@ -58,7 +58,7 @@ public sealed partial class StyleTests
         string[] path =
         [
             "Ublkback.Backend/Rings/RingServer.cs", "Ublkback.Backend/Requests/RingRequest.cs",
-            "Ublkback.Backend/Rings/EventPort.cs",
+            "Ublkback.Backend/Rings/RingIntake.cs",
             "Ublkback.Backend/Requests/RequestCheck.cs", "Ublkback.Blkif/BackRing.cs",
             "Ublkback.Linux/Workers/Worker.cs",
             "Ublkback.Linux/Kernel/IoUring.cs", "Ublkback.Images/Raw/RawImage.cs",
@@ -69,8 +69,7 @@ public sealed partial class StyleTests
             "Ublkback.Backend/Rings/EventThrottle.cs", "Ublkback.Backend/Rings/WaitingRequests.cs",
             "Ublkback.Blkif/RingJournal.cs",
             "Ublkback.Linux/Workers/WorkerBuffers.cs", "Ublkback.Linux/Files/MemoryFileIo.cs",
-            "Ublkback.Linux/Files/PuntedFileIo.cs", "Ublkback.Linux/Workers/RingBufferQuota.cs",
-            "Ublkback.Linux/Workers/DomainBufferQuota.cs",
+            "Ublkback.Linux/Files/PuntedFileIo.cs", "Ublkback.Backend/Rings/HeldRequests.cs",
             "Ublkback.Images/Qcow2/Clusters/ClusterReader.cs", "Ublkback.Images/Qcow2/Clusters/ClusterWriter.cs",
             "Ublkback.Images/Qcow2/Metadata/ClusterMap.cs",
             "Ublkback.Images/Qcow2/Clusters/Extent.cs", "Ublkback.Images/Qcow2/Metadata/MetadataCache.cs",

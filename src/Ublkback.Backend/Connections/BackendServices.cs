@@ -2,6 +2,7 @@ using Microsoft.Extensions.Logging;
 using Ublkback.Backend.Grants;
 using Ublkback.Backend.Journals;
 using Ublkback.Backend.Requests;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Block;
 using Ublkback.Linux.Workers;
 using Ublkback.Xen;
@@ -26,14 +27,8 @@ public sealed record BackendServices(
     KernelBlkback Kernel, GrantBudget Grants, RequestBudget Requests, JournalDirectory Journals, string QemuFolder,
     ILogger Logger)
 {
-    /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>
-    public const int MaxQueues = 16;
-
-    /// <summary>Name of the hotplug script that makes a device ours.</summary>
-    public const string ScriptName = "block-ublkback";
-
     /// <summary>Queues that are offered: one for each worker.</summary>
-    public int OfferedQueues => Math.Min(Workers.Count, MaxQueues);
+    public int OfferedQueues => Math.Min(Workers.Count, FrontendParameters.MaxQueues);
 
     /// <summary>
     /// Held while a vbd serves requests of which daemons may have died, so that only one vbd does at a time.

@@ -1,6 +1,7 @@
 using Ublkback.Backend.Grants;
 using Ublkback.Backend.Journals;
 using Ublkback.Backend.Report;
+using Ublkback.Backend.Rings;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
 using Ublkback.Block;

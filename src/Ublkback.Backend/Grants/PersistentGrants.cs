@@ -8,7 +8,7 @@ namespace Ublkback.Backend.Grants;
 
 /// <summary>
 /// The pages that a frontend keeps granted (feature-persistent) and one ring has mapped: their data is copied by
-/// memcpy. A page is mapped when a request first names it, and stays so until the ring is let go of. No I/O of the
+/// memcpy. A page is mapped when a request first names it, and stays so until the ring is released. No I/O of the
 /// kernel ever touches these pages.
 /// </summary>
 /// <remarks>

@@ -1,5 +1,4 @@
 using Microsoft.Extensions.Logging;
-using Ublkback.Backend.Requests;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
 using Ublkback.Block;

@@ -1,4 +1,4 @@
-using Ublkback.Backend.Connections;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Block;
 
 namespace Ublkback.Backend.Report;
@@ -9,7 +9,7 @@ namespace Ublkback.Backend.Report;
 /// </summary>
 public sealed class VbdStatistics
 {
-    private readonly QueueStatistics?[] _queues = new QueueStatistics?[BackendServices.MaxQueues];
+    private readonly QueueStatistics?[] _queues = new QueueStatistics?[FrontendParameters.MaxQueues];
 
     /// <summary>Requests refused because the guest made them wrong.</summary>
     public long Refused => Queues.Sum(queue => queue.Refused);

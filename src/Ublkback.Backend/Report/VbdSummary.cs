@@ -14,7 +14,7 @@ namespace Ublkback.Backend.Report;
 /// <param name="PersistentPages">Pages kept mapped; null when the frontend does not keep them granted.</param>
 /// <param name="Geometry">The image's shape; null when it is not open.</param>
 /// <param name="Trouble">Why the guest's requests are not served as they should be; null when they are.</param>
-/// <param name="OldestAge">How long the oldest request has been in hand; null when none is.</param>
+/// <param name="OldestAge">Age of the oldest request in flight; null if there is none.</param>
 /// <param name="Statistics">What it has done.</param>
 public sealed record VbdSummary(
     VbdAddress Address, string Target, bool IsReadOnly, XenbusState? Backend, XenbusState? Frontend, int? Queues,

@@ -3,18 +3,18 @@ using Ublkback.Blkif;
 namespace Ublkback.Backend.Requests;
 
 /// <summary>
-/// Requests that a process before us had in hand when it died, on their way to be served again, in the order of the
-/// ring. One that was in hand at two deaths may be the cause, so it is served with nothing else of its ring in hand;
-/// and if we die of it then, our successor knows which it was. On the ring's worker.
+/// Requests that were in flight when an earlier daemon ended, in the order of the ring, until they are taken again. A
+/// request that was in flight at two crashes may be the cause. It is served while no other request of its ring is in
+/// flight; if we crash then, our successor knows the cause. On the ring's worker.
 /// </summary>
 internal sealed class RecoveredRequests
 {
-    /// <summary>Attempts after which a request is served alone.</summary>
+    /// <summary>Attempts after which a request is served while no other is in flight.</summary>
     public const int MaxAttemptsInCompany = 2;
 
     /// <summary>
-    /// Attempts after which it is answered with an error and never tried again: so many that kills, which have nothing
-    /// to do with it, hardly ever hit the same request as often.
+    /// Attempts after which a request is answered with an error and never retried. Kills that have nothing to do with
+    /// a request hardly ever hit the same one as often.
     /// </summary>
     public const int MaxAttempts = 5;
 
@@ -30,23 +30,23 @@ internal sealed class RecoveredRequests
         _unanswered = _entries.Count;
     }
 
-    /// <summary>Requests that were not taken yet.</summary>
+    /// <summary>Number of requests that were not taken yet.</summary>
     public int Count => _entries.Count;
 
-    /// <summary>Whether an entry's request is among them.</summary>
+    /// <summary>True if the request of an entry was not taken yet.</summary>
     public bool Holds(int entry) => _entries.Contains(entry);
 
-    /// <summary>The next that may be taken, given the number of requests in hand.</summary>
-    public bool TryNext(int inHand, out int entry)
+    /// <summary>Takes the next request that may be served beside those in flight.</summary>
+    public bool TryNext(int inFlight, out int entry)
     {
         if (!_entries.TryPeek(out entry)) return false;
         bool mustBeAlone = _ring.Attempts(entry) >= MaxAttemptsInCompany;
-        if (inHand > 0 && (mustBeAlone || _isAlone)) return false;
+        if (inFlight > 0 && (mustBeAlone || _isAlone)) return false;
         _isAlone = mustBeAlone;
         _ = _entries.Dequeue();
         return true;
     }
 
-    /// <summary>One of them is answered; true when it was the last.</summary>
+    /// <summary>Counts an answer; true if it was the last one.</summary>
     public bool CountAnswer() => --_unanswered == 0;
 }

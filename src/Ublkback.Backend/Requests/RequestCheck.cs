@@ -1,38 +1,8 @@
+using Ublkback.Backend.Report;
 using Ublkback.Blkif;
 using Ublkback.Block;
 
 namespace Ublkback.Backend.Requests;
-
-/// <summary>What is wrong with a guest's request.</summary>
-public enum RequestFault
-{
-    /// <summary>Nothing.</summary>
-    None,
-
-    /// <summary>The operation is unknown or not offered.</summary>
-    UnknownOperation,
-
-    /// <summary>More segments than a request may have.</summary>
-    TooManySegments,
-
-    /// <summary>A read, write or discard of nothing.</summary>
-    NoSectors,
-
-    /// <summary>A segment ends before it begins, or leaves its page.</summary>
-    BadSegment,
-
-    /// <summary>The page with its segments cannot be copied.</summary>
-    NoDescriptors,
-
-    /// <summary>Sectors past the end of the disk.</summary>
-    PastEnd,
-
-    /// <summary>Not in whole sectors of a disk with 4096-byte sectors.</summary>
-    Unaligned,
-
-    /// <summary>A write or discard on a read-only disk.</summary>
-    ReadOnly,
-}
 
 /// <summary>The one place where a guest's request is checked; a request that passed is valid everywhere.</summary>
 public static class RequestCheck

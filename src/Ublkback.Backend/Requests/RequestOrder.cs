@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ublkback.Blkif;
 
 namespace Ublkback.Backend.Requests;
@@ -43,6 +44,9 @@ internal sealed class RequestOrder
     /// <summary>A request has ended.</summary>
     public void Remove(RingRequest request)
     {
+        Debug.Assert(
+            request.RunningIndex < _running.Count && _running[request.RunningIndex] == request,
+            "the image completed a request that is not below it: twice, perhaps");
         RingRequest last = _running[^1];
         _running[request.RunningIndex] = last;
         last.RunningIndex = request.RunningIndex;

@@ -1,7 +1,7 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Ublkback.Backend.Report;
-using Ublkback.Backend.Rings;
 using Ublkback.Blkif;
 using Ublkback.Block;
 using Ublkback.Xen;
@@ -23,15 +23,17 @@ internal sealed class RingRequest : BlockRequest
     private static readonly BlockOperation[] BarrierSteps =
         [BlockOperation.Flush, BlockOperation.Write, BlockOperation.Flush];
 
-    private readonly RingServer _server;
+    private readonly IRequestOwner _owner;
+    private readonly ServedDisk _disk;
     private readonly Action _onCompleted;
     private ValueTaskAwaiter<BlockStatus> _awaiter;
     private BlockOperation[] _steps = ReadSteps;
     private int _step;
 
-    public RingRequest(RingServer server, int entry)
+    public RingRequest(IRequestOwner owner, ServedDisk disk, int entry)
     {
-        _server = server;
+        _owner = owner;
+        _disk = disk;
         Entry = entry;
         _onCompleted = () => OnStepDone(_awaiter.GetResult());
     }
@@ -42,10 +44,10 @@ internal sealed class RingRequest : BlockRequest
     /// <summary>The slot, as it was copied.</summary>
     public BlkifRequest Wire;
 
-    /// <summary>Where mishaps go.</summary>
-    public VbdLog Log => _server.Log;
+    /// <summary>The log of the vbd.</summary>
+    public VbdLog Log => _disk.Log;
 
-    /// <summary>Whether a process before us had it in hand.</summary>
+    /// <summary>True if an earlier daemon took it and left it unanswered.</summary>
     public bool IsRecovered { get; set; }
 
     /// <summary>When it was dequeued, in ticks of the stopwatch.</summary>
@@ -62,6 +64,9 @@ internal sealed class RingRequest : BlockRequest
 
     /// <summary>Whether its segments and range are known and were checked.</summary>
     public bool IsChecked { get; set; }
+
+    /// <summary>The geometry against which its range was checked, once <see cref="IsChecked"/>.</summary>
+    public ImageGeometry? Geometry { get; set; }
 
     /// <summary>Whether the mapping of its pages has been tried.</summary>
     public bool IsMapped { get; set; }
@@ -106,6 +111,7 @@ internal sealed class RingRequest : BlockRequest
     /// <summary>Makes the record fit for the request that was just copied into <see cref="Wire"/>.</summary>
     public void Reset(long now)
     {
+        Debug.Assert(StartedAt == 0, "the record of a request in flight is used for another");
         StartedAt = now;
         SegmentCount = 0;
         Length = 0;
@@ -126,10 +132,11 @@ internal sealed class RingRequest : BlockRequest
 
     /// <summary>
     /// Hands the request to the image, step by step: a flush with data is a flush, then a write; a barrier is that and
-    /// another flush. The server learns of the end, perhaps before this returns.
+    /// another flush. The owner learns of the end, perhaps before this returns.
     /// </summary>
-    public void Start(IBlockImage image)
+    public void Start()
     {
+        Debug.Assert(StartedAt != 0 && IsChecked && !IsRefused, "a request starts that was not admitted");
         _steps = Wire.InnerOperation switch
         {
             BlkifOperation.Read => ReadSteps,
@@ -140,24 +147,25 @@ internal sealed class RingRequest : BlockRequest
             _ => FlushThenWriteSteps,
         };
         _step = 0;
-        StartStep(image);
+        StartStep();
     }
 
-    private void StartStep(IBlockImage image)
+    private void StartStep()
     {
         Operation = _steps[_step];
         bool isFlush = Operation == BlockOperation.Flush;
         Sector = isFlush ? 0 : First;
         SectorCount = isFlush ? 0 : Length;
         Data = isFlush ? default : Buffer;
-        if (isFlush && _server.HasLostWrites)
+        if (isFlush && _disk.HasLostWrites)
         {
             OnStepDone(BlockStatus.IoError);
             return;
         }
 
+        RequestPromise.Assert(this, Geometry!);
 #pragma warning disable CA2012 // awaited once, by hand: an async method per request would need a box per request
-        _awaiter = image.HandleAsync(this).GetAwaiter();
+        _awaiter = _disk.Image.HandleAsync(this).GetAwaiter();
 #pragma warning restore CA2012
         if (_awaiter.IsCompleted) OnStepDone(_awaiter.GetResult());
         else _awaiter.UnsafeOnCompleted(_onCompleted);
@@ -165,9 +173,9 @@ internal sealed class RingRequest : BlockRequest
 
     private void OnStepDone(BlockStatus status)
     {
-        if (status != BlockStatus.Okay && _steps[_step] == BlockOperation.Flush) _server.OnFlushFailed();
+        if (status != BlockStatus.Okay && _steps[_step] == BlockOperation.Flush) _owner.OnFlushFailed();
         _step++;
-        if (status == BlockStatus.Okay && _step < _steps.Length) StartStep(_server.Image);
-        else _server.OnHandled(this, status);
+        if (status == BlockStatus.Okay && _step < _steps.Length) StartStep();
+        else _owner.OnHandled(this, status);
     }
 }

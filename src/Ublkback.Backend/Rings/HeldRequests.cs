@@ -1,49 +1,34 @@
-using Ublkback.Backend.Connections;
 using Ublkback.Backend.Requests;
 using Ublkback.Block;
 
 namespace Ublkback.Backend.Rings;
 
 /// <summary>
-/// Requests of a ring that the storage failed, and that wait for somebody to mend it (<c>on-error=hold</c>). For the
-/// order of the ring they are still below the image. On the ring's worker.
+/// Requests of a ring that the storage failed, and that wait until it is repaired (<c>on-error=hold</c>). For the order
+/// of the ring they are still below the image. On the ring's worker.
 /// </summary>
-internal sealed class HeldRequests(RingServer server, BlkifConnection blkif)
+internal sealed class HeldRequests(bool holdsFailed)
 {
     private readonly List<(RingRequest Request, BlockStatus Status)> _held = [];
-    private bool _isClosing;
+    private bool _isClosed;
 
-    /// <summary>Whether a request is held, given how the image ended it.</summary>
+    /// <summary>Holds a request if its status and the disk's configuration call for that.</summary>
     public bool TryHold(RingRequest request, BlockStatus status)
     {
-        if (_isClosing || !blkif.HoldsFailed || status is BlockStatus.Okay or BlockStatus.Unsupported
-            || request.HasFailedCopy)
+        if (_isClosed || !holdsFailed || status is BlockStatus.Okay or BlockStatus.Unsupported || request.HasFailedCopy)
             return false;
         _held.Add((request, status));
-        blkif.OnHeld(status);
         return true;
     }
 
-    /// <summary>Hands all to the image again.</summary>
-    public void TryAgain()
-    {
-        (RingRequest Request, BlockStatus)[] again = [.. _held];
-        _held.Clear();
-        foreach ((RingRequest request, _) in again) request.Start(server.Image);
-    }
+    /// <summary>Holds no further request.</summary>
+    public void Close() => _isClosed = true;
 
-    /// <summary>Ends all as the storage ended them, and holds none any more.</summary>
-    public void FailAll()
+    /// <summary>Returns all requests, each with the status that the storage gave, and holds them no longer.</summary>
+    public (RingRequest Request, BlockStatus Status)[] TakeAll()
     {
-        _isClosing = true;
-        foreach ((RingRequest request, BlockStatus status) in _held) server.OnEnded(request, status);
+        (RingRequest, BlockStatus)[] all = [.. _held];
         _held.Clear();
-    }
-
-    /// <summary>Hands all over to those that are finished; nobody learns how they ended.</summary>
-    public void GiveUp(Queue<RingRequest> finished)
-    {
-        foreach ((RingRequest request, _) in _held) finished.Enqueue(request);
-        _held.Clear();
+        return all;
     }
 }

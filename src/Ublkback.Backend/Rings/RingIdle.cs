@@ -1,49 +1,64 @@
 using System.Diagnostics;
 using Ublkback.Backend.Report;
 using Ublkback.Blkif;
+using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Workers;
 using Ublkback.Xen;
 
 namespace Ublkback.Backend.Rings;
 
 /// <summary>
-/// Has the server of a quiet ring get its next turn when there are requests: by looking for a little while, if that has
-/// lately paid, then by the guest's notification. On the ring's worker.
+/// Schedules the next turn of an idle ring. Polls briefly if polling succeeded lately; otherwise waits for an event. On
+/// the ring's worker.
 /// </summary>
-internal sealed class RingIdle : IPolledWork
+/// <remarks>
+/// One read of the event channel is in flight, except while an event is served. The port stays masked until the ring is
+/// idle again, so a guest that notifies without end costs one event a turn, and less when its events bring no request
+/// (<see cref="EventThrottle"/>).
+/// </remarks>
+internal sealed class RingIdle : RingOperation, IPolledWork, IWork
 {
     private readonly IWork _server;
     private readonly Worker _worker;
     private readonly BackRing _ring;
+    private readonly IEventChannel _channel;
     private readonly QueueStatistics _statistics;
-    private readonly EventPort _port;
     private readonly PollWindow _window = new();
+    private readonly EventThrottle _throttle = new();
+    private readonly Memory<byte> _event;
+    private readonly UnmaskOperation _unmask;
+    private Action? _onStopped;
     private bool _isPolled;
-    private bool _isStopped;
+    private bool _isServing; // an event was read and the port is masked
+    private bool _isThrottled;
 
-    public RingIdle(IWork server, Worker worker, BackRing ring, IEventChannel channel, QueueStatistics statistics)
+    public RingIdle(IWork server, QueueParts parts)
     {
         _server = server;
-        _worker = worker;
-        _ring = ring;
-        _statistics = statistics;
-        _port = new EventPort(worker, channel, OnEvent);
+        _worker = parts.Worker;
+        _ring = parts.Ring;
+        _channel = parts.Channel;
+        _statistics = parts.Statistics;
+        _event = PinnedMemory.Allocate(_channel.ReadLength);
+        _unmask = new UnmaskOperation(this);
     }
 
     /// <inheritdoc/>
-    public bool HasWork => _isStopped || _ring.CountWaiting() != 0;
+    public bool HasWork => _onStopped is not null || _ring.CountWaiting() != 0;
 
-    /// <summary>Begins to listen.</summary>
-    public void Start() => _port.Start();
+    bool IWork.IsScheduled { get; set; }
 
-    /// <summary>The ring has requests: it is not quiet.</summary>
+    /// <summary>Starts to listen.</summary>
+    public void Start() => _worker.StartRead(this, _channel.Descriptor, _event);
+
+    /// <summary>Learns that the ring has requests.</summary>
     public void OnRequests(long now)
     {
         _window.OnBusy(now);
-        _port.EventThrottle.OnRequest();
+        _throttle.OnRequest();
     }
 
-    /// <summary>The ring is quiet: the server gets a turn when it no longer is.</summary>
+    /// <summary>Gives the server a turn when the ring, which is empty, has requests.</summary>
     public void Await()
     {
         _window.OnQuiet(Stopwatch.GetTimestamp());
@@ -62,23 +77,86 @@ internal sealed class RingIdle : IPolledWork
     }
 
     /// <summary>
-    /// Never touches the ring again; the action runs when the kernel holds nothing of its event channel any more.
+    /// Never touches the ring again. The action runs when the kernel no longer uses the event channel.
     /// </summary>
     public void Stop(Action onStopped)
     {
-        _isStopped = true;
-        _port.Stop(onStopped);
+        _onStopped = onStopped;
+        if (IsUnderWay) _worker.Cancel(this);
+        ReportIfStopped();
+    }
+
+    // The throttle's wait is over.
+    void IWork.Run()
+    {
+        _isThrottled = false;
+        if (_onStopped is null) Unmask();
+    }
+
+    /// <inheritdoc/>
+    protected override void Completed(int result)
+    {
+        if (_onStopped is not null)
+        {
+            ReportIfStopped();
+            return;
+        }
+
+        if (result == -LinuxError.Interrupted)
+        {
+            Start();
+            return;
+        }
+
+        if (result <= 0) throw new LinuxException(-result, "reading an event channel");
+        _isServing = true;
+        _throttle.OnEvent();
+        _statistics.Events++;
+        _worker.Schedule(_server);
     }
 
     private void Sleep()
     {
         if (_ring.FinalCheck()) _worker.Schedule(_server);
-        else _port.Rearm();
+        else Rearm();
     }
 
-    private void OnEvent()
+    // Listens again, unless it does so already.
+    private void Rearm()
     {
-        _statistics.Events++;
-        _worker.Schedule(_server);
+        if (!_isServing || _isThrottled || _onStopped is not null) return;
+        if (_throttle.Ticks == 0)
+        {
+            Unmask();
+            return;
+        }
+
+        _isThrottled = true;
+        _worker.ScheduleAfter(this, _throttle.Ticks);
+    }
+
+    private void Unmask()
+    {
+        _isServing = false;
+        if (_channel.MustUnmask) _unmask.Start(_worker, _channel.Descriptor, _event);
+        Start();
+    }
+
+    private void ReportIfStopped()
+    {
+        if (!IsUnderWay && !_unmask.IsUnderWay) _onStopped?.Invoke();
+    }
+
+    private sealed class UnmaskOperation(RingIdle idle) : RingOperation
+    {
+        private readonly Memory<byte> _port = PinnedMemory.Allocate(sizeof(uint));
+
+        public void Start(Worker worker, FileDescriptor descriptor, ReadOnlyMemory<byte> portNumber)
+        {
+            portNumber[..sizeof(uint)].CopyTo(_port);
+            worker.StartWrite(this, descriptor, _port);
+        }
+
+        protected override void Completed(int result) => idle.ReportIfStopped();
     }
 }

@@ -1,51 +1,56 @@
-using Ublkback.Backend.Connections;
 using Ublkback.Backend.Grants;
+using Ublkback.Backend.Report;
 using Ublkback.Backend.Requests;
 using Ublkback.Blkif;
+using Ublkback.Block;
 using Ublkback.Linux.Workers;
 
 namespace Ublkback.Backend.Rings;
 
 /// <summary>
-/// The requests of a ring that were taken and have not started: they get, in the order of the ring, their segments, the
+/// The requests of a ring that were taken and have not started. In the order of the ring they get their segments, the
 /// mapping of their pages, their turn among overlapping ones, a buffer, and the data that they write. On the ring's
 /// worker.
 /// </summary>
 internal sealed class WaitingRequests(
-    RingServer server, BlkifConnection blkif, Worker worker, GuestMemory memory, PersistentGrants? persistent,
-    int slotCount)
+    IRingOwner owner, ServedDisk disk, QueueParts parts, GuestMemory memory, IWork server, Action onMapped)
 {
-    private readonly RequestOrder _order = new(slotCount);
+    private readonly RequestOrder _order = new(parts.Ring.SlotCount);
     private readonly Queue<RingRequest> _waiting = new();
-    private readonly RingBufferQuota _buffers = new(worker.Buffers, server, blkif.Domid);
-    private readonly RingBufferQuota _descriptions = new(worker.Descriptions, server, blkif.Domid);
+    private readonly RingBufferQuota _buffers = new(parts.Worker.Buffers, server, disk.Domid);
+    private readonly RingBufferQuota _descriptions = new(parts.Worker.Descriptions, server, disk.Domid);
+    private readonly PersistentGrants? _persistent = parts.Persistent;
     private Action? _onMapped;
     private int _startedBytes; // in this turn
 
-    /// <summary>Requests that wait.</summary>
+    /// <summary>Number of waiting requests.</summary>
     public int Count => _waiting.Count;
 
     /// <summary>Why the first of them could not start when that was last tried.</summary>
     public WaitReason WaitReason { get; private set; }
 
-    /// <summary>Those that may start now, since the turn has begun.</summary>
-    public List<RingRequest> Admitted { get; } = new(RingServer.MaxRequestsPerTurn);
+    /// <summary>The requests that may start, of this turn.</summary>
+    public List<RingRequest> Admitted { get; } = new(TurnLimits.MaxRequests);
 
-    /// <summary>A turn begins.</summary>
+    /// <summary>The requests that must be refused, of this turn.</summary>
+    public List<(RingRequest Request, RequestFault Fault)> Refused { get; } = new(TurnLimits.MaxRequests);
+
+    /// <summary>Begins a turn.</summary>
     public void BeginTurn()
     {
         _startedBytes = 0;
         Admitted.Clear();
+        Refused.Clear();
     }
 
-    /// <summary>A request was taken.</summary>
+    /// <summary>Adds a request whose slot is valid.</summary>
     public void Add(RingRequest request)
     {
         if (request.Wire.Operation == BlkifOperation.Indirect) _ = TryFetchSegments(request);
         _waiting.Enqueue(request);
     }
 
-    /// <summary>Gives back all that a request was given.</summary>
+    /// <summary>Frees the memory of a request.</summary>
     public void Free(RingRequest request)
     {
         if (!request.Buffer.IsEmpty) _buffers.Return(request.Buffer);
@@ -55,8 +60,7 @@ internal sealed class WaitingRequests(
     }
 
     /// <summary>
-    /// Takes the next of those that wait without starting it; false, and nothing is wanted any more, when there is
-    /// none.
+    /// Takes the next waiting request without starting it. False if there is none: the ring then wants no buffer.
     /// </summary>
     public bool TryGiveUp(out RingRequest? request)
     {
@@ -66,12 +70,12 @@ internal sealed class WaitingRequests(
         return false;
     }
 
-    /// <summary>The image has ended a request that had started.</summary>
+    /// <summary>Learns that the image has completed a request.</summary>
     public void OnHandled(RingRequest request) => _order.Remove(request);
 
     /// <summary>
-    /// Gives what waits, in order, all that it needs to start, as far as that is possible now; true when anything was
-    /// begun.
+    /// Moves waiting requests, in order, to <see cref="Admitted"/> or <see cref="Refused"/>, as far as they get what
+    /// they need. True if grant copies may have been added for any.
     /// </summary>
     public bool Admit()
     {
@@ -79,7 +83,7 @@ internal sealed class WaitingRequests(
         WaitReason = WaitReason.None;
         while (_waiting.TryPeek(out RingRequest? request))
         {
-            if (_startedBytes >= RingServer.MaxBytesPerTurn) WaitReason = WaitReason.NextTurn;
+            if (_startedBytes >= TurnLimits.MaxBytes) WaitReason = WaitReason.NextTurn;
             else if (!HasSegments(request)) hasBegun |= WaitReason == WaitReason.NextTurn;
             else if (IsRefused(request)) continue;
             else if (!_order.MayStart(request)) WaitReason = WaitReason.Others;
@@ -98,7 +102,7 @@ internal sealed class WaitingRequests(
         return hasBegun;
     }
 
-    // An indirect request's segments come with a batch of copies. Without them, sets the obstacle.
+    // An indirect request's segments come with a batch of copies. Without them, sets the reason to wait.
     private bool HasSegments(RingRequest request)
     {
         if (request.Wire.Operation != BlkifOperation.Indirect) return true;
@@ -126,32 +130,34 @@ internal sealed class WaitingRequests(
     {
         if (request.IsChecked) return false;
         long length = 0;
+        ImageGeometry geometry = disk.Image.Geometry;
         RequestFault fault = request.HasFailedCopy
             ? RequestFault.NoDescriptors
-            : RequestCheck.CheckRange(request.Wire, request.Segments, blkif.Image.Geometry, out length);
+            : RequestCheck.CheckRange(request.Wire, request.Segments, geometry, out length);
         request.IsChecked = true;
+        request.Geometry = geometry;
         request.Length = length;
         if (fault == RequestFault.None) return false;
-        server.Refuse(_waiting.Dequeue(), fault);
+        Refused.Add((_waiting.Dequeue(), fault));
         return true;
     }
 
     // Whether the request must wait until pages that its frontend keeps granted are mapped.
     private bool IsBeingMapped(RingRequest request)
     {
-        if (persistent is null) return false;
-        if (persistent.IsMapping) return true;
+        if (_persistent is null) return false;
+        if (_persistent.IsMapping) return true;
         if (request.IsMapped) return false;
-        foreach (RingRequest waiting in _waiting) persistent.Want(waiting);
-        if (!persistent.TryMapWanted(worker, _onMapped ??= OnMapped)) return false;
-        blkif.AddReference(); // for the helper
+        foreach (RingRequest waiting in _waiting) _persistent.Want(waiting);
+        if (!_persistent.TryMapWanted(parts.Worker, _onMapped ??= OnMapped)) return false;
+        owner.AddReference(); // for the helper
         return true;
     }
 
     private void OnMapped()
     {
-        server.OnMapped();
-        blkif.DropReference();
+        onMapped();
+        owner.DropReference();
     }
 
     private bool HasBuffer(RingRequest request)

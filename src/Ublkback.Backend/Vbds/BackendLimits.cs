@@ -1,7 +1,7 @@
-using Ublkback.Backend.Connections;
 using Ublkback.Backend.Grants;
 using Ublkback.Backend.Requests;
 using Ublkback.Backend.Rings;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
 using Ublkback.Linux.Files;
 using Ublkback.Linux.Workers;
@@ -18,7 +18,7 @@ public static class BackendLimits
     [
         ("requests in flight of a queue",
             $"{BlkifConstants.SlotCount(BlkifConstants.MaxRingPageOrder)}, as many as its ring has slots"),
-        ("queues of a disk", $"{BackendServices.MaxQueues}, and not more than workers"),
+        ("queues of a disk", $"{FrontendParameters.MaxQueues}, and not more than workers"),
         ("requests that the rings of a domain hold", $"{RequestBudget.MaxRequests}, then further disks are refused"),
         ("guest data held by a worker",
             $"{Worker.BufferBytes / Mebibyte} MiB, of which a ring an eighth of what it leaves to others, and a "

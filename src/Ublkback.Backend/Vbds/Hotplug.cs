@@ -29,7 +29,7 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             await directory.LookAtAsync(address).ConfigureAwait(false);
             Vbd vbd = directory.Find(address)
                 ?? throw new TargetException(
-                    $"the device is not ublkback's: its script node does not name {BackendServices.ScriptName}");
+                    $"the device is not ublkback's: its script node does not name {VbdConfiguration.ScriptName}");
             await vbd.CheckTargetAsync().ConfigureAwait(false);
             if (DevicePathOf(vbd) is string device)
                 await services.Store.WriteAsync($"{path}/physical-device-path", device).ConfigureAwait(false);

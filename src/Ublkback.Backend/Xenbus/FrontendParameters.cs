@@ -15,6 +15,9 @@ public sealed class FrontendException(string message) : Exception(message);
 public sealed record FrontendParameters(
     BlkifAbi Abi, int RingPageOrder, bool IsPersistent, IReadOnlyList<FrontendQueue> Queues)
 {
+    /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>
+    public const int MaxQueues = 16;
+
     /// <summary>Reads the nodes of a frontend that was offered a number of queues.</summary>
     /// <exception cref="FrontendException">A node is missing or makes no sense.</exception>
     public static async Task<FrontendParameters> ReadAsync(IXenStore store, string frontendPath, int offeredQueues)

@@ -1,5 +1,4 @@
 using System.Globalization;
-using Ublkback.Backend.Connections;
 using Ublkback.XenStore;
 
 namespace Ublkback.Backend.Xenbus;
@@ -16,6 +15,9 @@ public sealed record VbdConfiguration(
     string FrontendPath, string Target, string Mode, bool IsCdRom, bool IsRemovable, bool AllowsDiscard,
     string? SharingGroup)
 {
+    /// <summary>Name of the hotplug script that makes a device ours.</summary>
+    public const string ScriptName = "block-ublkback";
+
     /// <summary>Whether the guest may not write.</summary>
     public bool IsReadOnly => !Mode.StartsWith('w');
 
@@ -29,7 +31,7 @@ public sealed record VbdConfiguration(
     public static async Task<VbdConfiguration?> ReadAsync(IXenStore store, string path, VbdAddress address)
     {
         string? script = await store.ReadAsync($"{path}/script").ConfigureAwait(false);
-        if (Path.GetFileName(script) != BackendServices.ScriptName) return null;
+        if (Path.GetFileName(script) != ScriptName) return null;
         string? frontend = await store.ReadAsync($"{path}/frontend").ConfigureAwait(false);
         if (frontend is null) return null;
         string domain = string.Create(CultureInfo.InvariantCulture, $"/local/domain/{address.Domid}");

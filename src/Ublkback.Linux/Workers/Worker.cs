@@ -61,8 +61,8 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     {
         Name = name;
         _onFailed = onFailed;
-        Buffers = new WorkerBuffers(this, BufferBytes);
-        Descriptions = new WorkerBuffers(this, DescriptionBytes);
+        Buffers = new WorkerBuffers(Schedule, BufferBytes);
+        Descriptions = new WorkerBuffers(Schedule, DescriptionBytes);
         _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
         TaskCompletionSource started = new();
         _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true };

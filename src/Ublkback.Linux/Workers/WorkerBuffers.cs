@@ -1,23 +1,24 @@
 namespace Ublkback.Linux.Workers;
 
 /// <summary>
-/// A bounded pool that the work on one worker shares. Who finds no buffer waits in a queue and has a turn when one has
-/// come back; until then nobody behind it gets one, so large requests are not starved by small ones.
+/// A bounded pool of memory that the work on one worker shares. Work that finds no buffer waits in a queue and has a
+/// turn when one was returned. Until then no work behind it gets one, so small requests do not starve large ones.
 /// </summary>
-public sealed class WorkerBuffers(Worker worker, long length) : IDisposable
+/// <param name="schedule">Gives work a turn on the worker.</param>
+/// <param name="length">Size of the pool in bytes.</param>
+public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDisposable
 {
     private readonly BufferPool _pool = new(length);
     private readonly Queue<IWork> _waiting = new();
-
-    /// <summary>What each owner of users has.</summary>
-    public DomainBufferQuota Owners { get; } = new(worker);
+    private readonly Dictionary<int, DomainAccount> _domains = [];
+    private readonly Stack<DomainAccount> _unused = new();
 
     /// <summary>Bytes not rented.</summary>
     public long FreeBytes => _pool.FreeBytes;
 
     /// <summary>
-    /// Rents bytes in one piece that starts on a page boundary and never moves. False: <paramref name="work"/> has been
-    /// put into the queue, and must try again in each of its turns until it succeeds.
+    /// Rents bytes in one piece that starts on a page boundary and never moves. False: <paramref name="work"/> is in
+    /// the queue now, and must try again in each of its turns until it succeeds.
     /// </summary>
     public bool TryRent(IWork work, int length, out Memory<byte> buffer)
     {
@@ -35,31 +36,126 @@ public sealed class WorkerBuffers(Worker worker, long length) : IDisposable
         return false;
     }
 
-    /// <summary>Gives a buffer back.</summary>
+    /// <summary>Returns a buffer to the pool.</summary>
     public void Return(Memory<byte> buffer)
     {
         _pool.Return(buffer);
         WakeFirst();
     }
 
-    /// <summary>Takes who waits out of the queue.</summary>
+    /// <summary>Removes work from the queue.</summary>
     public void Withdraw(IWork work)
     {
         if (!_waiting.Contains(work)) return;
-        for (int left = _waiting.Count; left > 0; left--)
-        {
-            IWork next = _waiting.Dequeue();
-            if (next != work) _waiting.Enqueue(next);
-        }
-
+        Remove(_waiting, work);
         WakeFirst();
     }
 
     /// <inheritdoc/>
     public void Dispose() => _pool.Dispose();
 
+    /// <summary>
+    /// Rents for a ring of a domain. All rings of a domain hold no more than they leave to others. False: the ring has
+    /// a turn when the pool, or its domain, has more.
+    /// </summary>
+    internal bool TryRentFor(int domain, IWork ring, int length, out Memory<byte> buffer)
+    {
+        buffer = default;
+        if (_domains.TryGetValue(domain, out DomainAccount? account) && account.Held != 0
+            && account.Held + length > FreeBytes - length)
+        {
+            if (!account.Waiting.Contains(ring)) account.Waiting.Enqueue(ring);
+            Withdraw(ring); // the ring may be the first in the queue, and must not block the others
+            return false;
+        }
+
+        if (!TryRent(ring, length, out buffer)) return false;
+        if (account is null) _domains[domain] = account = _unused.TryPop(out DomainAccount? old) ? old : new();
+        account.Held += length;
+        return true;
+    }
+
+    /// <summary>Returns a buffer that a ring of a domain rented.</summary>
+    internal void ReturnFor(int domain, Memory<byte> buffer)
+    {
+        Return(buffer);
+        DomainAccount account = _domains[domain];
+        account.Held -= buffer.Length;
+        while (account.Waiting.TryDequeue(out IWork? ring)) schedule(ring);
+        if (account.Held > 0) return;
+        _domains.Remove(domain);
+        _unused.Push(account);
+    }
+
+    /// <summary>Removes a ring of a domain from all queues.</summary>
+    internal void WithdrawFor(int domain, IWork ring)
+    {
+        Withdraw(ring);
+        if (_domains.TryGetValue(domain, out DomainAccount? account)) Remove(account.Waiting, ring);
+    }
+
+    private static void Remove(Queue<IWork> queue, IWork work)
+    {
+        for (int left = queue.Count; left > 0; left--)
+        {
+            IWork next = queue.Dequeue();
+            if (next != work) queue.Enqueue(next);
+        }
+    }
+
     private void WakeFirst()
     {
-        if (_waiting.TryPeek(out IWork? first)) worker.Schedule(first);
+        if (_waiting.TryPeek(out IWork? first)) schedule(first);
     }
+
+    private sealed class DomainAccount
+    {
+        public long Held { get; set; }
+
+        public Queue<IWork> Waiting { get; } = new();
+    }
+}
+
+/// <summary>
+/// The share of one ring in a worker's buffers: at most an eighth of what it leaves to others, so that rings whose
+/// storage has stalled leave some to the rest. Ten such rings hold two thirds, and twenty hold nine tenths (the dynamic
+/// thresholds of network switches, Choudhury and Hahne 1998). A ring that holds nothing may rent any one buffer. On the
+/// worker.
+/// </summary>
+/// <param name="buffers">The worker's buffers.</param>
+/// <param name="ring">Has a turn when it may try again.</param>
+/// <param name="domain">The ring's domain, whose rings together hold no more than they leave to others.</param>
+public sealed class RingBufferQuota(WorkerBuffers buffers, IWork ring, int domain)
+{
+    private const int LeftForOthers = 8;
+
+    private long _held;
+
+    /// <summary>
+    /// Rents bytes in one piece that starts on a page boundary and never moves. False: the ring has a turn when others
+    /// have returned buffers, or must try again when it has returned one of its own.
+    /// </summary>
+    public bool TryRent(int length, out Memory<byte> buffer)
+    {
+        if (_held > 0 && (_held + length) * LeftForOthers > buffers.FreeBytes)
+        {
+            buffers.Withdraw(ring); // the ring may be the first in the queue, and must not block the others
+            buffer = default;
+            return false;
+        }
+
+        if (!buffers.TryRentFor(domain, ring, length, out buffer)) return false;
+        _held += length;
+        return true;
+    }
+
+    /// <summary>Returns a buffer.</summary>
+    public void Return(Memory<byte> buffer)
+    {
+        _held -= buffer.Length;
+        buffers.ReturnFor(domain, buffer);
+    }
+
+    /// <summary>Wants no buffer any more.</summary>
+    public void Withdraw() => buffers.WithdrawFor(domain, ring);
 }

@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Ublkback.Backend.Report;
 using Ublkback.Backend.Requests;
 using Ublkback.Blkif;
 using Ublkback.Block;
