@@ -35,7 +35,7 @@ internal sealed class EventPort : RingOperation, IWork
     bool IWork.IsScheduled { get; set; }
 
     /// <summary>Begins to listen.</summary>
-    public void Start() => _worker.StartRead(this, _channel.Descriptor, _event);
+    public void Start() => _worker.Operations.StartRead(this, _channel.Descriptor, _event);
 
     /// <summary>Ends the service of an event: unmasks the port and listens again, perhaps a little later.</summary>
     public void Rearm()
@@ -63,7 +63,7 @@ internal sealed class EventPort : RingOperation, IWork
     public void Stop(Action onStopped)
     {
         _onStopped = onStopped;
-        if (IsUnderWay) _worker.Cancel(this);
+        if (IsUnderWay) _worker.Operations.Cancel(this);
         TellWhenStopped();
     }
 
@@ -107,7 +107,7 @@ internal sealed class EventPort : RingOperation, IWork
         public void Start(Worker worker, FileDescriptor descriptor, ReadOnlyMemory<byte> portNumber)
         {
             portNumber[..sizeof(uint)].CopyTo(_port);
-            worker.StartWrite(this, descriptor, _port);
+            worker.Operations.StartWrite(this, descriptor, _port);
         }
 
         protected override void Completed(int result) => port.TellWhenStopped();

@@ -115,11 +115,13 @@ internal sealed class RawImage(
 
     private ValueTask<int> ReadAsync(Memory<byte> buffer, long offset) => _isInMemory
         ? new ValueTask<int>(MemoryFileIo.Read(file, buffer, offset))
-        : _punted?.Current.ReadAsync(buffer, offset) ?? Worker.Current.ReadAsync(file, buffer, offset);
+        : _punted?.Current.ReadAsync(buffer, offset)
+            ?? Worker.Current.Operations.ReadAsync(file, buffer, offset);
 
     private ValueTask<int> WriteAsync(Memory<byte> buffer, long offset) => _isInMemory
         ? new ValueTask<int>(MemoryFileIo.Write(file, buffer, offset))
-        : _punted?.Current.WriteAsync(buffer, offset) ?? Worker.Current.WriteAsync(file, buffer, offset);
+        : _punted?.Current.WriteAsync(buffer, offset)
+            ?? Worker.Current.Operations.WriteAsync(file, buffer, offset);
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FlushAsync()

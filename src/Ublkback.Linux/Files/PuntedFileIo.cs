@@ -18,7 +18,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
 
     private const int NoWait = 8; // RWF_NOWAIT, linux/fs.h
 
-    private readonly Worker _worker = Worker.Current;
+    private readonly UringOperations _operations = Worker.Current.Operations;
     private readonly Queue<IoOperation> _waiting = new();
     private int _free = MaxUnderWay;
 
@@ -35,7 +35,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
     public async ValueTask<int> ReadAsync(Memory<byte> buffer, long offset)
     {
         await EnterAsync();
-        int result = await _worker.ReadAsync(file, buffer, offset, isPunted: true);
+        int result = await _operations.ReadAsync(file, buffer, offset, isPunted: true);
         Leave();
         return result;
     }
@@ -45,7 +45,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
     public async ValueTask<int> WriteAsync(Memory<byte> buffer, long offset)
     {
         await EnterAsync();
-        int result = await _worker.WriteAsync(file, buffer, offset, isPunted: true);
+        int result = await _operations.WriteAsync(file, buffer, offset, isPunted: true);
         Leave();
         return result;
     }
@@ -58,7 +58,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
             return default;
         }
 
-        IoOperation turn = _worker.Rent();
+        IoOperation turn = _operations.Rent();
         _waiting.Enqueue(turn);
         return turn.Task;
     }

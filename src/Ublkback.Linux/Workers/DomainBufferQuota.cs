@@ -4,7 +4,7 @@ namespace Ublkback.Linux.Workers;
 /// What the users of a worker's buffers hold who belong together, such as the rings of a domain: no more than they
 /// leave to others, however many they are. On the worker.
 /// </summary>
-public sealed class DomainBufferQuota(Worker worker)
+public sealed class DomainBufferQuota(Action<IWork> schedule)
 {
     private readonly Dictionary<int, Owner> _owners = [];
     private readonly Stack<Owner> _unused = new();
@@ -35,7 +35,7 @@ public sealed class DomainBufferQuota(Worker worker)
     {
         Owner account = _owners[owner];
         account.Held -= length;
-        while (account.Waiting.TryDequeue(out IWork? user)) worker.Schedule(user);
+        while (account.Waiting.TryDequeue(out IWork? user)) schedule(user);
         if (account.Held > 0) return;
         _owners.Remove(owner);
         _unused.Push(account);

@@ -4,13 +4,13 @@ namespace Ublkback.Linux.Workers;
 /// A bounded pool that the work on one worker shares. Who finds no buffer waits in a queue and has a turn when one has
 /// come back; until then nobody behind it gets one, so large requests are not starved by small ones.
 /// </summary>
-public sealed class WorkerBuffers(Worker worker, long length) : IDisposable
+public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDisposable
 {
     private readonly BufferPool _pool = new(length);
     private readonly Queue<IWork> _waiting = new();
 
     /// <summary>What each owner of users has.</summary>
-    public DomainBufferQuota Owners { get; } = new(worker);
+    public DomainBufferQuota Owners { get; } = new(schedule);
 
     /// <summary>Bytes not rented.</summary>
     public long FreeBytes => _pool.FreeBytes;
@@ -60,6 +60,6 @@ public sealed class WorkerBuffers(Worker worker, long length) : IDisposable
 
     private void WakeFirst()
     {
-        if (_waiting.TryPeek(out IWork? first)) worker.Schedule(first);
+        if (_waiting.TryPeek(out IWork? first)) schedule(first);
     }
 }

@@ -12,7 +12,7 @@ public sealed class BufferShareTests
     public void Users_that_give_nothing_back_leave_some_to_the_rest([Values(1, 2, 10, 20)] int stalled)
     {
         using Worker worker = new("test");
-        using WorkerBuffers buffers = new(worker, (long)Total * Unit);
+        using WorkerBuffers buffers = new(worker.Schedule, (long)Total * Unit);
         for (int i = 0; i < stalled; i++) RentAll(new RingBufferQuota(buffers, new IdleWork(), i));
 
         Assert.That(buffers.FreeBytes, Is.GreaterThanOrEqualTo((long)(Total * Math.Pow(8.0 / 9, stalled)) * Unit));
@@ -23,7 +23,7 @@ public sealed class BufferShareTests
     public void One_that_gives_back_may_have_as_much_again()
     {
         using Worker worker = new("test");
-        using WorkerBuffers buffers = new(worker, (long)Total * Unit);
+        using WorkerBuffers buffers = new(worker.Schedule, (long)Total * Unit);
         RingBufferQuota share = new(buffers, new IdleWork(), 1000);
         List<Memory<byte>> held = RentAll(share);
         Assert.That(held, Has.Count.EqualTo(Total / 9));
@@ -36,7 +36,7 @@ public sealed class BufferShareTests
     public void Who_withdraws_is_in_nobodys_way()
     {
         using Worker worker = new("test");
-        using WorkerBuffers buffers = new(worker, Unit);
+        using WorkerBuffers buffers = new(worker.Schedule, Unit);
         RingBufferQuota holder = new(buffers, new IdleWork(), 1);
         Assert.That(holder.TryRent(Unit, out Memory<byte> all), Is.True);
         RingBufferQuota first = new(buffers, new IdleWork(), 2);
@@ -53,7 +53,7 @@ public sealed class BufferShareTests
     public void All_users_of_one_owner_leave_as_much_as_they_hold()
     {
         using Worker worker = new("test");
-        using WorkerBuffers buffers = new(worker, (long)Total * Unit);
+        using WorkerBuffers buffers = new(worker.Schedule, (long)Total * Unit);
         List<RingBufferQuota> shares = [
             .. Enumerable.Range(0, 30).Select(_ => new RingBufferQuota(buffers, new IdleWork(), 1))];
         List<Memory<byte>>[] held = [.. shares.Select(RentAll)];
@@ -66,7 +66,7 @@ public sealed class BufferShareTests
     public void Who_may_not_have_more_when_it_is_the_first_of_those_who_wait_is_in_nobodys_way()
     {
         using Worker worker = new("test");
-        using WorkerBuffers buffers = new(worker, 32L * Unit);
+        using WorkerBuffers buffers = new(worker.Schedule, 32L * Unit);
         RingBufferQuota[] shares = [
             .. new[] { 1, 2, 3, 4, 2, 5 }.Select(owner => new RingBufferQuota(buffers, new IdleWork(), owner))];
         Assert.That(shares[0].TryRent(16 * Unit, out Memory<byte> half) && shares[1].TryRent(4 * Unit, out _), Is.True);
