@@ -80,7 +80,7 @@ public sealed partial class StyleTests
             "Ublkback.Parallax/Map/BlockMap.cs",
             "Ublkback.Parallax/Log/VdiLog.cs", "Ublkback.Parallax/Log/LogBatch.cs",
             "Ublkback.Parallax/Disk/BlockClaims.cs", "Ublkback.Parallax/Disk/SourceContainers.cs",
-            "Ublkback.Block/Loop/RequestQuiescence.cs",
+            "Ublkback.Images/Common/RequestQuiescence.cs",
         ];
         string[] banned = ["Thread.Sleep", ".Result", ".Wait(", " lock (", "Task.Delay", ".Select(", ".Where(",
             ".ToList(", ".ToArray("];

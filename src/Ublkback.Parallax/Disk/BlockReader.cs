@@ -1,6 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
-using Ublkback.Linux.Files;
+using Ublkback.Images.Common;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Map;
 

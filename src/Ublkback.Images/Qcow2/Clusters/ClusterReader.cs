@@ -22,7 +22,8 @@ internal sealed class ClusterReader
     private Memory<byte> _packed;
 
     public ClusterReader(
-        Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, Corruption corruption)
+        Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, ClusterReader? below,
+        Corruption corruption)
     {
         _header = header;
         _file = file;
@@ -30,7 +31,7 @@ internal sealed class ClusterReader
         _corruption = corruption;
         _backing = backing;
         _backingAccess = backing is null ? null : new ImageAccess(backing);
-        _below = (backing as Qcow2Image)?.ReaderOfUnchanged;
+        _below = below;
         BackingSize = backing is null ? 0 : (long)backing.Geometry.SectorCount * BlockRequest.SectorSize;
     }
 

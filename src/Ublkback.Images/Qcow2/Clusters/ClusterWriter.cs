@@ -1,8 +1,8 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
+using Ublkback.Images.Common;
 using Ublkback.Images.Qcow2.Format;
 using Ublkback.Images.Qcow2.Metadata;
-using Ublkback.Linux.Files;
 
 namespace Ublkback.Images.Qcow2.Clusters;
 

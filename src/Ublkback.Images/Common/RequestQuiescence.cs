@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
+using Ublkback.Block;
 
-namespace Ublkback.Block;
+namespace Ublkback.Images.Common;
 
 /// <summary>
 /// Tells when all requests have ended that may still use clusters which are no longer referred to: a request looks up
