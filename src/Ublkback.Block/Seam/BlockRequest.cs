@@ -2,9 +2,9 @@ namespace Ublkback.Block;
 
 /// <summary>One request on its way from a ring to an image.</summary>
 /// <remarks>
-/// Whoever consumes a ring owns its requests and recycles them. From the call of
-/// <see cref="IBlockImage.HandleAsync"/> until its result is there the request belongs to the image; it is used on one
-/// worker only and is valid everywhere: the range lies inside the image and the data has the length of the range.
+/// The consumer of a ring owns its requests and recycles them. The request belongs to an image from the call until its
+/// result is there. It is used on one worker only and is valid everywhere: the range lies inside the image and the data
+/// has the length of the range.
 /// </remarks>
 public class BlockRequest
 {

@@ -4,7 +4,7 @@ using Ublkback.Block;
 namespace Ublkback.Images.Raw;
 
 /// <summary>Reads as zeros and forgets what is written.</summary>
-internal sealed class NullImage(ImageGeometry geometry) : IBlockImage
+internal sealed class NullImage(ImageGeometry geometry) : IBlockImage, IWorkerNeeds
 {
     public ImageGeometry Geometry => geometry;
 

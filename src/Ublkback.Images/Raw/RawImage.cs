@@ -19,7 +19,7 @@ namespace Ublkback.Images.Raw;
 internal sealed class RawImage(
     string path, string identity, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry,
     Action<string> warn)
-    : IAllocationMap
+    : IAllocationMap, IWorkerNeeds, IImageHealth, IResizableImage
 {
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
     private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));

@@ -8,7 +8,7 @@ namespace Ublkback.Nbd.Client;
 /// <summary>
 /// A disk on an NBD server: for each worker that has requests a connection of its own, if the server knows that.
 /// </summary>
-internal sealed class NbdImage : IBlockImage
+internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
 {
     private readonly NbdExport _export;
     private readonly bool _usesManyConnections;

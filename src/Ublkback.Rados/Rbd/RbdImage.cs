@@ -8,7 +8,7 @@ namespace Ublkback.Rados.Rbd;
 
 /// <summary>An image of RBD, Ceph's own block device. Requests on one worker.</summary>
 internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeometry geometry, Action<string> warn)
-    : IBlockImage
+    : IBlockImage, IMeasuredImage
 {
     private readonly Stack<RbdCall> _free = new();
     private readonly List<RbdCall> _all = [];
