@@ -36,7 +36,12 @@ public sealed class HookSeam : ISeam
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
         ArgumentNullException.ThrowIfNull(request);
-        if (_above is not null && FindFault(request) is string fault)
+        if (_above is null)
+        {
+            SeamAssert.IsValid(request, _geometry, "the pipeline's top");
+            SeamAssert.IsOnce(request.Depth == 0, "the pipeline's top");
+        }
+        else if (FindFault(request) is string fault)
         {
             _warn($"{_above} passed on {fault}");
             return new ValueTask<BlockStatus>(BlockStatus.IoError);
@@ -102,6 +107,6 @@ public sealed class HookSeam : ISeam
     private string? FindFault(BlockRequest request)
     {
         if (request.Depth >= _depth) return "a request that is below it already";
-        return request.FindFault(_geometry) is string fault ? $"a bad request: {fault}" : null;
+        return SeamRule.FindFault(request, _geometry) is string fault ? $"a bad request: {fault}" : null;
     }
 }

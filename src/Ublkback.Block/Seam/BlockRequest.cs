@@ -38,23 +38,4 @@ public class BlockRequest
         if (_calls.Length < depth) Array.Resize(ref _calls, depth);
         return _calls[depth - 1] ??= new SeamCall(this);
     }
-
-    /// <summary>What makes the request invalid for an image of a geometry; null when nothing does.</summary>
-    internal string? FindFault(ImageGeometry geometry)
-    {
-        if (Operation == BlockOperation.Flush) return SectorCount == 0 ? null : "a flush with data";
-        if (SectorCount <= 0) return $"{SectorCount} sectors";
-        // Written so that no sum can overflow.
-        if ((ulong)SectorCount > geometry.SectorCount || Sector > geometry.SectorCount - (ulong)SectorCount)
-            return $"{SectorCount} sectors at {Sector} of {geometry.SectorCount}";
-        uint unit = (uint)geometry.SectorSize / SectorSize;
-        if (Sector % unit != 0 || SectorCount % unit != 0)
-            return $"not in whole sectors of {geometry.SectorSize} bytes";
-        if (geometry.IsReadOnly && Operation != BlockOperation.Read) return $"a {Operation} on a read-only disk";
-        if (Operation == BlockOperation.Discard)
-            return geometry.DiscardGranularity == 0 ? "a discard, which is not offered" : null;
-        return Data.Length == SectorCount * SectorSize
-            ? null
-            : $"{Data.Length} bytes of data for {SectorCount} sectors";
-    }
 }

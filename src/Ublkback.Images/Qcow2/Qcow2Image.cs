@@ -38,6 +38,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.IsValid(request, _geometry, "the qcow2 image");
         BeginOnce();
         if (!_recovery!.IsCompletedSuccessfully || _recovery.Result != BlockStatus.Okay)
             return AfterRecoveryAsync(request);

@@ -14,6 +14,7 @@ internal sealed class NullImage(ImageGeometry geometry) : IBlockImage, IWorkerNe
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.IsValid(request, geometry, "the null image");
         if (request.Operation == BlockOperation.Read) request.Data.Span.Clear();
         return new ValueTask<BlockStatus>(BlockStatus.Okay);
     }

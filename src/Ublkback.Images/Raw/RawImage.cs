@@ -40,13 +40,18 @@ internal sealed class RawImage(
 
     public bool HasLostWrites => _syncHasFailed;
 
-    public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => request.Operation switch
+    public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
-        BlockOperation.Read or BlockOperation.Write => TransferAsync(request),
-        BlockOperation.Flush => FlushAsync(),
-        BlockOperation.Discard => DiscardAsync(request),
-        _ => new ValueTask<BlockStatus>(BlockStatus.Unsupported),
-    };
+        // A container grows, and a device shrinks, before that is measured.
+        SeamAssert.HasValidShape(request, _geometry, path);
+        return request.Operation switch
+        {
+            BlockOperation.Read or BlockOperation.Write => TransferAsync(request),
+            BlockOperation.Flush => FlushAsync(),
+            BlockOperation.Discard => DiscardAsync(request),
+            _ => new ValueTask<BlockStatus>(BlockStatus.Unsupported),
+        };
+    }
 
     public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
     {

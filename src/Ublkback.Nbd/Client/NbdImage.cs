@@ -54,6 +54,7 @@ internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.IsValid(request, Geometry, Identity);
         NbdLink link = _links.Current;
         long offset = (long)request.Sector * BlockRequest.SectorSize;
         switch (request.Operation)
