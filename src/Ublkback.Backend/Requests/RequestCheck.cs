@@ -35,6 +35,7 @@ public enum RequestFault
 }
 
 /// <summary>The one place where a guest's request is checked; a request that passed is valid everywhere.</summary>
+[DataPath]
 public static class RequestCheck
 {
     /// <summary>

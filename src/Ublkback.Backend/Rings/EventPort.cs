@@ -9,6 +9,7 @@ namespace Ublkback.Backend.Rings;
 /// port stays masked until <see cref="Rearm"/>, so a guest that notifies without end costs one event a turn; and less
 /// when its events bring nothing, see <see cref="EventThrottle"/>.
 /// </summary>
+[DataPath]
 internal sealed class EventPort : RingOperation, IWork
 {
     private readonly Worker _worker;

@@ -8,6 +8,7 @@ namespace Ublkback.Backend.Rings;
 /// Requests of a ring that the storage failed, and that wait for somebody to mend it (<c>on-error=hold</c>). For the
 /// order of the ring they are still below the image. On the ring's worker.
 /// </summary>
+[DataPath]
 internal sealed class HeldRequests(RingServer server, BlkifConnection blkif)
 {
     private readonly List<(RingRequest Request, BlockStatus Status)> _held = [];

@@ -10,6 +10,7 @@ namespace Ublkback.Backend.Rings;
 /// Has the server of a quiet ring get its next turn when there are requests: by looking for a little while, if that has
 /// lately paid, then by the guest's notification. On the ring's worker.
 /// </summary>
+[DataPath]
 internal sealed class RingIdle : IPolledWork
 {
     private readonly IWork _server;

@@ -20,6 +20,7 @@ namespace Ublkback.Backend.Rings;
 /// Requests start in the order of the ring: one that must wait, for its segments, for its pages to be mapped, for a
 /// barrier or an overlapping discard, or for a buffer, keeps those behind it waiting too.
 /// </remarks>
+[DataPath]
 internal sealed class RingServer : IWork
 {
     /// <summary>Most requests taken, and most answered, in one turn.</summary>

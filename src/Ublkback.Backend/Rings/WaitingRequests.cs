@@ -11,6 +11,7 @@ namespace Ublkback.Backend.Rings;
 /// mapping of their pages, their turn among overlapping ones, a buffer, and the data that they write. On the ring's
 /// worker.
 /// </summary>
+[DataPath]
 internal sealed class WaitingRequests(
     RingServer server, BlkifConnection blkif, Worker worker, GuestMemory memory, PersistentGrants? persistent,
     int slotCount)

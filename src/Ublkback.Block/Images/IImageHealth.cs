@@ -7,8 +7,8 @@ public interface IImageHealth
     string? Trouble => null;
 
     /// <summary>
-    /// True if acknowledged writes may be lost, because a flush failed. From then on every flush fails, also of an image
-    /// that a successor opens in its place.
+    /// True if acknowledged writes may be lost, because a flush failed. From then on every flush fails, also of an
+    /// image that a successor opens in its place.
     /// </summary>
     bool HasLostWrites => false;
 }

@@ -23,8 +23,8 @@ internal sealed class Qcow2Parts : IAsyncDisposable
     /// <param name="isReadOnly">Whether nothing is written to it.</param>
     /// <param name="warn">Takes messages.</param>
     public Qcow2Parts(
-        Qcow2Tables tables, ContainerFile file, IBlockImage? backing, ClusterReader? below, MetadataLog log, string path,
-        bool isReadOnly, Action<string> warn)
+        Qcow2Tables tables, ContainerFile file, IBlockImage? backing, ClusterReader? below, MetadataLog log,
+        string path, bool isReadOnly, Action<string> warn)
     {
         Qcow2Header header = tables.Header;
         File = file;

@@ -11,6 +11,7 @@ namespace Ublkback.Linux.Files;
 /// The kernel would ask the file system itself whether it would, and that may block the worker; so each request goes to
 /// one of the kernel's threads at once, and only a few at a time, since other files need such threads too.
 /// </summary>
+[DataPath]
 public sealed partial class PuntedFileIo(FileDescriptor file)
 {
     /// <summary>Most requests of one file on the kernel's threads of one worker.</summary>

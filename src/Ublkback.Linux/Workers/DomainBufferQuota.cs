@@ -4,6 +4,7 @@ namespace Ublkback.Linux.Workers;
 /// What the users of a worker's buffers hold who belong together, such as the rings of a domain: no more than they
 /// leave to others, however many they are. On the worker.
 /// </summary>
+[DataPath]
 public sealed class DomainBufferQuota(Action<IWork> schedule)
 {
     private readonly Dictionary<int, Owner> _owners = [];

@@ -6,6 +6,7 @@ namespace Ublkback.Linux.Workers;
 /// A recycled operation whose result is awaited. It returns to the stack of free ones when the result is taken, so each
 /// <see cref="Task"/> must be awaited exactly once, on the worker.
 /// </summary>
+[DataPath]
 internal sealed class IoOperation(Stack<IoOperation> home) : RingOperation, IValueTaskSource<int>
 {
     private ManualResetValueTaskSourceCore<int> _core;

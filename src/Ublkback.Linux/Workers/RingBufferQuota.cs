@@ -9,6 +9,7 @@ namespace Ublkback.Linux.Workers;
 /// <param name="buffers">The worker's buffers.</param>
 /// <param name="user">Who has a turn when there are some.</param>
 /// <param name="owner">Whose it is: the number of a domain.</param>
+[DataPath]
 public sealed class RingBufferQuota(WorkerBuffers buffers, IWork user, int owner)
 {
     private const int LeftForOthers = 8;

@@ -6,6 +6,7 @@ namespace Ublkback.Linux.Workers;
 /// Prepares the I/O operations of one worker on its io_uring, and hands each completion to its operation. The loop
 /// submits what was prepared in its one system call. On the worker.
 /// </summary>
+[DataPath]
 public sealed unsafe class UringOperations : IDisposable
 {
     private const uint SubmissionCount = 512;

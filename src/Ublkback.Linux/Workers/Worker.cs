@@ -17,6 +17,7 @@ namespace Ublkback.Linux.Workers;
 /// something to do later has a turn then.
 /// Members are for the worker's own thread unless they say otherwise.
 /// </remarks>
+[DataPath]
 public sealed unsafe partial class Worker : BlockLoop, IDisposable
 {
     /// <summary>Bytes of guest data that one worker holds at most.</summary>
@@ -57,7 +58,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         Descriptions = new WorkerBuffers(Schedule, DescriptionBytes);
         _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
         TaskCompletionSource started = new();
-        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true };
+        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true }; // off the path: the start
         _thread.Start();
         started.Task.GetAwaiter().GetResult();
     }

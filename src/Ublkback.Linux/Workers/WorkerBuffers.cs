@@ -4,6 +4,7 @@ namespace Ublkback.Linux.Workers;
 /// A bounded pool that the work on one worker shares. Who finds no buffer waits in a queue and has a turn when one has
 /// come back; until then nobody behind it gets one, so large requests are not starved by small ones.
 /// </summary>
+[DataPath]
 public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDisposable
 {
     private readonly BufferPool _pool = new(length);

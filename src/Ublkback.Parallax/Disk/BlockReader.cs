@@ -7,6 +7,7 @@ using Ublkback.Parallax.Map;
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>Reads a disk's data. On the VDI's worker; allocates nothing in the steady state.</summary>
+[DataPath]
 internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScratch buffers)
 {
     private const int MaxRun = 256; // blocks of one read

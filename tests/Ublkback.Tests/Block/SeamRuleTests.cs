@@ -41,7 +41,7 @@ public sealed class SeamRuleTests
     public void Debug_builds_assert_the_rule_and_Release_builds_do_not()
     {
         BlockRequest bad = Request(BlockOperation.Read, 64, 8, 8);
-        TestDelegate[] asserts =
+        Action[] asserts =
         [
             () => SeamAssert.IsValid(bad, Disk, "seam"),
             () => SeamAssert.HasValidShape(Request(BlockOperation.Read, 64, 8, 4), Disk, "seam"),
@@ -49,10 +49,10 @@ public sealed class SeamRuleTests
             () => SeamAssert.IsOnce(false, "seam"),
         ];
 #if DEBUG
-        foreach (TestDelegate assert in asserts)
+        foreach (Action assert in asserts)
             Assert.That(assert, Throws.InvalidOperationException.With.Message.StartsWith("seam: "));
 #else
-        foreach (TestDelegate assert in asserts) Assert.That(assert, Throws.Nothing);
+        foreach (Action assert in asserts) Assert.That(assert, Throws.Nothing);
 #endif
     }
 

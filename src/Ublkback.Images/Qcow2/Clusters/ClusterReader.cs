@@ -7,6 +7,7 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Clusters;
 
 /// <summary>Reads what the guest sees, from wherever it is kept. On the image's worker.</summary>
+[DataPath]
 internal sealed class ClusterReader
 {
     private readonly Qcow2Header _header;
@@ -144,7 +145,7 @@ internal sealed class ClusterReader
         BlockStatus status = await _file.ReadAsync(start, packed);
         if (status == BlockStatus.Okay)
         {
-            bool isWhole = await Task.Run(
+            bool isWhole = await Task.Run( // off the path: a helper thread unpacks
                 () => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
             if (isWhole) _lastUnpacked = entry;
             else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");

@@ -9,6 +9,7 @@ namespace Ublkback.Images.Qcow2.Format;
 /// <param name="raw">Does the I/O.</param>
 /// <param name="length">Its length now.</param>
 /// <param name="setLength">Sets the length of a file; may block. Null for a device, which has the one it has.</param>
+[DataPath]
 internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, BlockStatus>? setLength)
 {
     private const string Seam = "the qcow2 container";
@@ -55,7 +56,7 @@ internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, Blo
     public async ValueTask<BlockStatus> SetLengthAsync(long newLength)
     {
         if (setLength is null) return BlockStatus.NoSpace;
-        BlockStatus status = await Task.Run(() => setLength(newLength));
+        BlockStatus status = await Task.Run(() => setLength(newLength)); // off the path: the file grows
         if (status == BlockStatus.Okay) Length = newLength;
         return status;
     }
