@@ -7,6 +7,7 @@ namespace Ublkback.Blkif;
 /// decide are private, and the shared ones are only told to the guest or read with suspicion. The copies are the
 /// journal, in which a successor finds what it must answer. One thread at a time.
 /// </summary>
+[DataPath]
 public sealed unsafe class BackRing
 {
     private readonly SharedRing _shared;

@@ -18,6 +18,7 @@ namespace Ublkback.Blkif;
 /// Stores of one process are seen in their order by the next, whatever ended it; only a dead machine loses them, and
 /// the guest with it. Counters have 64 bits, so that a word never comes round again.
 /// </remarks>
+[DataPath]
 public sealed unsafe class RingJournal(nint address, int slotCount)
 {
     private const ulong Pending = ulong.MaxValue;

@@ -55,8 +55,9 @@ public sealed class Toolstack(
         foreach (string device in await store.ListAsync($"{Home(domid)}/device/vbd").ConfigureAwait(false) ?? [])
         {
             int deviceId = int.Parse(device, CultureInfo.InvariantCulture);
-            string? backend = await store.ReadAsync($"{FrontendPath(domid, deviceId)}/backend").ConfigureAwait(false);
-            await store.RemoveAsync(FrontendPath(domid, deviceId)).ConfigureAwait(false);
+            string frontend = FrontendConnection.FrontendPath(domid, deviceId);
+            string? backend = await store.ReadAsync($"{frontend}/backend").ConfigureAwait(false);
+            await store.RemoveAsync(frontend).ConfigureAwait(false);
             if (backend is not null) await RemoveBackendAsync(backend, script).ConfigureAwait(false);
         }
 
@@ -98,7 +99,7 @@ public sealed class Toolstack(
                 await transaction.WriteAsync($"{backend}/state", "5").ConfigureAwait(false);
             return true;
         }).ConfigureAwait(false);
-        if (force) await store.RemoveAsync(FrontendPath(domid, disk.DeviceId)).ConfigureAwait(false);
+        if (force) await store.RemoveAsync(FrontendConnection.FrontendPath(domid, disk.DeviceId)).ConfigureAwait(false);
         try
         {
             await FrontendConnection.WaitForStateAsync(store, backend, StateTimeout, "6", null).ConfigureAwait(false);
@@ -108,17 +109,13 @@ public sealed class Toolstack(
             throw new ToolstackException(failure.Message);
         }
 
-        await store.RemoveAsync(FrontendPath(domid, disk.DeviceId)).ConfigureAwait(false);
+        await store.RemoveAsync(FrontendConnection.FrontendPath(domid, disk.DeviceId)).ConfigureAwait(false);
         await RemoveBackendAsync(backend, disk.Script).ConfigureAwait(false);
     }
 
     /// <summary>The backend directory of a disk.</summary>
     public static string BackendPath(int domid, DiskConfiguration disk) =>
         $"{Home(0)}/{string.Create(CultureInfo.InvariantCulture, $"backend/{disk.Kind}/{domid}/{disk.DeviceId}")}";
-
-    /// <summary>The frontend directory of a disk.</summary>
-    public static string FrontendPath(int domid, int deviceId) =>
-        string.Create(CultureInfo.InvariantCulture, $"{Home(domid)}/device/vbd/{deviceId}");
 
     private static string Home(int domid) => string.Create(CultureInfo.InvariantCulture, $"/local/domain/{domid}");
 
@@ -130,7 +127,7 @@ public sealed class Toolstack(
         await store.SetPermissionsAsync(path, "n0", $"r{domid}").ConfigureAwait(false);
         (string, string)[] nodes =
         [
-            ("frontend", FrontendPath(domid, disk.DeviceId)), ("frontend-id", Number(domid)),
+            ("frontend", FrontendConnection.FrontendPath(domid, disk.DeviceId)), ("frontend-id", Number(domid)),
             ("params", disk.Kind == "vbd3" ? $"aio:{disk.Target}" : disk.Target), ("script", disk.Script),
             ("online", "1"), ("removable", disk.IsCdRom ? "1" : "0"), ("bootable", "1"), ("state", "1"),
             ("dev", Number(disk.DeviceId)), ("type", "phy"), ("mode", disk.IsWritable ? "w" : "r"),
@@ -142,7 +139,7 @@ public sealed class Toolstack(
 
     private static async Task WriteFrontendAsync(IXenStore store, int domid, DiskConfiguration disk, string backend)
     {
-        string path = FrontendPath(domid, disk.DeviceId);
+        string path = FrontendConnection.FrontendPath(domid, disk.DeviceId);
         await store.WriteAsync(path, "").ConfigureAwait(false);
         await store.SetPermissionsAsync(path, $"n{domid}", "r0").ConfigureAwait(false);
         (string, string)[] nodes =

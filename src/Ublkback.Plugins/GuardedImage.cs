@@ -7,7 +7,7 @@ namespace Ublkback.Plugins;
 /// Stands before code of a plugin that serves requests. The plugin gets private copies of them, so whatever it does to
 /// one, and whenever, it does to nobody else's memory; each is answered exactly once, on the loop, and in time.
 /// </summary>
-internal sealed class GuardedImage : IBlockImage
+internal sealed class GuardedImage : IBlockImage, IWorkerNeeds, IImageHealth, IResizableImage, IDiskObserver
 {
     private readonly string _name;
     private readonly IBlockImage _plugin;

@@ -8,7 +8,7 @@ namespace Ublkback.Plugins;
 /// What a plugin's hook takes for the image below it. Passes requests on to what really lies there: on the loop,
 /// whatever thread they come from, and only while the disk is open.
 /// </summary>
-internal sealed class GuardedLower(ImageGeometry geometry) : IBlockImage
+internal sealed class GuardedLower(ImageGeometry geometry) : IBlockImage, IMeasuredImage
 {
     private readonly Stack<BlockRequest> _carriers = new();
     private readonly TaskCompletionSource _closed = new(TaskCreationOptions.RunContinuationsAsynchronously);

@@ -3,6 +3,7 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Xen;
 
 /// <summary>A port bound through the event channel device, one descriptor each.</summary>
+[DataPath]
 internal sealed unsafe class DeviceEventChannel : IEventChannel
 {
     private readonly uint _localPort;

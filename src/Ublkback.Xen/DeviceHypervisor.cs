@@ -4,6 +4,7 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Xen;
 
 /// <summary>The hypervisor through /dev/xen/gntdev and /dev/xen/evtchn.</summary>
+[DataPath]
 public sealed unsafe class DeviceHypervisor : IHypervisor
 {
     /// <summary>The grant device.</summary>

@@ -44,7 +44,7 @@ public class WorkerBenchmarks
             int bytes = 0;
             for (int round = 0; round < Rounds; round++)
             {
-                for (int i = 0; i < Depth; i++) reads[i] = _worker.ReadAsync(_file, _buffer, 0);
+                for (int i = 0; i < Depth; i++) reads[i] = _worker.Operations.ReadAsync(_file, _buffer, 0);
                 for (int i = 0; i < Depth; i++) bytes += await reads[i];
             }
 

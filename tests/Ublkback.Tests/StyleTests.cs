@@ -1,32 +1,22 @@
 using System.Text.RegularExpressions;
 using NUnit.Framework;
+using Ublkback.Tests.House;
 
 namespace Ublkback.Tests;
 
 /// <summary>Rules of the house that the compiler does not know.</summary>
 public sealed partial class StyleTests
 {
-    // From the bottom to the top; a room may reference rooms before it only.
-    private static readonly string[] Rooms =
-    [
-        "Ublkback.Block", "Ublkback.Hooks", "Ublkback.Plugins", "Ublkback.XenStore", "Ublkback.Blkif", "Ublkback.Linux",
-        "Ublkback.Xen", "Ublkback.Images", "Ublkback.Nbd", "Ublkback.Rados", "Ublkback.Parallax",
-        "Ublkback.Backend", "Ublkback.EmulatedHost", "Ublkback",
-    ];
-
-    private static readonly string[] UnsafeRooms = [
-        "Ublkback.Linux", "Ublkback.Xen", "Ublkback.Blkif", "Ublkback.Rados", "Ublkback.EmulatedHost"];
-
     [Test]
     public void References_point_downwards()
     {
         foreach (string project in Repository.SourceFiles("*.csproj"))
         {
-            int room = Array.IndexOf(Rooms, Path.GetFileNameWithoutExtension(project));
+            int room = Array.IndexOf(HousePlan.Rooms, Path.GetFileNameWithoutExtension(project));
             Assert.That(room, Is.Not.Negative, $"{project} is a room that the house does not know");
             foreach (Match reference in Reference().Matches(File.ReadAllText(project)))
                 Assert.That(
-                    Array.IndexOf(Rooms, reference.Groups[1].Value), Is.LessThan(room),
+                    Array.IndexOf(HousePlan.Rooms, reference.Groups[1].Value), Is.LessThan(room),
                     $"{project} references {reference.Value}");
         }
     }
@@ -39,58 +29,60 @@ public sealed partial class StyleTests
             string room = Path.GetFileNameWithoutExtension(project);
             Assert.That(
                 File.ReadAllText(project).Contains("AllowUnsafeBlocks", StringComparison.Ordinal),
-                Is.EqualTo(UnsafeRooms.Contains(room)), room);
+                Is.EqualTo(HousePlan.UnsafeRooms.Contains(room)), room);
         }
     }
 
     [Test]
     public void Files_stay_small()
     {
-        const int MaxLines = 400;
+        const int MaxLines = 300;
         foreach (string file in Repository.SourceFiles("*.cs"))
             Assert.That(File.ReadAllLines(file), Has.Length.LessThanOrEqualTo(MaxLines), file);
     }
 
-    // What would block a worker, or allocate for each request, has no place in the files that a request passes.
+    [Test]
+    public void Lines_are_at_most_120_columns_wide()
+    {
+        const int MaxColumns = 120;
+        foreach (string folder in (string[])["src", "tests", "samples"])
+            foreach (string file in Repository.Below(Path.Combine(Repository.Root, folder), "*.cs"))
+                Assert.That(File.ReadLines(file).Where(line => line.Length > MaxColumns), Is.Empty, file);
+    }
+
+    // Calls that block a worker, or allocate for each request.
     [Test]
     public void The_data_path_neither_blocks_nor_allocates_by_name()
     {
+        List<string> faults = [];
+        foreach (string file in DataPathFiles())
+        {
+            string[] lines = File.ReadAllLines(file);
+            for (int i = 0; i < lines.Length; i++)
+            {
+                string code = Literal().Replace(lines[i], "\"\"");
+                if (code.Contains("// off the path: ", StringComparison.Ordinal)) continue;
+                code = Comment().Replace(code, "");
+                if (Banned().Match(code) is { Success: true } match) faults.Add($"{file}:{i + 1} {match.Value}");
+            }
+        }
+
+        Assert.That(faults, Is.Empty);
+    }
+
+    [Test]
+    public void Every_file_on_the_path_of_a_READ_is_marked()
+    {
         string[] path =
         [
-            "Ublkback.Backend/Rings/RingServer.cs", "Ublkback.Backend/Requests/RingRequest.cs",
-            "Ublkback.Backend/Rings/RingIntake.cs",
-            "Ublkback.Backend/Requests/RequestCheck.cs", "Ublkback.Blkif/BackRing.cs",
-            "Ublkback.Linux/Workers/Worker.cs",
-            "Ublkback.Linux/Kernel/IoUring.cs", "Ublkback.Images/Raw/RawImage.cs",
-            "Ublkback.Backend/Grants/GuestMemory.cs",
-            "Ublkback.Backend/Grants/GrantCopyBatch.cs", "Ublkback.Backend/Grants/PersistentGrants.cs",
-            "Ublkback.Backend/Requests/RequestOrder.cs",
-            "Ublkback.Backend/Rings/PollWindow.cs", "Ublkback.Backend/Rings/RingIdle.cs",
-            "Ublkback.Backend/Rings/EventThrottle.cs", "Ublkback.Backend/Rings/WaitingRequests.cs",
-            "Ublkback.Blkif/RingJournal.cs",
-            "Ublkback.Linux/Workers/WorkerBuffers.cs", "Ublkback.Linux/Files/MemoryFileIo.cs",
-            "Ublkback.Linux/Files/PuntedFileIo.cs", "Ublkback.Backend/Rings/HeldRequests.cs",
-            "Ublkback.Images/Qcow2/Clusters/ClusterReader.cs", "Ublkback.Images/Qcow2/Clusters/ClusterWriter.cs",
-            "Ublkback.Images/Qcow2/Metadata/ClusterMap.cs",
-            "Ublkback.Images/Qcow2/Clusters/Extent.cs", "Ublkback.Images/Qcow2/Metadata/MetadataCache.cs",
-            "Ublkback.Images/Qcow2/Format/ContainerFile.cs",
-            "Ublkback.Block/Seam/ImageAccess.cs", "Ublkback.Block/Loop/LoopCondition.cs",
-            "Ublkback.Parallax/Disk/BlockReader.cs", "Ublkback.Parallax/Disk/BlockWriter.cs",
-            "Ublkback.Parallax/Map/BlockMap.cs",
-            "Ublkback.Parallax/Log/VdiLog.cs", "Ublkback.Parallax/Log/LogBatch.cs",
-            "Ublkback.Parallax/Disk/BlockClaims.cs", "Ublkback.Parallax/Disk/SourceContainers.cs",
-            "Ublkback.Block/Loop/RequestQuiescence.cs",
+            "Worker", "RingIdle", "RingServer", "RingIntake", "BackRing", "RequestCheck", "WaitingRequests",
+            "RingRequest", "RawImage", "GuestMemory", "GrantCopyBatch", "DeviceHypervisor",
         ];
-        string[] banned = ["Thread.Sleep", ".Result", ".Wait(", " lock (", "Task.Delay", ".Select(", ".Where(",
-            ".ToList(", ".ToArray("];
-        foreach (string file in path)
-        {
-            string text = File.ReadAllText(Path.Combine(Repository.Root, "src", file));
-            foreach (string word in banned)
-                Assert.That(
-                    text.Replace("completion.Result", "", StringComparison.Ordinal), Does.Not.Contain(word), file);
-        }
+        Assert.That(DataPathFiles().Select(Path.GetFileNameWithoutExtension), Is.SupersetOf(path));
     }
+
+    private static string[] DataPathFiles() =>
+        [.. Repository.SourceFiles("*.cs").Where(file => File.ReadLines(file).Contains("[DataPath]"))];
 
     [Test]
     public void Nothing_depends_on_where_it_was_built()
@@ -102,4 +94,19 @@ public sealed partial class StyleTests
 
     [GeneratedRegex("ProjectReference Include=\"\\.\\./([^/]+)/")]
     private static partial Regex Reference();
+
+    [GeneratedRegex("""
+        \bThread\.Sleep\b|\bTask\.(Run|Delay|WhenAll|WhenAny|WaitAll)\b|\.Wait\(|(?<!completion)\.Result\b
+        |\block\s*\(|\bMonitor\.|\bnew\s+(Thread|TaskCompletionSource|SemaphoreSlim)\b|\basync\s+Task\b
+        |\bEnumerable\.|\bstring\.(Format|Join|Concat)\b|\bConsole\.|(?<![\w.])(File|Directory|Process)\.[A-Z]
+        |(?<!\bMath)\.(Select|SelectMany|Where|Any|All|First|FirstOrDefault|Last|LastOrDefault|Order|OrderBy
+            |Sum|Max|Min|Zip|Aggregate|GroupBy|Distinct|Concat|Append|Prepend|OfType|Cast|ToList|ToArray|ToDictionary|ToHashSet)\(
+        """, RegexOptions.IgnorePatternWhitespace)]
+    private static partial Regex Banned();
+
+    [GeneratedRegex("//.*$")]
+    private static partial Regex Comment();
+
+    [GeneratedRegex("\"(\\\\.|[^\"\\\\])*\"")]
+    private static partial Regex Literal();
 }

@@ -8,6 +8,7 @@ namespace Ublkback.Backend.Grants;
 /// Grant copies gathered from many requests and made in one call. One for each worker: a ring that has its turn empties
 /// it before the turn ends.
 /// </summary>
+[DataPath]
 internal sealed class GrantCopyBatch(IHypervisor hypervisor)
 {
     /// <summary>Copies made in one call at most.</summary>

@@ -11,6 +11,7 @@ namespace Ublkback.Backend.Grants;
 /// Carries data between requests' buffers and the guest's pages: by memcpy where a page is mapped for good, otherwise
 /// through the hypervisor, many copies in a call. On the ring's worker.
 /// </summary>
+[DataPath]
 internal sealed class GuestMemory(ushort domid, PerWorker<GrantCopyBatch> batches, PersistentGrants? persistent)
 {
     private GrantCopyBatch? _batch;

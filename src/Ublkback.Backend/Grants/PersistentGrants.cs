@@ -16,6 +16,7 @@ namespace Ublkback.Backend.Grants;
 /// those that cannot be mapped, are copied by the hypervisor. All members are for the ring's worker but
 /// <see cref="Dispose"/>.
 /// </remarks>
+[DataPath]
 internal sealed class PersistentGrants : IDisposable
 {
     /// <summary>Most pages of one ring: 16 requests of 256 segments with their pages of segments, rounded up.</summary>
@@ -96,7 +97,7 @@ internal sealed class PersistentGrants : IDisposable
     private void StartMapping(uint[] references, Worker worker, Action onMapped)
     {
         IsMapping = true;
-        _ = Task.Run(() =>
+        _ = Task.Run(() => // off the path: the connection is over
         {
             IGrantMapping? mapping = Map(references);
             worker.Post(() =>

@@ -5,6 +5,7 @@ using Ublkback.Block;
 namespace Ublkback.Backend.Requests;
 
 /// <summary>The one place where a guest's request is checked; a request that passed is valid everywhere.</summary>
+[DataPath]
 public static class RequestCheck
 {
     /// <summary>

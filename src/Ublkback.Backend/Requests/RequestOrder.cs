@@ -8,6 +8,7 @@ namespace Ublkback.Backend.Requests;
 /// alone. A discard and a write that overlap run one after the other, in the order in which they came. On the ring's
 /// worker.
 /// </summary>
+[DataPath]
 internal sealed class RequestOrder
 {
     private readonly List<RingRequest> _running;

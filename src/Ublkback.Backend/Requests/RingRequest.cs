@@ -12,6 +12,7 @@ namespace Ublkback.Backend.Requests;
 /// One of a ring's preallocated request records: the copied slot and what has become of it. It is in exactly one place:
 /// the ring's free records, waiting to start, below the image, or finished and waiting to be answered.
 /// </summary>
+[DataPath]
 internal sealed class RingRequest : BlockRequest
 {
     private static readonly BlockOperation[] ReadSteps = [BlockOperation.Read];

@@ -8,6 +8,7 @@ namespace Ublkback.Backend.Rings;
 /// request ends that. So a guest that only notifies costs some thirty events a second (Xen's XSA-391 has the kernel's
 /// backends do the like).
 /// </summary>
+[DataPath]
 public sealed class EventThrottle
 {
     /// <summary>

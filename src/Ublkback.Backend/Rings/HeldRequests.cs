@@ -7,6 +7,7 @@ namespace Ublkback.Backend.Rings;
 /// Requests of a ring that the storage failed, and that wait until it is repaired (<c>on-error=hold</c>). For the order
 /// of the ring they are still below the image. On the ring's worker.
 /// </summary>
+[DataPath]
 internal sealed class HeldRequests(bool holdsFailed)
 {
     private readonly List<(RingRequest Request, BlockStatus Status)> _held = [];

@@ -7,6 +7,7 @@ namespace Ublkback.Backend.Rings;
 /// come back sooner than that; each time it does not, half of it, down to nothing. So an idle ring costs nothing. Times
 /// are in ticks of the stopwatch.
 /// </summary>
+[DataPath]
 internal sealed class PollWindow
 {
     /// <summary>The longest look; as long as Linux polls before it halts a processor (guest_halt_poll_ns).</summary>

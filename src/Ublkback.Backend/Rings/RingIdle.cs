@@ -16,6 +16,7 @@ namespace Ublkback.Backend.Rings;
 /// idle again, so a guest that notifies without end costs one event a turn, and less when its events bring no request
 /// (<see cref="EventThrottle"/>).
 /// </remarks>
+[DataPath]
 internal sealed class RingIdle : RingOperation, IPolledWork, IWork
 {
     private readonly IWork _server;
@@ -49,7 +50,7 @@ internal sealed class RingIdle : RingOperation, IPolledWork, IWork
     bool IWork.IsScheduled { get; set; }
 
     /// <summary>Starts to listen.</summary>
-    public void Start() => _worker.StartRead(this, _channel.Descriptor, _event);
+    public void Start() => _worker.Operations.StartRead(this, _channel.Descriptor, _event);
 
     /// <summary>Learns that the ring has requests.</summary>
     public void OnRequests(long now)
@@ -82,7 +83,7 @@ internal sealed class RingIdle : RingOperation, IPolledWork, IWork
     public void Stop(Action onStopped)
     {
         _onStopped = onStopped;
-        if (IsUnderWay) _worker.Cancel(this);
+        if (IsUnderWay) _worker.Operations.Cancel(this);
         ReportIfStopped();
     }
 
@@ -154,7 +155,7 @@ internal sealed class RingIdle : RingOperation, IPolledWork, IWork
         public void Start(Worker worker, FileDescriptor descriptor, ReadOnlyMemory<byte> portNumber)
         {
             portNumber[..sizeof(uint)].CopyTo(_port);
-            worker.StartWrite(this, descriptor, _port);
+            worker.Operations.StartWrite(this, descriptor, _port);
         }
 
         protected override void Completed(int result) => idle.ReportIfStopped();

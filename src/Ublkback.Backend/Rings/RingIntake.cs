@@ -10,6 +10,7 @@ namespace Ublkback.Backend.Rings;
 /// <see cref="WaitingRequests"/> and the others to the finished requests. Requests that an earlier daemon left come
 /// first. On the ring's worker.
 /// </summary>
+[DataPath]
 internal sealed class RingIntake
 {
     private static readonly long SizeCheckInterval = Stopwatch.Frequency; // a second

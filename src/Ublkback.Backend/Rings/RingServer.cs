@@ -18,6 +18,7 @@ namespace Ublkback.Backend.Rings;
 /// Requests start in the order of the ring. A request may have to wait for its segments, for the mapping of its pages,
 /// for a barrier or an overlapping discard, or for a buffer; then those behind it wait too.
 /// </remarks>
+[DataPath]
 internal sealed class RingServer : IWork, IRequestOwner
 {
     private readonly IRingOwner _owner;

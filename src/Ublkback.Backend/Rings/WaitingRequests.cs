@@ -12,6 +12,7 @@ namespace Ublkback.Backend.Rings;
 /// mapping of their pages, their turn among overlapping ones, a buffer, and the data that they write. On the ring's
 /// worker.
 /// </summary>
+[DataPath]
 internal sealed class WaitingRequests(
     IRingOwner owner, ServedDisk disk, QueueParts parts, GuestMemory memory, IWork server, Action onMapped)
 {

@@ -6,6 +6,7 @@ namespace Ublkback.Block;
 /// Those who wait on a loop until something has changed; they look again when they are woken. Allocates nothing in the
 /// steady state. They go on from the loop itself: one who went on at once could wake the next, and so on without end.
 /// </summary>
+[DataPath]
 public sealed class LoopCondition
 {
     private readonly Queue<Waiter> _waiting = new();

@@ -1,7 +1,7 @@
 namespace Ublkback.Block;
 
 /// <summary>Hooks over an image; to everybody else, an image.</summary>
-public sealed class BlockPipeline : IBlockImage
+public sealed class BlockPipeline : IBlockImage, IWorkerNeeds, IImageHealth, IResizableImage, IDiskObserver
 {
     private readonly IReadOnlyList<(string Name, BlockHook Hook)> _hooks;
     private readonly IBlockImage _image;

@@ -5,7 +5,7 @@ namespace Ublkback.Block;
 /// requests pass, each once at a time, gives them back as they came, and turns an exception into a failed request; who
 /// broke a rule is named in the log.
 /// </summary>
-public sealed class HookSeam
+public sealed class HookSeam : ISeam
 {
     private readonly int _depth; // from 1, at the top
     private readonly string? _above; // the hook that uses this seam; null at the top
@@ -36,7 +36,12 @@ public sealed class HookSeam
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
         ArgumentNullException.ThrowIfNull(request);
-        if (_above is not null && FindFault(request) is string fault)
+        if (_above is null)
+        {
+            SeamAssert.IsValid(request, _geometry, "the pipeline's top");
+            SeamAssert.IsOnce(request.Depth == 0, "the pipeline's top");
+        }
+        else if (FindFault(request) is string fault)
         {
             _warn($"{_above} passed on {fault}");
             return new ValueTask<BlockStatus>(BlockStatus.IoError);
@@ -61,15 +66,9 @@ public sealed class HookSeam
         return call.Leave(status);
     }
 
-    /// <summary>What lies below threw an exception instead of giving a status.</summary>
-    internal BlockStatus Blame(Exception failure)
-    {
-        _warn($"{_below} failed: {failure.GetType().Name}: {failure.Message}");
-        return BlockStatus.IoError;
-    }
+    BlockStatus ISeam.Blame(Exception failure) => Blame(failure);
 
-    /// <summary>What lies below answered a request that it passed on and did not get back.</summary>
-    internal void BlameEarlyAnswer() => _warn($"{_below} answered a request that it passed on before that came back");
+    void ISeam.BlameEarlyAnswer() => _warn($"{_below} answered a request that it passed on before that came back");
 
     /// <summary>Looks at the geometry below once more; a hook that cannot work on it keeps that of before.</summary>
     internal void Remeasure()
@@ -83,6 +82,12 @@ public sealed class HookSeam
         {
             _warn($"{_below} does not take the new size: {refusal.Message}");
         }
+    }
+
+    private BlockStatus Blame(Exception failure)
+    {
+        _warn($"{_below} failed: {failure.GetType().Name}: {failure.Message}");
+        return BlockStatus.IoError;
     }
 
     private ImageGeometry Measure()
@@ -102,6 +107,6 @@ public sealed class HookSeam
     private string? FindFault(BlockRequest request)
     {
         if (request.Depth >= _depth) return "a request that is below it already";
-        return request.FindFault(_geometry) is string fault ? $"a bad request: {fault}" : null;
+        return SeamRule.FindFault(request, _geometry) is string fault ? $"a bad request: {fault}" : null;
     }
 }

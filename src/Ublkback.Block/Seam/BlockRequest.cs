@@ -2,9 +2,9 @@ namespace Ublkback.Block;
 
 /// <summary>One request on its way from a ring to an image.</summary>
 /// <remarks>
-/// Whoever consumes a ring owns its requests and recycles them. From the call of
-/// <see cref="IBlockImage.HandleAsync"/> until its result is there the request belongs to the image; it is used on one
-/// worker only and is valid everywhere: the range lies inside the image and the data has the length of the range.
+/// The consumer of a ring owns its requests and recycles them. The request belongs to an image from the call until its
+/// result is there. It is used on one worker only and is valid everywhere: the range lies inside the image and the data
+/// has the length of the range.
 /// </remarks>
 public class BlockRequest
 {
@@ -37,24 +37,5 @@ public class BlockRequest
     {
         if (_calls.Length < depth) Array.Resize(ref _calls, depth);
         return _calls[depth - 1] ??= new SeamCall(this);
-    }
-
-    /// <summary>What makes the request invalid for an image of a geometry; null when nothing does.</summary>
-    internal string? FindFault(ImageGeometry geometry)
-    {
-        if (Operation == BlockOperation.Flush) return SectorCount == 0 ? null : "a flush with data";
-        if (SectorCount <= 0) return $"{SectorCount} sectors";
-        // Written so that no sum can overflow.
-        if ((ulong)SectorCount > geometry.SectorCount || Sector > geometry.SectorCount - (ulong)SectorCount)
-            return $"{SectorCount} sectors at {Sector} of {geometry.SectorCount}";
-        uint unit = (uint)geometry.SectorSize / SectorSize;
-        if (Sector % unit != 0 || SectorCount % unit != 0)
-            return $"not in whole sectors of {geometry.SectorSize} bytes";
-        if (geometry.IsReadOnly && Operation != BlockOperation.Read) return $"a {Operation} on a read-only disk";
-        if (Operation == BlockOperation.Discard)
-            return geometry.DiscardGranularity == 0 ? "a discard, which is not offered" : null;
-        return Data.Length == SectorCount * SectorSize
-            ? null
-            : $"{Data.Length} bytes of data for {SectorCount} sectors";
     }
 }

@@ -13,7 +13,7 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
     private readonly Action _onEnded;
     private ManualResetValueTaskSourceCore<BlockStatus> _core;
     private ValueTaskAwaiter<BlockStatus> _awaiter;
-    private HookSeam? _seam;
+    private ISeam? _seam;
     private int _ownDepth;
     private bool _isAnsweredEarly; // by what is below, while the request is deeper still
     private int _depth;
@@ -29,7 +29,7 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
     }
 
     /// <summary>Remembers how the request came to a seam of a depth.</summary>
-    public void Enter(HookSeam seam, int depth)
+    public void Enter(ISeam seam, int depth)
     {
         _seam = seam;
         _ownDepth = depth;

@@ -41,12 +41,16 @@ public sealed class FrontendConnection : IDisposable
     /// <summary>The flags of blkif.h: 1 CD-ROM, 2 removable, 4 read-only.</summary>
     public int Info { get; private set; }
 
+    /// <summary>The frontend directory of a disk.</summary>
+    public static string FrontendPath(int domid, int deviceId) =>
+        string.Create(CultureInfo.InvariantCulture, $"/local/domain/{domid}/device/vbd/{deviceId}");
+
     /// <summary>Connects to the backend of a device that the toolstack has made.</summary>
     /// <exception cref="TimeoutException">The backend did not come along in time.</exception>
     public static async Task<FrontendConnection> ConnectAsync(
         EmulatedGuest guest, XenStoreClient store, int deviceId, BlkfrontOptions options, TimeSpan timeout)
     {
-        string path = Toolstack.FrontendPath(guest.Domid, deviceId);
+        string path = FrontendPath(guest.Domid, deviceId);
         string backend = await store.ReadAsync($"{path}/backend").ConfigureAwait(false)
             ?? throw new InvalidOperationException($"{path} has no backend: attach the disk first");
         int backendDomid = int.Parse(

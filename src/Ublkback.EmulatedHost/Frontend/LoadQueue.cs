@@ -106,7 +106,7 @@ public sealed class LoadQueue : RingOperation, IWork, IPolledWork
     public void EndPolling(bool hasWork)
     {
         if (hasWork || _queue.Ring.FinalCheck()) _worker.Schedule(this);
-        else if (!IsUnderWay) _worker.StartRead(this, _queue.Channel.Descriptor, _event);
+        else if (!IsUnderWay) _worker.Operations.StartRead(this, _queue.Channel.Descriptor, _event);
     }
 
     /// <inheritdoc/>

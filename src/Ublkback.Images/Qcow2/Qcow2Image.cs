@@ -15,7 +15,8 @@ namespace Ublkback.Images.Qcow2;
 /// are free; <see cref="ClusterLinks"/> changes the map, at first in memory that outlives the process
 /// (<see cref="MetadataLog"/>), and <see cref="MetadataCommit"/> brings that into the file when the guest flushes.
 /// </remarks>
-internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity) : IAllocationMap
+internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity)
+    : IAllocationMap, IImageHealth, IResizableImage
 {
     private BlockLoop? _loop;
     private Task<BlockStatus>? _recovery;
@@ -37,6 +38,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.IsValid(request, _geometry, "the qcow2 image");
         BeginOnce();
         if (!_recovery!.IsCompletedSuccessfully || _recovery.Result != BlockStatus.Okay)
             return AfterRecoveryAsync(request);

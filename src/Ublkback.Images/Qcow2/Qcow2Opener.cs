@@ -143,7 +143,9 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
             Qcow2Image.SectorsOf(header.VirtualSize, sectorSize), sectorSize,
             Math.Max(image.Geometry.PhysicalSectorSize, MemoryMapping.PageSize), opening.IsReadOnly,
             opening.IsReadOnly || !opening.AllowsDiscard ? 0 : header.Layout.ClusterSize);
-        Qcow2Parts parts = new(tables, file, backing, log, raw.Path, opening.IsReadOnly, opening.Warn);
+        Qcow2Parts parts = new(
+            tables, file, backing, (backing as Qcow2Image)?.ReaderOfUnchanged, log, raw.Path, opening.IsReadOnly,
+            opening.Warn);
         return new Qcow2Image(parts, geometry, $"qcow2 in {image.Identity}");
     }
 

@@ -1,8 +1,8 @@
 using Ublkback.Block;
+using Ublkback.Images.Common;
 using Ublkback.Images.Qcow2.Clusters;
 using Ublkback.Images.Qcow2.Format;
 using Ublkback.Images.Qcow2.Metadata;
-using Ublkback.Linux.Files;
 
 namespace Ublkback.Images.Qcow2;
 
@@ -17,13 +17,14 @@ internal sealed class Qcow2Parts : IAsyncDisposable
     /// <param name="tables">The header, and the tables that are in memory as a whole.</param>
     /// <param name="file">What the image is in; owned.</param>
     /// <param name="backing">What shows where the image has nothing; owned.</param>
+    /// <param name="below">Reads a backing image of this format without a request in between.</param>
     /// <param name="log">The changes that are not in the file; owned.</param>
     /// <param name="path">The image's name in messages.</param>
     /// <param name="isReadOnly">Whether nothing is written to it.</param>
     /// <param name="warn">Takes messages.</param>
     public Qcow2Parts(
-        Qcow2Tables tables, ContainerFile file, IBlockImage? backing, MetadataLog log, string path, bool isReadOnly,
-        Action<string> warn)
+        Qcow2Tables tables, ContainerFile file, IBlockImage? backing, ClusterReader? below, MetadataLog log,
+        string path, bool isReadOnly, Action<string> warn)
     {
         Qcow2Header header = tables.Header;
         File = file;
@@ -37,7 +38,7 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         Allocator = new ClusterAllocator(
             header.Layout, file, _cache, reserved, HeaderFile, gate, tables.RefcountTable, header.RefcountTableOffset);
         ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1, header.VirtualSize);
-        Reader = new ClusterReader(header, file, map, backing, Corruption);
+        Reader = new ClusterReader(header, file, map, backing, below, Corruption);
         Commit = new MetadataCommit(
             header.Layout, file, _cache, Allocator, map, log, reserved, Epochs, gate)
         { L1Offset = header.L1Offset };

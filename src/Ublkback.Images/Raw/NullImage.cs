@@ -4,7 +4,7 @@ using Ublkback.Block;
 namespace Ublkback.Images.Raw;
 
 /// <summary>Reads as zeros and forgets what is written.</summary>
-internal sealed class NullImage(ImageGeometry geometry) : IBlockImage
+internal sealed class NullImage(ImageGeometry geometry) : IBlockImage, IWorkerNeeds
 {
     public ImageGeometry Geometry => geometry;
 
@@ -14,6 +14,7 @@ internal sealed class NullImage(ImageGeometry geometry) : IBlockImage
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.IsValid(request, geometry, "the null image");
         if (request.Operation == BlockOperation.Read) request.Data.Span.Clear();
         return new ValueTask<BlockStatus>(BlockStatus.Okay);
     }

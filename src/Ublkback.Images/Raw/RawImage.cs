@@ -16,10 +16,11 @@ namespace Ublkback.Images.Raw;
 /// A failed fdatasync is remembered: the kernel drops the pages that it could not write and reports that once, so no
 /// later flush can promise anything until the image is opened again.
 /// </remarks>
+[DataPath]
 internal sealed class RawImage(
     string path, string identity, FileDescriptor file, bool isDevice, ImageLock? imageLock, ImageGeometry geometry,
     Action<string> warn)
-    : IAllocationMap
+    : IAllocationMap, IWorkerNeeds, IImageHealth, IResizableImage
 {
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
     private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));
@@ -40,18 +41,23 @@ internal sealed class RawImage(
 
     public bool HasLostWrites => _syncHasFailed;
 
-    public ValueTask<BlockStatus> HandleAsync(BlockRequest request) => request.Operation switch
+    public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
-        BlockOperation.Read or BlockOperation.Write => TransferAsync(request),
-        BlockOperation.Flush => FlushAsync(),
-        BlockOperation.Discard => DiscardAsync(request),
-        _ => new ValueTask<BlockStatus>(BlockStatus.Unsupported),
-    };
+        // A container grows, and a device shrinks, before that is measured.
+        SeamAssert.HasValidShape(request, _geometry, path);
+        return request.Operation switch
+        {
+            BlockOperation.Read or BlockOperation.Write => TransferAsync(request),
+            BlockOperation.Flush => FlushAsync(),
+            BlockOperation.Discard => DiscardAsync(request),
+            _ => new ValueTask<BlockStatus>(BlockStatus.Unsupported),
+        };
+    }
 
     public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
     {
         long start = (long)sector * BlockRequest.SectorSize;
-        (bool isHole, long end) = await Task.Run(() => FileHole.Find(file, start));
+        (bool isHole, long end) = await Task.Run(() => FileHole.Find(file, start)); // off the path: a map
         // A sector of which a part is data is data.
         long known = (Math.Min(end - start, sectorCount * BlockRequest.SectorSize)
             + (isHole ? 0 : BlockRequest.SectorSize - 1)) / BlockRequest.SectorSize;
@@ -60,13 +66,13 @@ internal sealed class RawImage(
             : new SectorRange(BlockStatus.Okay, known, 0, true, isHole && !isDevice, start);
     }
 
-    public async Task ResizeAsync(long byteCount)
+    public async Task ResizeAsync(long byteCount) // off the path: control
     {
         if (isDevice)
             throw new TargetException($"{path} is a block device: resize it with what made it; its guest is told by "
                 + "itself, or by 'ublkback resize'");
         if (_geometry.IsReadOnly) throw new TargetException($"{path} is open for reading only");
-        int errno = await Task.Run(() => Truncate(byteCount));
+        int errno = await Task.Run(() => Truncate(byteCount)); // off the path: control
         if (errno != 0) throw new TargetException($"{path} cannot be resized: {LinuxError.Describe(errno)}");
     }
 
@@ -89,7 +95,7 @@ internal sealed class RawImage(
         return LinuxError.ToStatus(errno);
     }
 
-    public async ValueTask DisposeAsync() => await Task.Run(() =>
+    public async ValueTask DisposeAsync() => await Task.Run(() => // off the path: the end
     {
         file.Dispose();
         imageLock?.Dispose();
@@ -115,11 +121,13 @@ internal sealed class RawImage(
 
     private ValueTask<int> ReadAsync(Memory<byte> buffer, long offset) => _isInMemory
         ? new ValueTask<int>(MemoryFileIo.Read(file, buffer, offset))
-        : _punted?.Current.ReadAsync(buffer, offset) ?? Worker.Current.ReadAsync(file, buffer, offset);
+        : _punted?.Current.ReadAsync(buffer, offset)
+            ?? Worker.Current.Operations.ReadAsync(file, buffer, offset);
 
     private ValueTask<int> WriteAsync(Memory<byte> buffer, long offset) => _isInMemory
         ? new ValueTask<int>(MemoryFileIo.Write(file, buffer, offset))
-        : _punted?.Current.WriteAsync(buffer, offset) ?? Worker.Current.WriteAsync(file, buffer, offset);
+        : _punted?.Current.WriteAsync(buffer, offset)
+            ?? Worker.Current.Operations.WriteAsync(file, buffer, offset);
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FlushAsync()

@@ -13,7 +13,7 @@ namespace Ublkback.Linux.Files;
 /// </remarks>
 public sealed class DataSyncQueue(FileDescriptor file) : RingOperation
 {
-    private readonly Worker _worker = Worker.Current;
+    private readonly UringOperations _operations = Worker.Current.Operations;
     private List<IoOperation> _served = [];
     private List<IoOperation> _waiting = [];
     private bool _isRunning;
@@ -21,7 +21,7 @@ public sealed class DataSyncQueue(FileDescriptor file) : RingOperation
     /// <summary>Makes all that was written before durable; the result is 0 or −errno.</summary>
     public ValueTask<int> SyncAsync()
     {
-        IoOperation turn = _worker.Rent();
+        IoOperation turn = _operations.Rent();
         _waiting.Add(turn);
         if (!_isRunning) Start();
         return turn.Task;
@@ -40,6 +40,6 @@ public sealed class DataSyncQueue(FileDescriptor file) : RingOperation
     {
         _isRunning = true;
         (_served, _waiting) = (_waiting, _served);
-        _worker.StartDataSync(this, file);
+        _operations.StartDataSync(this, file);
     }
 }

@@ -16,7 +16,7 @@ public sealed class DiscardQueue(FileDescriptor file, bool isDevice) : RingOpera
     /// <summary>Frees a range in bytes; the result is 0 or −errno.</summary>
     public ValueTask<int> DiscardAsync(long offset, long length)
     {
-        IoOperation turn = _worker.Rent();
+        IoOperation turn = _worker.Operations.Rent();
         _waiting.Enqueue((turn, offset, length));
         if (_running is null) StartNext();
         return turn.Task;
@@ -37,7 +37,7 @@ public sealed class DiscardQueue(FileDescriptor file, bool isDevice) : RingOpera
         _running = next.Turn;
         if (!isDevice)
         {
-            _worker.StartPunchHole(this, file, next.Offset, next.Length);
+            _worker.Operations.StartPunchHole(this, file, next.Offset, next.Length);
             return;
         }
 

@@ -8,6 +8,7 @@ namespace Ublkback.Linux.Files;
 /// each request to a thread of the kernel's; copying is done before such a thread is woken. It blocks only when the
 /// pages have been swapped out.
 /// </summary>
+[DataPath]
 public static unsafe partial class MemoryFileIo
 {
     private const long TmpfsMagic = 0x01021994; // linux/magic.h

@@ -11,6 +11,7 @@ namespace Ublkback.Linux.Files;
 /// The kernel would ask the file system itself whether it would, and that may block the worker; so each request goes to
 /// one of the kernel's threads at once, and only a few at a time, since other files need such threads too.
 /// </summary>
+[DataPath]
 public sealed partial class PuntedFileIo(FileDescriptor file)
 {
     /// <summary>Most requests of one file on the kernel's threads of one worker.</summary>
@@ -18,7 +19,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
 
     private const int NoWait = 8; // RWF_NOWAIT, linux/fs.h
 
-    private readonly Worker _worker = Worker.Current;
+    private readonly UringOperations _operations = Worker.Current.Operations;
     private readonly Queue<IoOperation> _waiting = new();
     private int _free = MaxUnderWay;
 
@@ -35,7 +36,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
     public async ValueTask<int> ReadAsync(Memory<byte> buffer, long offset)
     {
         await EnterAsync();
-        int result = await _worker.ReadAsync(file, buffer, offset, isPunted: true);
+        int result = await _operations.ReadAsync(file, buffer, offset, isPunted: true);
         Leave();
         return result;
     }
@@ -45,7 +46,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
     public async ValueTask<int> WriteAsync(Memory<byte> buffer, long offset)
     {
         await EnterAsync();
-        int result = await _worker.WriteAsync(file, buffer, offset, isPunted: true);
+        int result = await _operations.WriteAsync(file, buffer, offset, isPunted: true);
         Leave();
         return result;
     }
@@ -58,7 +59,7 @@ public sealed partial class PuntedFileIo(FileDescriptor file)
             return default;
         }
 
-        IoOperation turn = _worker.Rent();
+        IoOperation turn = _operations.Rent();
         _waiting.Enqueue(turn);
         return turn.Task;
     }

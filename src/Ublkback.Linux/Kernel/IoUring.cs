@@ -6,6 +6,7 @@ namespace Ublkback.Linux.Kernel;
 /// One io_uring. It is made and used by one thread only (SINGLE_ISSUER), and completions appear only while that thread
 /// is in <see cref="Enter"/> (DEFER_TASKRUN), so nothing here needs a lock.
 /// </summary>
+[DataPath]
 internal sealed unsafe partial class IoUring : IDisposable
 {
     private const int SetupCall = 425; // unistd_64.h

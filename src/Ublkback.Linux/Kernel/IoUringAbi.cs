@@ -20,6 +20,10 @@ internal enum IoUringOperation : byte
 [StructLayout(LayoutKind.Explicit, Size = 64)]
 internal struct SubmissionEntry
 {
+    public const byte Punt = 1 << 4; // IOSQE_ASYNC
+    public const uint DataSync = 1; // IORING_FSYNC_DATASYNC
+    public const uint Readable = 1; // POLLIN
+
     [FieldOffset(0)]
     public IoUringOperation Operation;
 

@@ -100,7 +100,7 @@ public sealed partial class SocketStream : Stream
         SocketAddress serialized = place.Serialize();
         Memory<byte> address = serialized.Buffer[..serialized.Size];
         using MemoryHandle pin = address.Pin();
-        int result = await Worker.Current.ConnectAsync(stream._socket, address);
+        int result = await Worker.Current.Operations.ConnectAsync(stream._socket, address);
         if (result == 0) return stream;
         await stream.DisposeAsync();
         throw new IOException(LinuxError.Describe(-result));
@@ -187,7 +187,7 @@ public sealed partial class SocketStream : Stream
     {
         using MemoryHandle pin = buffer.Pin();
         int result;
-        do result = await Worker.Current.ReadAsync(_socket, buffer, -1);
+        do result = await Worker.Current.Operations.ReadAsync(_socket, buffer, -1);
         while (result == -LinuxError.Interrupted);
         return result >= 0 ? result : throw new IOException(LinuxError.Describe(-result));
     }
@@ -197,7 +197,7 @@ public sealed partial class SocketStream : Stream
     {
         using MemoryHandle pin = buffer.Pin();
         int result;
-        do result = await Worker.Current.WriteAsync(_socket, buffer, -1);
+        do result = await Worker.Current.Operations.WriteAsync(_socket, buffer, -1);
         while (result == -LinuxError.Interrupted);
         return result >= 0 ? result : throw new IOException(LinuxError.Describe(-result));
     }

@@ -2,9 +2,11 @@ using System.Threading.Tasks.Sources;
 
 namespace Ublkback.Linux.Workers;
 
-/// <summary>A recycled pause on a worker. It returns there when its end is taken, so each <see cref="Task"/> must be
-/// awaited exactly once, on the worker.</summary>
-internal sealed class Delay(Worker worker) : IWork, IValueTaskSource
+/// <summary>
+/// A recycled pause on a worker. It returns to the stack of free ones when its end is taken, so each <see cref="Task"/>
+/// must be awaited exactly once, on the worker.
+/// </summary>
+internal sealed class Delay(Stack<Delay> home) : IWork, IValueTaskSource
 {
     private ManualResetValueTaskSourceCore<bool> _core;
 
@@ -24,6 +26,6 @@ internal sealed class Delay(Worker worker) : IWork, IValueTaskSource
     {
         _core.GetResult(token);
         _core.Reset();
-        worker.Recycle(this);
+        home.Push(this);
     }
 }

@@ -3,10 +3,11 @@ using System.Threading.Tasks.Sources;
 namespace Ublkback.Linux.Workers;
 
 /// <summary>
-/// A recycled operation whose result is awaited. It returns to its worker when the result is taken, so each
+/// A recycled operation whose result is awaited. It returns to the stack of free ones when the result is taken, so each
 /// <see cref="Task"/> must be awaited exactly once, on the worker.
 /// </summary>
-internal sealed class IoOperation(Worker worker) : RingOperation, IValueTaskSource<int>
+[DataPath]
+internal sealed class IoOperation(Stack<IoOperation> home) : RingOperation, IValueTaskSource<int>
 {
     private ManualResetValueTaskSourceCore<int> _core;
 
@@ -22,7 +23,7 @@ internal sealed class IoOperation(Worker worker) : RingOperation, IValueTaskSour
     {
         int result = _core.GetResult(token);
         _core.Reset();
-        worker.Recycle(this);
+        home.Push(this);
         return result;
     }
 

@@ -17,6 +17,7 @@ namespace Ublkback.Linux.Workers;
 /// something to do later has a turn then.
 /// Members are for the worker's own thread unless they say otherwise.
 /// </remarks>
+[DataPath]
 public sealed unsafe partial class Worker : BlockLoop, IDisposable
 {
     /// <summary>Bytes of guest data that one worker holds at most.</summary>
@@ -25,11 +26,6 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     /// <summary>Bytes of descriptions of requests, a page each, that one worker holds at most.</summary>
     public const long DescriptionBytes = 4 << 20;
 
-    private const uint SubmissionCount = 512;
-    private const uint CompletionCount = 8192; // beyond it the kernel keeps a list (IORING_FEAT_NODROP)
-    private const byte Punt = 1 << 4; // IOSQE_ASYNC
-    private const uint DataSync = 1; // IORING_FSYNC_DATASYNC
-    private const uint Readable = 1; // POLLIN
     private const int NonBlocking = 0x800; // EFD_NONBLOCK
     private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
 
@@ -37,15 +33,12 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     private readonly Action<Exception>? _onFailed;
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly FileDescriptor _wakeUp;
-    private readonly List<RingOperation?> _underWay = [];
-    private readonly Stack<int> _freeSlots = new();
-    private readonly Stack<IoOperation> _freeOperations = new();
     private readonly Stack<Delay> _freeDelays = new();
     private readonly List<(IPolledWork Work, long Until)> _polled = [];
     private readonly PriorityQueue<IWork, long> _timed = new();
     private Queue<IWork> _scheduled = new();
     private Queue<IWork> _turns = new();
-    private IoUring? _ring;
+    private UringOperations? _operations; // created on the thread, before the constructor returns
     private int _wakeUpSent; // 1: the event descriptor was written and its read has not completed yet
     private long _turnStartedAt; // 0 while it waits
     private bool _isStopping;
@@ -65,7 +58,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         Descriptions = new WorkerBuffers(Schedule, DescriptionBytes);
         _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
         TaskCompletionSource started = new();
-        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true };
+        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true }; // off the path: the start
         _thread.Start();
         started.Task.GetAwaiter().GetResult();
     }
@@ -89,7 +82,8 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     /// </summary>
     public WorkerBuffers Descriptions { get; }
 
-    private IoUring Ring => _ring!;
+    /// <summary>The operations on its io_uring.</summary>
+    public UringOperations Operations => _operations!;
 
     /// <inheritdoc/>
     public override void Post(Action action)
@@ -136,101 +130,19 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     /// <inheritdoc/>
     public override ValueTask DelayAsync(TimeSpan time)
     {
-        Delay delay = _freeDelays.TryPop(out Delay? free) ? free : new Delay(this);
+        Delay delay = _freeDelays.TryPop(out Delay? free) ? free : new Delay(_freeDelays);
         ScheduleAfter(delay, (long)(time.TotalSeconds * Stopwatch.Frequency));
         return delay.Task;
     }
 
     /// <inheritdoc/>
     public override IDisposable Watch(int descriptor, Action onReadable) =>
-        new DescriptorWatch(this, descriptor, onReadable);
+        new DescriptorWatch(Operations, descriptor, () => Run(onReadable));
 
     /// <summary>
     /// Looks for a number of the stopwatch's ticks whether work has something to do, then has it end that, once.
     /// </summary>
     public void Poll(IPolledWork work, long ticks) => _polled.Add((work, Stopwatch.GetTimestamp() + ticks));
-
-    /// <summary>
-    /// Reads at an offset (−1: of a stream) into memory that never moves; the result is a byte count or −errno.
-    /// </summary>
-    public ValueTask<int> ReadAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
-    {
-        IoOperation operation = Rent();
-        Submit(operation, IoUringOperation.Read, file, buffer, (ulong)offset, isPunted);
-        return operation.Task;
-    }
-
-    /// <summary>
-    /// Writes memory that never moves at an offset (−1: to a stream); the result is a byte count or −errno.
-    /// </summary>
-    public ValueTask<int> WriteAsync(FileDescriptor file, Memory<byte> buffer, long offset, bool isPunted = false)
-    {
-        IoOperation operation = Rent();
-        Submit(operation, IoUringOperation.Write, file, buffer, (ulong)offset, isPunted);
-        return operation.Task;
-    }
-
-    /// <summary>
-    /// Connects a socket to an address, as the kernel has it, in memory that never moves; the result is 0 or −errno.
-    /// </summary>
-    internal ValueTask<int> ConnectAsync(FileDescriptor socket, Memory<byte> address)
-    {
-        IoOperation operation = Rent();
-        ref SubmissionEntry entry = ref Begin(operation);
-        entry.Operation = IoUringOperation.Connect;
-        entry.Descriptor = socket.Number;
-        entry.Address = (ulong)PinnedMemory.AddressOf(address);
-        entry.Offset = (ulong)address.Length;
-        return operation.Task;
-    }
-
-    /// <summary>Starts a read of a stream-like descriptor into memory that never moves.</summary>
-    public void StartRead(RingOperation operation, FileDescriptor file, Memory<byte> buffer) =>
-        Submit(operation, IoUringOperation.Read, file, buffer, ulong.MaxValue);
-
-    /// <summary>Starts a write to a stream-like descriptor from memory that never moves.</summary>
-    public void StartWrite(RingOperation operation, FileDescriptor file, Memory<byte> buffer) =>
-        Submit(operation, IoUringOperation.Write, file, buffer, ulong.MaxValue);
-
-    /// <summary>Starts an fdatasync.</summary>
-    public void StartDataSync(RingOperation operation, FileDescriptor file)
-    {
-        ref SubmissionEntry entry = ref Begin(operation);
-        entry.Operation = IoUringOperation.Sync;
-        entry.Descriptor = file.Number;
-        entry.OperationFlags = DataSync;
-    }
-
-    /// <summary>Waits until a descriptor can be read.</summary>
-    internal void StartPoll(RingOperation operation, int descriptor)
-    {
-        ref SubmissionEntry entry = ref Begin(operation);
-        entry.Operation = IoUringOperation.Poll;
-        entry.Descriptor = descriptor;
-        entry.OperationFlags = Readable;
-    }
-
-    /// <summary>Starts to free a range of a file, which keeps its size and reads as zeros there.</summary>
-    public void StartPunchHole(RingOperation operation, FileDescriptor file, long offset, long length)
-    {
-        ref SubmissionEntry entry = ref Begin(operation);
-        entry.Operation = IoUringOperation.Allocate;
-        entry.Descriptor = file.Number;
-        entry.Offset = (ulong)offset;
-        entry.Address = (ulong)length;
-        entry.Length = FileHole.PunchMode;
-    }
-
-    /// <summary>Asks the kernel to end an operation early; it then completes, usually as cancelled.</summary>
-    public void Cancel(RingOperation operation)
-    {
-        if (!operation.IsUnderWay) return;
-        ulong target = (ulong)operation.Slot;
-        IgnoredOperation cancel = new();
-        ref SubmissionEntry entry = ref Begin(cancel);
-        entry.Operation = IoUringOperation.Cancel;
-        entry.Address = target;
-    }
 
     /// <summary>Ends the loop and waits for the thread. Any thread but the worker's own.</summary>
     public void Dispose()
@@ -242,18 +154,11 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         Descriptions.Dispose();
     }
 
-    internal IoOperation Rent() =>
-        _freeOperations.TryPop(out IoOperation? operation) ? operation : new IoOperation(this);
-
-    internal void Recycle(IoOperation operation) => _freeOperations.Push(operation);
-
-    internal void Recycle(Delay delay) => _freeDelays.Push(delay);
-
     private void Main(TaskCompletionSource started)
     {
         try
         {
-            _ring = new IoUring(SubmissionCount, CompletionCount);
+            _operations = new UringOperations();
             MakeCurrent();
         }
         catch (LinuxException failure)
@@ -263,7 +168,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         }
 
         started.SetResult();
-        using (_ring)
+        using (_operations)
         {
             WakeUp wakeUp = new(this);
             wakeUp.Start();
@@ -275,9 +180,9 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     {
         if (_polled.Count > 0) Poll();
         Volatile.Write(ref _turnStartedAt, 0);
-        Ring.Enter(_scheduled.Count > 0 || _polled.Count > 0 ? IoUring.NoWait : FindPatience());
+        Operations.Enter(_scheduled.Count > 0 || _polled.Count > 0 ? IoUring.NoWait : FindPatience());
         Volatile.Write(ref _turnStartedAt, Stopwatch.GetTimestamp());
-        while (Ring.TryTake(out CompletionEntry completion)) Complete(completion);
+        Operations.Complete();
         while (_posted.TryDequeue(out Action? action)) Run(action);
         ScheduleTimed();
 
@@ -289,8 +194,8 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         }
     }
 
-    /// <summary>Runs an action of somebody who posted it or watches a descriptor.</summary>
-    internal void Run(Action action)
+    // Runs a posted action, or the action of a watch.
+    private void Run(Action action)
     {
         try
         {
@@ -336,46 +241,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
                 work.EndPolling(hasWork);
             }
         }
-        while (_polled.Count > 0 && _scheduled.Count == 0 && !Ring.HasWork);
-    }
-
-    private void Complete(in CompletionEntry completion)
-    {
-        int slot = (int)completion.UserData;
-        RingOperation operation = _underWay[slot]!;
-        _underWay[slot] = null;
-        _freeSlots.Push(slot);
-        operation.Slot = -1;
-        operation.Completed(completion.Result);
-    }
-
-    private void Submit(
-        RingOperation operation, IoUringOperation code, FileDescriptor file, Memory<byte> buffer, ulong offset,
-        bool isPunted = false)
-    {
-        ref SubmissionEntry entry = ref Begin(operation);
-        entry.Operation = code;
-        entry.Flags = isPunted ? Punt : (byte)0;
-        entry.Descriptor = file.Number;
-        entry.Address = (ulong)PinnedMemory.AddressOf(buffer);
-        entry.Length = (uint)buffer.Length;
-        entry.Offset = offset;
-    }
-
-    private ref SubmissionEntry Begin(RingOperation operation)
-    {
-        if (operation.IsUnderWay) throw new InvalidOperationException("the operation is under way already");
-        if (!_freeSlots.TryPop(out int slot))
-        {
-            slot = _underWay.Count;
-            _underWay.Add(null);
-        }
-
-        _underWay[slot] = operation;
-        operation.Slot = slot;
-        ref SubmissionEntry entry = ref Ring.Prepare();
-        entry.UserData = (ulong)slot;
-        return ref entry;
+        while (_polled.Count > 0 && _scheduled.Count == 0 && !Operations.HasWork);
     }
 
     [LibraryImport("libc", SetLastError = true)]
@@ -389,20 +255,13 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     {
         private readonly Memory<byte> _counter = PinnedMemory.Allocate(sizeof(ulong));
 
-        public void Start() => worker.StartRead(this, worker._wakeUp, _counter);
+        public void Start() => worker.Operations.StartRead(this, worker._wakeUp, _counter);
 
         // Actions queued before this are seen in this turn; later ones send a new wake-up.
         protected internal override void Completed(int result)
         {
             Interlocked.Exchange(ref worker._wakeUpSent, 0);
             Start();
-        }
-    }
-
-    private sealed class IgnoredOperation : RingOperation
-    {
-        protected internal override void Completed(int result)
-        {
         }
     }
 }

@@ -6,6 +6,7 @@ namespace Ublkback.Linux.Workers;
 /// </summary>
 /// <param name="schedule">Gives work a turn on the worker.</param>
 /// <param name="length">Size of the pool in bytes.</param>
+[DataPath]
 public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDisposable
 {
     private readonly BufferPool _pool = new(length);

@@ -8,7 +8,7 @@ namespace Ublkback.Nbd.Client;
 /// <summary>
 /// A disk on an NBD server: for each worker that has requests a connection of its own, if the server knows that.
 /// </summary>
-internal sealed class NbdImage : IBlockImage
+internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
 {
     private readonly NbdExport _export;
     private readonly bool _usesManyConnections;
@@ -54,6 +54,7 @@ internal sealed class NbdImage : IBlockImage
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.IsValid(request, Geometry, Identity);
         NbdLink link = _links.Current;
         long offset = (long)request.Sector * BlockRequest.SectorSize;
         switch (request.Operation)

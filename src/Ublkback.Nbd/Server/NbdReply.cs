@@ -25,6 +25,7 @@ internal sealed class NbdReply : INbdMessage
     private readonly Memory<byte> _extents = new byte[MaxExtents * ExtentSize];
     private ValueTaskAwaiter<NbdError> _awaiter;
     private int _extentCount;
+    private bool _isExecuting;
     private NbdError _error;
 
     public NbdReply(NbdSession session, IBlockImage image)
@@ -58,6 +59,8 @@ internal sealed class NbdReply : INbdMessage
     /// <summary>Does what is asked, then tells the session.</summary>
     public void Start()
     {
+        SeamAssert.IsOnce(!_isExecuting, "the NBD server");
+        _isExecuting = true;
 #pragma warning disable CA2012 // awaited once, by hand: an async method that nobody awaits would not be recycled
         _awaiter = ExecuteAsync().GetAwaiter();
 #pragma warning restore CA2012
@@ -80,6 +83,8 @@ internal sealed class NbdReply : INbdMessage
 
     private void Continue()
     {
+        SeamAssert.IsOnce(_isExecuting, "the NBD server");
+        _isExecuting = false;
         _error = _awaiter.GetResult();
         _session.Finish(this);
     }
@@ -180,6 +185,7 @@ internal sealed class NbdReply : INbdMessage
         _piece.Sector = (ulong)offset / BlockRequest.SectorSize;
         _piece.SectorCount = length / BlockRequest.SectorSize;
         _piece.Data = data;
+        SeamAssert.IsValid(_piece, _image.Geometry, "the NBD server");
         return _image.HandleAsync(_piece);
     }
 

@@ -7,6 +7,7 @@ namespace Ublkback.Parallax.Disk;
 /// Blocks that somebody reads to write them again with changes: until that is in the log, others must not write them.
 /// On the VDI's worker.
 /// </summary>
+[DataPath]
 internal sealed class BlockClaims
 {
     private readonly List<(long First, long Count)> _claimed = [];

@@ -1,12 +1,13 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
-using Ublkback.Linux.Files;
+using Ublkback.Images.Common;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Map;
 
 namespace Ublkback.Parallax.Disk;
 
 /// <summary>Reads a disk's data. On the VDI's worker; allocates nothing in the steady state.</summary>
+[DataPath]
 internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScratch buffers)
 {
     private const int MaxRun = 256; // blocks of one read

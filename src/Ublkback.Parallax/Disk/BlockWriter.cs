@@ -1,6 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
-using Ublkback.Linux.Files;
+using Ublkback.Images.Common;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Log;
 
@@ -11,6 +11,7 @@ namespace Ublkback.Parallax.Disk;
 /// A block of which a part is written is read, changed and written as a whole, after everything that is on its way to
 /// it; meanwhile nobody else writes it.
 /// </remarks>
+[DataPath]
 internal sealed class BlockWriter(
     BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
 {

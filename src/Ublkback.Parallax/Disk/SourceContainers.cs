@@ -13,6 +13,7 @@ namespace Ublkback.Parallax.Disk;
 /// <param name="container">Its own file.</param>
 /// <param name="open">Opens another's for reading. Runs on a helper thread.</param>
 /// <param name="warn">Takes what people should know.</param>
+[DataPath]
 internal sealed class SourceContainers(
     uint own, IVdiContainer container, Func<uint, IVdiContainer> open, Action<string> warn) : IAsyncDisposable
 {
@@ -62,7 +63,7 @@ internal sealed class SourceContainers(
         {
             if (!_open.ContainsKey(first.Vdi))
             {
-                IVdiContainer other = await Task.Run(() => open(first.Vdi));
+                IVdiContainer other = await Task.Run(() => open(first.Vdi)); // off the path: it is opened once
                 _open.Add(first.Vdi, (other, new ImageAccess(other.Blocks)));
             }
         }

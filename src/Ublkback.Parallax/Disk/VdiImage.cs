@@ -16,7 +16,7 @@ namespace Ublkback.Parallax.Disk;
 /// <see cref="BlockMap"/> knows where the blocks are, <see cref="VdiLog"/> writes them, and <see cref="Checkpointer"/>
 /// brings what the log says into the map's nodes.
 /// </remarks>
-internal sealed class VdiImage : IAllocationMap
+internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
 {
     private readonly VdiParts _parts;
     private readonly TaskCompletionSource<BlockLoop> _loop = new(TaskCreationOptions.RunContinuationsAsynchronously);

@@ -1,5 +1,5 @@
 using Ublkback.Block;
-using Ublkback.Linux.Files;
+using Ublkback.Images.Common;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Log;

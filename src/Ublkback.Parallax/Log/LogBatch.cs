@@ -8,6 +8,7 @@ namespace Ublkback.Parallax.Log;
 /// <summary>
 /// A batch that is being filled, written, or waited for: a header, and the blocks that follow it. On the VDI's worker.
 /// </summary>
+[DataPath]
 internal sealed class LogBatch
 {
     /// <summary>Blocks that follow the header at most: 1.25 MiB.</summary>

@@ -16,6 +16,7 @@ namespace Ublkback.Parallax.Log;
 /// after a death, since all batches before are there as well. When one cannot be written, those behind it fail too, and
 /// the log goes on after the next checkpoint, elsewhere.
 /// </remarks>
+[DataPath]
 internal sealed class VdiLog : IWork
 {
     /// <summary>Batches that are being written at most.</summary>
@@ -149,7 +150,7 @@ internal sealed class VdiLog : IWork
     public async ValueTask SettleAsync()
     {
         // Somebody may have an open batch and add nothing to it yet.
-        LogBatch? last = _open is { EntryCount: > 0 } ? _open : _underWay.LastOrDefault();
+        LogBatch? last = _open is { EntryCount: > 0 } ? _open : _underWay.LastOrDefault(); // off the path: a flush
         if (last is not null) await EndAsync(last);
     }
 

@@ -8,6 +8,7 @@ namespace Ublkback.Parallax.Map;
 /// Where the blocks of a disk are: nodes in the file, what has changed since they were written, and, while new ones are
 /// being written, what these will hold. On the VDI's worker.
 /// </summary>
+[DataPath]
 internal sealed class BlockMap(NodeCache nodes, MapRoot root)
 {
     private Overlay _changes = new();

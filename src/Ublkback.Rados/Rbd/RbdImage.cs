@@ -8,7 +8,7 @@ namespace Ublkback.Rados.Rbd;
 
 /// <summary>An image of RBD, Ceph's own block device. Requests on one worker.</summary>
 internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeometry geometry, Action<string> warn)
-    : IBlockImage
+    : IBlockImage, IMeasuredImage
 {
     private readonly Stack<RbdCall> _free = new();
     private readonly List<RbdCall> _all = [];
@@ -23,6 +23,7 @@ internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeo
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.HasValidShape(request, _geometry, name); // other clients can resize it
         if (!_free.TryPop(out RbdCall? call)) _all.Add(call = new RbdCall());
         int result = await call.RunAsync(image, request);
         _free.Push(call);

@@ -136,7 +136,7 @@ public sealed class BadInputTests : HostFixture
         {
             await MakeGuestAsync(2);
             await Toolstack.AttachAsync(2, Disk(MakeImage("bad.img")));
-            string frontend = Toolstack.FrontendPath(2, Xvda);
+            string frontend = FrontendConnection.FrontendPath(2, Xvda);
             foreach ((string name,
                 string sane) in new[] { ("ring-ref", "8"), ("event-channel", "1"), ("protocol", "x86_64-abi"),
                     (node, value) })

@@ -19,7 +19,7 @@ public sealed class FuzzTests : HostFixture
     private const long MaxResidentBytes = 400L << 20;
 
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
-    private static readonly string Frontend = Toolstack.FrontendPath(1, Xvda);
+    private static readonly string Frontend = FrontendConnection.FrontendPath(1, Xvda);
     private static readonly string Backend = $"/local/domain/0/backend/vbd/1/{Xvda}";
 
     private static int Seed { get; } = Number("SEED", Environment.TickCount);

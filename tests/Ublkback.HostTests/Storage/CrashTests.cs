@@ -155,7 +155,7 @@ public sealed class CrashTests : HostFixture
                 await Store.WriteAsync($"{BackendPath}/state", "5");
             }
 
-            await Store.WriteAsync($"{Toolstack.FrontendPath(1, Xvda)}/state", "5");
+            await Store.WriteAsync($"{FrontendConnection.FrontendPath(1, Xvda)}/state", "5");
             Daemon = StartDaemon();
             Assert.That(await Task.WhenAll(writes).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay));
             await disk.CloseAsync(Soon);
@@ -170,7 +170,7 @@ public sealed class CrashTests : HostFixture
         {
             Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
             await KillAsync();
-            await Store.RemoveAsync(Toolstack.FrontendPath(1, Xvda));
+            await Store.RemoveAsync(FrontendConnection.FrontendPath(1, Xvda));
             Daemon = await StartDaemonAsync();
             await FrontendConnection.WaitForStateAsync(Store, BackendPath, Soon, "6");
             Assert.That(Directory.EnumerateFiles(Path.Combine(Layout.RunDirectory, "journal")), Is.Empty);

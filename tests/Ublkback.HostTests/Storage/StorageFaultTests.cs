@@ -124,8 +124,8 @@ public sealed class StorageFaultTests : HostFixture
         {
             Task<BlkifStatus> write = disk.WriteAsync(BadSector, new byte[4096]);
             await AwaitLogAsync("the storage failed");
-            await Store.WriteAsync($"{Toolstack.FrontendPath(1, Xvda)}/state", "5");
-            await Store.WriteAsync($"{Toolstack.FrontendPath(1, Xvda)}/state", "6");
+            await Store.WriteAsync($"{FrontendConnection.FrontendPath(1, Xvda)}/state", "5");
+            await Store.WriteAsync($"{FrontendConnection.FrontendPath(1, Xvda)}/state", "6");
             Assert.That(await write.WaitAsync(Soon), Is.EqualTo(BlkifStatus.Error));
             await FrontendConnection.WaitForStateAsync(Store, BackendPath, Soon, "6");
         }

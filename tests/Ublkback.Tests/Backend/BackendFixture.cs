@@ -94,7 +94,7 @@ public abstract class BackendFixture
     protected async Task<Blkfront> ConnectAsync(int deviceId, string name, string scheme = "gate")
     {
         string backend = $"/local/domain/0/backend/vbd/1/{deviceId}";
-        string frontend = Toolstack.FrontendPath(1, deviceId);
+        string frontend = FrontendConnection.FrontendPath(1, deviceId);
         await Store.TransactAsync(async transaction =>
         {
             foreach ((string node, string value) in new[] { ("backend", backend), ("backend-id", "0"), ("state", "1") })

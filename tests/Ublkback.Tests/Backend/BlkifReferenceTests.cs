@@ -3,7 +3,6 @@ using Ublkback.Backend.Requests;
 using Ublkback.Backend.Vbds;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
-using Ublkback.EmulatedHost;
 using Ublkback.EmulatedHost.Frontend;
 
 namespace Ublkback.Tests.Backend;
@@ -29,7 +28,7 @@ public sealed class BlkifReferenceTests : BackendFixture
 
         // By force: the toolstack removes the frontend's directory under load.
         await Store.WriteAsync($"{BackendPath}/online", "0");
-        await Store.RemoveAsync(Toolstack.FrontendPath(1, DeviceId));
+        await Store.RemoveAsync(FrontendConnection.FrontendPath(1, DeviceId));
         Vbd vbd = Vbds.Find(new VbdAddress("vbd", 1, DeviceId))!;
         await RefusesNewRequestsAsync(disk);
 
@@ -57,7 +56,7 @@ public sealed class BlkifReferenceTests : BackendFixture
         Assert.That(Hypervisor.Held, Is.EqualTo((0, 0)));
         Assert.That(image.DisposeCount, Is.Zero, "the device is still online");
 
-        await Store.WriteAsync($"{Toolstack.FrontendPath(1, DeviceId)}/state", "1");
+        await Store.WriteAsync($"{FrontendConnection.FrontendPath(1, DeviceId)}/state", "1");
         await using Blkfront second = await Blkfront.ConnectAsync(
             Guest, Store, DeviceId, new BlkfrontOptions(BlkifAbi.X86_32, 3), Soon);
         Assert.That(await second.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));

@@ -1,7 +1,6 @@
 using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.Block;
-using Ublkback.EmulatedHost;
 using Ublkback.EmulatedHost.Frontend;
 
 namespace Ublkback.Tests.Backend;
@@ -92,7 +91,7 @@ public sealed class OrderTests : BackendFixture
         ManualImage.Arrival running = await image.NextAsync();
         Task<BlkifStatus> barrier = disk.WriteBarrierAsync(8, new byte[512]);
         await WorkerHasLookedAsync();
-        await Store.RemoveAsync(Toolstack.FrontendPath(1, DeviceId));
+        await Store.RemoveAsync(FrontendConnection.FrontendPath(1, DeviceId));
 
         image.EndAll();
         running.End();

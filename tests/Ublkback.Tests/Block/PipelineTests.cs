@@ -271,7 +271,7 @@ public sealed class PipelineTests
         }
     }
 
-    private sealed class ScriptedImage : IBlockImage
+    private sealed class ScriptedImage : IBlockImage, IMeasuredImage, IDiskObserver
     {
         public ImageGeometry Shape { get; set; } = new(2048, 512, 512, IsReadOnly: false);
 
@@ -311,7 +311,7 @@ public sealed class PipelineTests
             return hasGrown;
         }
 
-        void IBlockImage.OnEvent(DiskEvent happened) => OnEvent?.Invoke(happened);
+        void IDiskObserver.OnEvent(DiskEvent happened) => OnEvent?.Invoke(happened);
 
         public ValueTask DisposeAsync()
         {

@@ -141,7 +141,7 @@ public sealed class WorkerTests
             {
                 _worker.Buffers.TryRent(new IdleWork(), 4096, out Memory<byte> buffer);
                 buffer.Span.Fill((byte)i);
-                writes.Add((buffer, _worker.WriteAsync(_file, buffer, i * 4096L)));
+                writes.Add((buffer, _worker.Operations.WriteAsync(_file, buffer, i * 4096L)));
             }
 
             int bad = 0;
@@ -154,7 +154,7 @@ public sealed class WorkerTests
             for (int i = 0; i < Count; i++)
             {
                 Memory<byte> buffer = writes[i].Buffer;
-                if (await _worker.ReadAsync(_file, buffer, i * 4096L) != 4096) bad++;
+                if (await _worker.Operations.ReadAsync(_file, buffer, i * 4096L) != 4096) bad++;
                 if (buffer.Span.ContainsAnyExcept((byte)i)) bad++;
                 _worker.Buffers.Return(buffer);
             }
@@ -173,7 +173,7 @@ public sealed class WorkerTests
         int result = await OnWorker(async () =>
         {
             _worker.Buffers.TryRent(new IdleWork(), 512, out Memory<byte> buffer);
-            return await _worker.WriteAsync(readOnly, buffer, 0);
+            return await _worker.Operations.WriteAsync(readOnly, buffer, 0);
         });
 
         Assert.That(result, Is.EqualTo(-9), "EBADF");

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using NUnit.Framework;
+using Ublkback.Block;
 using Ublkback.Parallax.Admin;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Requests;

@@ -7,6 +7,7 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Clusters;
 
 /// <summary>Reads what the guest sees, from wherever it is kept. On the image's worker.</summary>
+[DataPath]
 internal sealed class ClusterReader
 {
     private readonly Qcow2Header _header;
@@ -22,7 +23,8 @@ internal sealed class ClusterReader
     private Memory<byte> _packed;
 
     public ClusterReader(
-        Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, Corruption corruption)
+        Qcow2Header header, ContainerFile file, ClusterMap map, IBlockImage? backing, ClusterReader? below,
+        Corruption corruption)
     {
         _header = header;
         _file = file;
@@ -30,7 +32,7 @@ internal sealed class ClusterReader
         _corruption = corruption;
         _backing = backing;
         _backingAccess = backing is null ? null : new ImageAccess(backing);
-        _below = (backing as Qcow2Image)?.ReaderOfUnchanged;
+        _below = below;
         BackingSize = backing is null ? 0 : (long)backing.Geometry.SectorCount * BlockRequest.SectorSize;
     }
 
@@ -143,7 +145,7 @@ internal sealed class ClusterReader
         BlockStatus status = await _file.ReadAsync(start, packed);
         if (status == BlockStatus.Okay)
         {
-            bool isWhole = await Task.Run(
+            bool isWhole = await Task.Run( // off the path: a helper thread unpacks
                 () => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
             if (isWhole) _lastUnpacked = entry;
             else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");

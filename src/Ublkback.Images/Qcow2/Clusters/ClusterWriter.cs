@@ -1,8 +1,8 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
+using Ublkback.Images.Common;
 using Ublkback.Images.Qcow2.Format;
 using Ublkback.Images.Qcow2.Metadata;
-using Ublkback.Linux.Files;
 
 namespace Ublkback.Images.Qcow2.Clusters;
 
@@ -14,6 +14,7 @@ namespace Ublkback.Images.Qcow2.Clusters;
 /// Only who has claimed a guest's cluster changes its entry; others that want to wait, and look again. An entry changes
 /// when all data that it makes visible is written.
 /// </remarks>
+[DataPath]
 internal sealed class ClusterWriter(
     Qcow2Header header, ContainerFile file, ClusterMap map, ClusterAllocator allocator, ClusterReader reader,
     ClusterLinks links,

@@ -10,6 +10,7 @@ namespace Ublkback.Images.Qcow2.Clusters;
 /// <param name="Length">How many bytes.</param>
 /// <param name="Entry">The entry of level 2 of the first of them.</param>
 /// <param name="HostOffset">Where the first of them is in the file, when they are data.</param>
+[DataPath]
 internal readonly record struct Extent(BlockStatus Status, ClusterKind Kind, int Length, L2Entry Entry, long HostOffset)
 {
     /// <summary>Finds how bytes are kept, from the entry of the first on as far as the page goes.</summary>

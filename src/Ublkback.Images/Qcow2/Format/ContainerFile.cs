@@ -9,8 +9,11 @@ namespace Ublkback.Images.Qcow2.Format;
 /// <param name="raw">Does the I/O.</param>
 /// <param name="length">Its length now.</param>
 /// <param name="setLength">Sets the length of a file; may block. Null for a device, which has the one it has.</param>
+[DataPath]
 internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, BlockStatus>? setLength)
 {
+    private const string Seam = "the qcow2 container";
+
     private readonly ImageAccess _access = new(raw);
 
     /// <summary>Its length in bytes.</summary>
@@ -23,26 +26,37 @@ internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, Blo
     public bool HasLostWrites => raw.HasLostWrites;
 
     /// <summary>Reads.</summary>
-    public ValueTask<BlockStatus> ReadAsync(long offset, Memory<byte> buffer) =>
-        _access.ReadAsync(offset, buffer, Length);
+    public ValueTask<BlockStatus> ReadAsync(long offset, Memory<byte> buffer)
+    {
+        // A read past the end returns zeros.
+        SeamAssert.IsInside(offset, buffer.Length, long.MaxValue, Seam);
+        return _access.ReadAsync(offset, buffer, Length);
+    }
 
     /// <summary>Writes.</summary>
-    public ValueTask<BlockStatus> WriteAsync(long offset, Memory<byte> buffer) =>
-        _access.RunAsync(BlockOperation.Write, offset, buffer.Length, buffer);
+    public ValueTask<BlockStatus> WriteAsync(long offset, Memory<byte> buffer)
+    {
+        SeamAssert.IsInside(offset, buffer.Length, Length, Seam);
+        return _access.RunAsync(BlockOperation.Write, offset, buffer.Length, buffer);
+    }
 
     /// <summary>Makes all that was written before durable.</summary>
     public ValueTask<BlockStatus> FlushAsync() => _access.RunAsync(BlockOperation.Flush, 0, 0, default);
 
     /// <summary>Gives the storage of a range back, if it can.</summary>
-    public ValueTask<BlockStatus> FreeAsync(long offset, long byteCount) => raw.Geometry.DiscardGranularity == 0
-        ? new ValueTask<BlockStatus>(BlockStatus.Okay)
-        : _access.RunAsync(BlockOperation.Discard, offset, byteCount, default);
+    public ValueTask<BlockStatus> FreeAsync(long offset, long byteCount)
+    {
+        SeamAssert.IsInside(offset, byteCount, long.MaxValue, Seam);
+        return raw.Geometry.DiscardGranularity == 0
+            ? new ValueTask<BlockStatus>(BlockStatus.Okay)
+            : _access.RunAsync(BlockOperation.Discard, offset, byteCount, default);
+    }
 
     /// <summary>Makes a file longer or shorter.</summary>
     public async ValueTask<BlockStatus> SetLengthAsync(long newLength)
     {
         if (setLength is null) return BlockStatus.NoSpace;
-        BlockStatus status = await Task.Run(() => setLength(newLength));
+        BlockStatus status = await Task.Run(() => setLength(newLength)); // off the path: the file grows
         if (status == BlockStatus.Okay) Length = newLength;
         return status;
     }

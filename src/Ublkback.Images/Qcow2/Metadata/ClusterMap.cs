@@ -16,6 +16,7 @@ internal readonly record struct EntryPlace(BlockStatus Status, MetadataPage? Pag
 /// Finds the entries of level 2, which say where the guest's clusters are, and makes the tables that they are in. On
 /// the image's worker.
 /// </summary>
+[DataPath]
 internal sealed class ClusterMap(
     Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ReservedClusters reserved,
     ulong[] l1,

@@ -14,6 +14,7 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// It drops pages by the second-chance rule. Changed pages are never dropped; who changes them has a bound on their
 /// number (<see cref="MetadataLog.Capacity"/>), so the cache exceeds its size by no more than that.
 /// </remarks>
+[DataPath]
 internal sealed class MetadataCache : IDisposable
 {
     /// <summary>Bytes in a page, unless clusters are smaller.</summary>

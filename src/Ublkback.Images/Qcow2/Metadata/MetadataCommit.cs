@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Images.Common;
 using Ublkback.Images.Qcow2.Format;
 
 namespace Ublkback.Images.Qcow2.Metadata;

@@ -97,8 +97,9 @@ public abstract class Qcow2Fixture
         using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path);
         Qcow2Tables tables = Qcow2Tables.Read(path, file);
         ContainerFile container = new(recording, recording.Content.Length, recording.SetLength);
-        Qcow2Parts parts =
-            new(tables, container, backing, MetadataLog.InMemory(), path, isReadOnly: false, TestContext.Out.WriteLine);
+        Qcow2Parts parts = new(
+            tables, container, backing, (backing as Qcow2Image)?.ReaderOfUnchanged, MetadataLog.InMemory(), path,
+            isReadOnly: false, TestContext.Out.WriteLine);
         return new Qcow2Image(
             parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
     }

@@ -1,12 +1,14 @@
 using System.Runtime.CompilerServices;
+using Ublkback.Block;
 
-namespace Ublkback.Block;
+namespace Ublkback.Images.Common;
 
 /// <summary>
 /// Tells when all requests have ended that may still use clusters which are no longer referred to: a request looks up
 /// where a cluster is, then does its I/O there, and meanwhile the cluster must not become another's. On the image's
 /// worker.
 /// </summary>
+[DataPath]
 public sealed class RequestQuiescence
 {
     private readonly int[] _underWay = new int[2];
@@ -31,7 +33,7 @@ public sealed class RequestQuiescence
     /// <summary>
     /// Does something while no request is under way. Those that come wait, if they begin by <see cref="BeginAsync"/>.
     /// </summary>
-    public async Task<T> RunAloneAsync<T>(Func<Task<T>> action)
+    public async Task<T> RunAloneAsync<T>(Func<Task<T>> action) // off the path: no request runs
     {
         ArgumentNullException.ThrowIfNull(action);
         await _alone.EnterAsync();

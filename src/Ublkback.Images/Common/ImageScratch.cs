@@ -2,7 +2,7 @@ using System.Runtime.CompilerServices;
 using Ublkback.Block;
 using Ublkback.Linux.Workers;
 
-namespace Ublkback.Linux.Files;
+namespace Ublkback.Images.Common;
 
 /// <summary>The bounded memory of an image for data that it copies itself. On the image's worker.</summary>
 public sealed class ImageScratch : IDisposable

@@ -6,6 +6,7 @@ namespace Ublkback.Block;
 /// Another image, addressed in bytes instead of sectors. All offsets and lengths are whole sectors of 512 bytes. On one
 /// worker; allocates nothing in the steady state.
 /// </summary>
+[DataPath]
 public sealed class ImageAccess(IBlockImage image)
 {
     private readonly Stack<BlockRequest> _free = new();
