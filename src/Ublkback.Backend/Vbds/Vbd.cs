@@ -26,7 +26,7 @@ public sealed class Vbd
     private readonly VbdLog _log;
     private readonly VbdImage _image;
     private readonly string _path;
-    private readonly VbdStateNode _state;
+    private readonly VbdNodes _nodes;
     private readonly BlkifConnector _connector;
     private readonly CancellationTokenSource _stopping = new();
 
@@ -51,7 +51,7 @@ public sealed class Vbd
         _configuration = configuration;
         Address = address;
         _path = $"{services.Home}/{address.RelativePath}";
-        _state = new VbdStateNode(services.Store, _path);
+        _nodes = new VbdNodes(services.Store, _path);
         _log = new VbdLog(services.Logger, address);
         _image = new VbdImage(services, address, configuration, _log, firstWorker);
         _connector = new BlkifConnector(services, address, configuration, _log, Statistics, firstWorker);
@@ -226,7 +226,7 @@ public sealed class Vbd
         VbdAction.Connect => ConnectAsync(),
         VbdAction.Attach => AttachAsync(),
         VbdAction.Reclaim => ReclaimAsync(),
-        VbdAction.Close => _state.SwitchAsync(XenbusState.Closing),
+        VbdAction.Close => _nodes.SwitchAsync(XenbusState.Closing),
         VbdAction.Disconnect => DisconnectAsync(),
         VbdAction.Forget => ForgetAsync(),
         _ => Task.CompletedTask,
@@ -238,7 +238,7 @@ public sealed class Vbd
         // no rings yet
         if (_frontend is XenbusState.Initialising or XenbusState.InitWait) _services.Journals.Remove(Address);
         _ = ForgivingAsync(_image.OpenAsync); // told by the hotplug request or at Connect
-        await _state.SwitchAsync(XenbusState.InitWait, VbdNodes.Offer(_services.OfferedQueues)).ConfigureAwait(false);
+        await _nodes.SwitchAsync(XenbusState.InitWait, VbdNodes.Offer(_services.OfferedQueues)).ConfigureAwait(false);
         _isOffered = true;
         _wasOffered = true;
         _hasFailed = false;
@@ -259,7 +259,7 @@ public sealed class Vbd
             _hasFailed = true;
             _log.ConnectFailed(failure.Message);
             await _services.Store.WriteAsync($"{ErrorDirectory}/error", failure.Message).ConfigureAwait(false);
-            await _state.SwitchAsync(XenbusState.Closing).ConfigureAwait(false);
+            await _nodes.SwitchAsync(XenbusState.Closing).ConfigureAwait(false);
         }
     }
 
@@ -310,7 +310,7 @@ public sealed class Vbd
         blkif.Start();
         KillPoint.Reach("Served");
         // One that is taken over may be closing already, and goes on doing so.
-        await _state.SwitchAsync(
+        await _nodes.SwitchAsync(
             mustGoOn ? XenbusState.Connected : null, XenbusState.Connected,
             VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
         KillPoint.Reach("Connected");
@@ -328,7 +328,7 @@ public sealed class Vbd
     {
         _connector.ReleaseFromKernel();
         SharedImage image = await _image.OpenAsync().ConfigureAwait(false);
-        await _state.SwitchAsync(
+        await _nodes.SwitchAsync(
             XenbusState.Connected, VbdNodes.Describe(image.Image.Geometry, _configuration.Info)).ConfigureAwait(false);
     }
 
@@ -340,7 +340,7 @@ public sealed class Vbd
         _isOffered = false;
         bool stays = await _services.Store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
         if (!stays) await _image.CloseAsync().ConfigureAwait(false);
-        await _state.SwitchAsync(XenbusState.Closed).ConfigureAwait(false);
+        await _nodes.SwitchAsync(XenbusState.Closed).ConfigureAwait(false);
         _log.Disconnected();
     }
 
@@ -381,7 +381,7 @@ public sealed class Vbd
             ImageGeometry geometry = image.Image.Geometry;
             _log.Resized(geometry.SectorCount / 2048);
             // The guest reads the size again when the state is written, though it is the same.
-            await _state.SwitchAsync(
+            await _nodes.SwitchAsync(
                 XenbusState.Connected, XenbusState.Connected, VbdNodes.Size(geometry)).ConfigureAwait(false);
         }
         catch (LinuxException failure)
