@@ -86,8 +86,8 @@ public sealed class Vbd
     /// <exception cref="TargetException">It cannot be opened.</exception>
     public Task CheckTargetAsync() => _image.OpenAsync();
 
-    /// <summary>The socket at which QEMU finds the disk of an HVM guest; null when there is none. Any thread.</summary>
-    public string? EmulatorSocket => _image.EmulatorSocket;
+    /// <summary>The socket of the export for QEMU; null if there is none. Any thread.</summary>
+    public string? QemuSocket => _image.QemuSocket;
 
     /// <summary>Tries again the requests that are held because the storage failed them. Any thread.</summary>
     public void Resume() => _blkif?.Resume();
