@@ -10,7 +10,9 @@ using Ublkback.XenStore;
 
 namespace Ublkback.Backend.Connections;
 
-/// <summary>What all vbds of a daemon share.</summary>
+/// <summary>
+/// The services that all vbds of a daemon share. Any thread can use them; their owner is the daemon.
+/// </summary>
 /// <param name="Store">The store.</param>
 /// <param name="Home">Home path of our own domain, such as <c>/local/domain/0</c>.</param>
 /// <param name="Hypervisor">Grants and event channels.</param>
@@ -19,8 +21,8 @@ namespace Ublkback.Backend.Connections;
 /// <param name="Kernel">Takes devices from the kernel's backend.</param>
 /// <param name="Grants">Bounds the pages of guests that stay mapped.</param>
 /// <param name="Requests">Bounds the requests of guests' rings.</param>
-/// <param name="Journals">What a daemon has in hand, for the next.</param>
-/// <param name="QemuFolder">Where the sockets are at which QEMU finds the disks of HVM guests.</param>
+/// <param name="Journals">Requests in flight, recorded for the next daemon.</param>
+/// <param name="QemuFolder">The folder of the sockets of <see cref="QemuExport"/>.</param>
 /// <param name="Logger">The log.</param>
 public sealed record BackendServices(
     XenStoreClient Store, string Home, IHypervisor Hypervisor, IReadOnlyList<Worker> Workers, BlockCatalog Catalog,
@@ -31,15 +33,15 @@ public sealed record BackendServices(
     public int OfferedQueues => Math.Min(Workers.Count, FrontendParameters.MaxQueues);
 
     /// <summary>
-    /// Held while a vbd serves requests of which daemons may have died, so that only one vbd does at a time.
+    /// Held while a vbd serves requests that may have crashed daemons, so that only one vbd does at a time.
     /// </summary>
     internal SemaphoreSlim SuspectsTurn { get; } = new(1);
 
     /// <summary>Each worker's batch of grant copies.</summary>
     internal PerWorker<GrantCopyBatch> CopyBatches { get; } = new(() => new GrantCopyBatch(Hypervisor));
 
-    /// <summary>The home path of the domain that the store connection belongs to.</summary>
-    /// <exception cref="XenStoreException">The store does not say.</exception>
+    /// <summary>Returns the home path of the domain that the store connection belongs to.</summary>
+    /// <exception cref="XenStoreException">The store has no valid domid node.</exception>
     public static async Task<string> FindHomeAsync(XenStoreClient store)
     {
         string? domid = await store.ReadAsync("domid").ConfigureAwait(false);

@@ -5,8 +5,8 @@ using Ublkback.Backend.Xenbus;
 namespace Ublkback.Backend.Connections;
 
 /// <summary>
-/// Takes devices away from the kernel's xen-blkback. Its module claims every vbd there is, also connected ones,
-/// whenever udev loads it.
+/// Takes devices away from the kernel's xen-blkback. When udev loads its module, it claims every vbd, also connected
+/// ones. Any thread; all but <see cref="Holds"/> may block.
 /// </summary>
 /// <param name="sysfsPath">Where sysfs is mounted.</param>
 public sealed class KernelBlkback(string sysfsPath)
@@ -16,9 +16,8 @@ public sealed class KernelBlkback(string sysfsPath)
     private const int UnbindRetryDelayMs = 2;
 
     /// <summary>
-    /// Loads the module, unless it is there: best before any device is connected. When it is loaded later it also
-    /// claims connected devices, fails to bind their ports, and then closes them under the guest. Blocks; failure is no
-    /// matter.
+    /// Loads the module, unless it is loaded. Call it before any device is connected: a module that is loaded later
+    /// claims connected devices, fails to bind their ports, and closes them under the guest. Ignores failures.
     /// </summary>
     public void LoadEarly()
     {
@@ -39,10 +38,10 @@ public sealed class KernelBlkback(string sysfsPath)
         }
     }
 
-    /// <summary>Whether the kernel's driver has the device.</summary>
+    /// <summary>True if the kernel's driver has the device.</summary>
     public bool Holds(VbdAddress address) => Directory.Exists(DriverOf(address));
 
-    /// <summary>Unbinds a device from its driver, if it has one; true when it had. May block.</summary>
+    /// <summary>Unbinds a device from the kernel's driver. Returns false if it was not bound.</summary>
     /// <exception cref="IOException">The kernel refused.</exception>
     public bool Release(VbdAddress address)
     {

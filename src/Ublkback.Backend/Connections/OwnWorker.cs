@@ -5,7 +5,7 @@ using Ublkback.Linux.Workers;
 namespace Ublkback.Backend.Connections;
 
 /// <summary>
-/// A worker that serves one image alone, since code of others may hold it up; it is watched for that.
+/// A worker for one image whose plugins may block it, and a watch that warns while they do. Any thread.
 /// </summary>
 internal sealed class OwnWorker : IAsyncDisposable
 {
@@ -19,10 +19,10 @@ internal sealed class OwnWorker : IAsyncDisposable
     private readonly Task _watching;
 
     /// <summary>Starts a worker.</summary>
-    /// <param name="name">Whose it is.</param>
-    /// <param name="suspects">Who may hold it up.</param>
+    /// <param name="name">The disk that it serves, for the thread's name.</param>
+    /// <param name="suspects">The plugins that may block it, for the log.</param>
     /// <param name="warn">Takes a sentence for the log.</param>
-    /// <param name="onEnded">Called when it has ended.</param>
+    /// <param name="onEnded">Called when the worker has ended.</param>
     /// <exception cref="LinuxException">The kernel offers no io_uring.</exception>
     public OwnWorker(string name, string suspects, Action<string> warn, Action<Worker> onEnded)
     {
@@ -36,7 +36,7 @@ internal sealed class OwnWorker : IAsyncDisposable
     /// <summary>The worker.</summary>
     public Worker Worker { get; }
 
-    /// <summary>Ends the worker, once it is not held up.</summary>
+    /// <summary>Ends the worker, once it is not blocked.</summary>
     public async ValueTask DisposeAsync()
     {
         await Task.Run(Worker.Dispose).ConfigureAwait(false);
@@ -47,18 +47,18 @@ internal sealed class OwnWorker : IAsyncDisposable
 
     private async Task WatchAsync()
     {
-        bool isHeldUp = false;
+        bool isBlocked = false;
         while (await _timer.WaitForNextTickAsync().ConfigureAwait(false))
         {
             TimeSpan busy = Worker.Busy;
             if (busy < Patience)
             {
-                if (isHeldUp) _warn($"{_suspects} no longer blocks the disk");
-                isHeldUp = false;
+                if (isBlocked) _warn($"{_suspects} no longer blocks the disk");
+                isBlocked = false;
             }
-            else if (!isHeldUp)
+            else if (!isBlocked)
             {
-                isHeldUp = true;
+                isBlocked = true;
                 _warn(string.Create(
                     CultureInfo.InvariantCulture,
                     $"{_suspects} has blocked the disk for {busy.TotalSeconds:F0} s: its code must not wait on the "

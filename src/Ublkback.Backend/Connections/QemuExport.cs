@@ -8,13 +8,16 @@ using Ublkback.XenStore;
 namespace Ublkback.Backend.Connections;
 
 /// <summary>
-/// The door by which QEMU comes to the disk of an HVM guest, which it shows to the guest until that has drivers of its
-/// own: an NBD server for this host's root, at a socket of the vbd's own. Both see one image, so what one writes the
-/// other reads.
+/// An NBD export of an image for QEMU, which emulates a disk for an HVM guest until the guest's own drivers run. It
+/// listens at a socket of the vbd, which only root can use. QEMU and the frontend share one image, so each reads the
+/// other's writes.
 /// </summary>
+/// <remarks>
+/// Any thread. Invariant: the export holds a reference on its image from <see cref="OpenAsync"/> until it is disposed.
+/// </remarks>
 internal sealed class QemuExport : IAsyncDisposable
 {
-    private const int MaxClients = 4; // QEMU is one, and may look at it before it stays
+    private const int MaxClients = 4; // QEMU probes the disk with a connection of its own first
 
     private readonly NbdServer _server;
     private readonly SharedImage _image;
@@ -26,11 +29,12 @@ internal sealed class QemuExport : IAsyncDisposable
         _image = image;
     }
 
-    /// <summary>Its path.</summary>
+    /// <summary>The path of the socket.</summary>
     public string Socket { get; }
 
     /// <summary>
-    /// Opens the door if the guest may need one: libxl says of what type it is. Null when it does not, or that fails.
+    /// Opens the export if the guest is an HVM guest, which libxl's nodes say. Returns null if it is not, or if opening
+    /// fails, which is logged.
     /// </summary>
     public static async Task<QemuExport?> OpenAsync(
         BackendServices services, VbdAddress address, SharedImage image, Worker worker, VbdLog log)
@@ -41,7 +45,7 @@ internal sealed class QemuExport : IAsyncDisposable
             if (await services.Store.ReadAsync($"/libxl/{address.Domid}/type").ConfigureAwait(false) != "hvm")
                 return null;
             Directory.CreateDirectory(services.QemuFolder);
-            File.Delete(socket); // of a daemon that was killed
+            File.Delete(socket); // left by a crashed daemon
             NbdServer server = new(
                 new NbdServerOptions(new UnixDomainSocketEndPoint(socket), MaxClients: MaxClients), image.Image,
                 [worker], log.EmulatorToldOf);
@@ -57,7 +61,7 @@ internal sealed class QemuExport : IAsyncDisposable
         }
     }
 
-    /// <summary>Shuts it: QEMU is cut off when what it has asked is done.</summary>
+    /// <summary>Closes the export. QEMU is disconnected when its requests in flight have completed.</summary>
     public async ValueTask DisposeAsync()
     {
         await _server.DisposeAsync().ConfigureAwait(false);

@@ -4,7 +4,10 @@ using Ublkback.Linux.Workers;
 
 namespace Ublkback.Backend.Connections;
 
-/// <summary>An open image, held by its vbd and by each blkif that serves it; closed when the last lets go.</summary>
+/// <summary>
+/// An open image, shared by its vbd, by each <see cref="BlkifConnection"/> that serves it and by its
+/// <see cref="QemuExport"/>. Closed when the last reference is dropped. Any thread.
+/// </summary>
 internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker) : ReferenceCounted
 {
     private readonly TaskCompletionSource _closed = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -12,13 +15,7 @@ internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker) : Ref
     /// <summary>The image.</summary>
     public IBlockImage Image => image;
 
-    /// <summary>The worker that serves this image alone; null when it shares the others'.</summary>
-    public OwnWorker? OwnWorker => ownWorker;
-
-    /// <summary>The door by which QEMU comes to it, which has a reference; null when there is none.</summary>
-    public QemuExport? Door { get; set; }
-
-    /// <summary>The worker for one of its queues, of those that several images share unless it has its own.</summary>
+    /// <summary>Returns the worker for one queue: the image's own, or one of the shared ones.</summary>
     public Worker ChooseWorker(IReadOnlyList<Worker> workers, int first, int queue) =>
         ownWorker?.Worker ?? workers[(first + (image.AllowsManyWorkers ? queue : 0)) % workers.Count];
 

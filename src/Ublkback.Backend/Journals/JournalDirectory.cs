@@ -4,28 +4,29 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Backend.Journals;
 
 /// <summary>
-/// The journals of the connected vbds, one file each, in a directory that outlives the daemon but not the machine.
+/// The journals of the connected vbds, a file for each, in a directory that survives the daemon but not a reboot.
+/// Every method blocks; one vbd's journal is used by that vbd's loop only.
 /// </summary>
 public sealed class JournalDirectory(string path)
 {
     private const string Prefix = "journal-";
 
-    /// <summary>Where they are; images keep there what they have in hand.</summary>
+    /// <summary>The directory. Images keep their own logs of changes in flight there.</summary>
     public string Path => path;
 
-    /// <summary>Makes the journal of a vbd that connects.</summary>
-    /// <exception cref="LinuxException">There is no room for it.</exception>
+    /// <summary>Creates the journal of a vbd that connects.</summary>
+    /// <exception cref="LinuxException">There is no space for it.</exception>
     public VbdJournal Create(VbdAddress address, JournalIdentity identity)
     {
         Directory.CreateDirectory(path);
         return VbdJournal.Create(FileOf(address), identity);
     }
 
-    /// <summary>The journal that a daemon before us left; null when there is none.</summary>
-    /// <exception cref="JournalException">It cannot be used.</exception>
+    /// <summary>Opens the journal that an earlier daemon left. Returns null if there is none.</summary>
+    /// <exception cref="JournalException">The journal cannot be used.</exception>
     public VbdJournal? Open(VbdAddress address) => VbdJournal.Open(FileOf(address));
 
-    /// <summary>Whether there is a journal of a vbd.</summary>
+    /// <summary>True if the vbd has a journal.</summary>
     public bool Has(VbdAddress address) => File.Exists(FileOf(address));
 
     /// <summary>Removes the journal of a vbd that is not connected, if there is one.</summary>

@@ -1,26 +1,28 @@
 using System.Buffers.Binary;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Mono.Unix.Native;
+using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
 using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Backend.Journals;
 
-/// <summary>Why a journal cannot be used.</summary>
+/// <summary>A journal cannot be used. The message says why.</summary>
 public sealed class JournalException(string message) : Exception(message);
 
 /// <summary>
-/// The journal of a connected vbd: a mapped file with a head, which says what it speaks of, and a
-/// <see cref="RingJournal"/>
-/// for each queue. Making and opening block.
+/// The journal of a connected vbd, which lets the next daemon complete the requests in flight: a mapped file with a
+/// head and a <see cref="RingJournal"/> for each queue.
 /// </summary>
 /// <remarks>
+/// Create and Open block: call them on a helper thread. Invariant: a file with the journal's final name is complete.
 /// Head, little-endian: 0 magic; 8 version; 12 offset of the first ring's journal; 16 length of the identity; 20
 /// whether writes were lost (0 or 1); 24 the identity as JSON.
 /// </remarks>
 public sealed class VbdJournal : IDisposable
 {
-    /// <summary>The version that is written, and the latest that is understood.</summary>
+    /// <summary>The format version that this daemon writes, and the only one that it reads.</summary>
     public const int Version = 2;
 
     private const int VersionOffset = 8;
@@ -42,10 +44,10 @@ public sealed class VbdJournal : IDisposable
         Identity = identity;
     }
 
-    /// <summary>What it speaks of.</summary>
+    /// <summary>The rings and the image that the journal belongs to.</summary>
     public JournalIdentity Identity { get; }
 
-    /// <summary>Whether writes may be lost that were answered: a flush failed. Never taken back.</summary>
+    /// <summary>True if a flush failed, so acknowledged writes may be lost. Never reset.</summary>
     public bool HasLostWrites
     {
         get => _mapping.Head(IdentityOffset)[LossOffset] != 0;
@@ -54,8 +56,8 @@ public sealed class VbdJournal : IDisposable
 
     private static ReadOnlySpan<byte> Magic => "UBLKJRNL"u8;
 
-    /// <summary>Makes an empty journal, in the place of one that there may be.</summary>
-    /// <exception cref="LinuxException">There is no room for it.</exception>
+    /// <summary>Creates an empty journal, and replaces an existing one.</summary>
+    /// <exception cref="LinuxException">There is no space for it.</exception>
     public static VbdJournal Create(string path, JournalIdentity identity)
     {
         byte[] text = JsonSerializer.SerializeToUtf8Bytes(identity, JournalJson.Default.JournalIdentity);
@@ -64,7 +66,7 @@ public sealed class VbdJournal : IDisposable
         File.Delete(path + ".new");
         using FileDescriptor file = FileDescriptor.Open(
             path + ".new", OpenFlags.O_RDWR | OpenFlags.O_CREAT | OpenFlags.O_EXCL);
-        // Memory that is not there would be noticed only when a request is written to it.
+        // Without this, a lack of memory would show only when a request is written to the journal.
         int errno = Syscall.posix_fallocate(file.Number, 0, (ulong)size);
         if (errno != 0) throw new LinuxException(errno, "posix_fallocate");
         MemoryMapping mapping = MemoryMapping.Shared(file, 0, size);
@@ -79,8 +81,8 @@ public sealed class VbdJournal : IDisposable
         return new VbdJournal(mapping, ringsAt, identity);
     }
 
-    /// <summary>Opens a journal; null when there is none.</summary>
-    /// <exception cref="JournalException">It is of another version, or none at all.</exception>
+    /// <summary>Opens a journal. Returns null if there is none.</summary>
+    /// <exception cref="JournalException">The file has another version, or is not a journal.</exception>
     public static VbdJournal? Open(string path)
     {
         if (!File.Exists(path)) return null;
@@ -122,7 +124,7 @@ public sealed class VbdJournal : IDisposable
     public RingJournal Ring(int queue) =>
         new(_mapping.AddressNumber + _ringsAt + (nint)(queue * RingJournal.SizeOf(_slotCount)), _slotCount);
 
-    /// <summary>Unmaps it; what it says stays.</summary>
+    /// <summary>Unmaps the journal. The file stays.</summary>
     public void Dispose() => _mapping.Dispose();
 
     private static int SlotCountOf(JournalIdentity identity) =>
@@ -131,5 +133,30 @@ public sealed class VbdJournal : IDisposable
     private static int RoundUp(int size) =>
         (size + MemoryMapping.PageSize - 1) / MemoryMapping.PageSize * MemoryMapping.PageSize;
 
-    private static JournalException Broken(string path) => new($"{path} is no journal, or was cut short");
+    private static JournalException Broken(string path) => new($"{path} is not a journal, or is truncated");
 }
+
+/// <summary>Identifies the rings and the image that a journal belongs to.</summary>
+/// <param name="Frontend">The frontend's directory.</param>
+/// <param name="Machine">The virtual machine's own path; null when unknown.</param>
+/// <param name="Image">The image's identity.</param>
+/// <param name="Protocol">The rings' layout.</param>
+/// <param name="Queues">The queues, as the frontend described them.</param>
+public sealed record JournalIdentity(
+    string Frontend, string? Machine, string Image, string Protocol, IReadOnlyList<FrontendQueue> Queues)
+{
+    /// <summary>
+    /// Says why this journal does not fit the given rings and image. Returns null if it fits.
+    /// </summary>
+    public string? DifferenceFrom(JournalIdentity now)
+    {
+        if (Frontend != now.Frontend || Machine != now.Machine) return "its guest is another one now";
+        if (Protocol != now.Protocol || !Queues.SequenceEqual(now.Queues)) return "the guest's rings are others now";
+        return Image == now.Image
+            ? null
+            : $"its image is another one now ({now.Image}, before {Image}): put the one before in its place";
+    }
+}
+
+[JsonSerializable(typeof(JournalIdentity))]
+internal sealed partial class JournalJson : JsonSerializerContext;

@@ -8,12 +8,12 @@ using Ublkback.Linux.Workers;
 
 namespace Ublkback.Backend.Vbds;
 
-/// <summary>What a guest can make the daemon hold at most, for people.</summary>
+/// <summary>The most that a guest can make the daemon hold, as a table for the administrator. Constant.</summary>
 public static class BackendLimits
 {
     private const long Mebibyte = 1 << 20;
 
-    /// <summary>Each bound: of what, and how much.</summary>
+    /// <summary>A row for each bound.</summary>
     public static IReadOnlyList<(string What, string Bound)> All { get; } =
     [
         ("requests in flight of a queue",

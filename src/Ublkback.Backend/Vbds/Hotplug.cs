@@ -5,12 +5,15 @@ using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Backend.Vbds;
 
-/// <summary>Answers the hotplug script: is the target good, and what should the toolstack know?</summary>
+/// <summary>
+/// Answers the hotplug script: opens the target of a new device, and writes the nodes that the toolstack waits for. Any
+/// thread.
+/// </summary>
 public sealed class Hotplug(BackendServices services, VbdDirectory directory)
 {
     /// <summary>
-    /// Checks the target of a device and tells the toolstack through its nodes: <c>hotplug-status</c>, and
-    /// <c>hotplug-error</c> when it cannot be served. Returns that error, or null.
+    /// Opens the target of a device and writes <c>hotplug-status</c>, and <c>hotplug-error</c> if the target cannot be
+    /// opened. Returns that error, or null.
     /// </summary>
     /// <param name="xenbusPath">The script's XENBUS_PATH, such as <c>backend/vbd/1/51712</c>.</param>
     public async Task<string?> AddAsync(string xenbusPath)
@@ -44,8 +47,8 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
         }
     }
 
-    // What QEMU opens for an HVM guest's own view of the disk: on vbd as its option file=, on vbd3 the path of an NBD
-    // socket.
+    // The path that libxl passes to QEMU for an HVM guest: with vbd a value of QEMU's option file=, with vbd3 the path
+    // of an NBD socket.
     private static string? DevicePathOf(Vbd vbd)
     {
         bool isTap = vbd.Address.Kind == "vbd3";
@@ -56,6 +59,6 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             if (FileStatus.Of(place).Kind == FileKind.BlockDevice) return target.Location;
         }
 
-        return vbd.EmulatorSocket is not string socket ? null : isTap ? socket : $"nbd+unix:///?socket={socket}";
+        return vbd.QemuSocket is not string socket ? null : isTap ? socket : $"nbd+unix:///?socket={socket}";
     }
 }

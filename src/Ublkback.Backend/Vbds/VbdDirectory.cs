@@ -7,17 +7,18 @@ using Ublkback.XenStore;
 namespace Ublkback.Backend.Vbds;
 
 /// <summary>
-/// Watches the backend directories, makes a <see cref="Vbd"/> for each device that is ours, and wakes it when its
-/// directory changes.
+/// Watches the backend directories, creates a <see cref="Vbd"/> for each device with our hotplug script, and wakes it
+/// when its directory changes.
 /// </summary>
+/// <remarks>Any thread. Invariant: at most one vbd of an address runs.</remarks>
 public sealed class VbdDirectory(BackendServices services)
 {
-    private readonly ConcurrentDictionary<VbdAddress, (Vbd Vbd, Task Life)> _vbds = new();
+    private readonly ConcurrentDictionary<VbdAddress, (Vbd Vbd, Task Run)> _vbds = new();
     private readonly TaskCompletionSource _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _nextWorker;
     private volatile bool _isStopping;
 
-    /// <summary>The vbds there are now.</summary>
+    /// <summary>The current vbds, in the order of domain and device.</summary>
     public IReadOnlyList<Vbd> Vbds =>
         [.. _vbds.Values.Select(entry => entry.Vbd).OrderBy(vbd => vbd.Address.Domid)
             .ThenBy(vbd => vbd.Address.DeviceId)];
@@ -25,11 +26,11 @@ public sealed class VbdDirectory(BackendServices services)
     /// <summary>Ends when the devices that were there at the start have been found.</summary>
     public Task Ready => _ready.Task;
 
-    /// <summary>Finds a vbd.</summary>
+    /// <summary>Returns the vbd of an address; null if there is none.</summary>
     public Vbd? Find(VbdAddress address) =>
-        _vbds.TryGetValue(address, out (Vbd Vbd, Task Life) entry) ? entry.Vbd : null;
+        _vbds.TryGetValue(address, out (Vbd Vbd, Task Run) entry) ? entry.Vbd : null;
 
-    /// <summary>Serves until cancelled, then detaches from all rings in order.</summary>
+    /// <summary>Serves until cancelled, then leaves all connected rings to the next daemon.</summary>
     public async Task RunAsync(CancellationToken cancellation)
     {
         await LoadKernelBackendAsync().ConfigureAwait(false);
@@ -43,15 +44,16 @@ public sealed class VbdDirectory(BackendServices services)
         await Task.WhenAll(watches.Select(watch => FollowAsync(watch, cancellation))).ConfigureAwait(false);
         _isStopping = true;
         foreach ((Vbd vbd, _) in _vbds.Values) vbd.Stop();
-        await Task.WhenAll(_vbds.Values.Select(entry => entry.Life)).ConfigureAwait(false);
+        await Task.WhenAll(_vbds.Values.Select(entry => entry.Run)).ConfigureAwait(false);
     }
 
     /// <summary>
-    /// Looks at one device whether or not an event came; for the hotplug request, which may be earlier.
+    /// Wakes the vbd of an address, or creates it if the device is ours. The hotplug request calls it too, since it can
+    /// arrive before the watch's event.
     /// </summary>
     public async Task LookAtAsync(VbdAddress address)
     {
-        if (_vbds.TryGetValue(address, out (Vbd Vbd, Task Life) known))
+        if (_vbds.TryGetValue(address, out (Vbd Vbd, Task Run) known))
         {
             known.Vbd.Wake();
             return;
@@ -73,10 +75,10 @@ public sealed class VbdDirectory(BackendServices services)
         int firstWorker = (int)((uint)Interlocked.Increment(ref _nextWorker) % (uint)services.Workers.Count);
         Vbd vbd = new(services, address, configuration, firstWorker);
         TaskCompletionSource start = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        if (_vbds.TryAdd(address, (vbd, LiveAsync(vbd, start.Task)))) start.SetResult();
+        if (_vbds.TryAdd(address, (vbd, RunVbdAsync(vbd, start.Task)))) start.SetResult();
     }
 
-    // Only while no device is connected: a daemon before us has loaded it, or it is too late.
+    // Only while no device is connected: otherwise an earlier daemon has loaded it, or it is too late.
     private async Task LoadKernelBackendAsync()
     {
         List<VbdAddress> addresses = await ListAsync().ConfigureAwait(false);
@@ -90,19 +92,19 @@ public sealed class VbdDirectory(BackendServices services)
         await Task.Run(services.Kernel.LoadEarly).ConfigureAwait(false);
     }
 
-    private async Task LiveAsync(Vbd vbd, Task start)
+    private async Task RunVbdAsync(Vbd vbd, Task start)
     {
         await start.ConfigureAwait(false);
         try
         {
             await vbd.RunAsync().ConfigureAwait(false);
             _vbds.TryRemove(vbd.Address, out _);
-            // A device of the same address may have been made meanwhile.
+            // A new device may have the same address by now.
             if (!_isStopping) await LookAtAsync(vbd.Address).ConfigureAwait(false);
         }
         catch (XenStoreException)
         {
-            // The client reports a lost store; when it is back, all devices are looked at again.
+            // The client logs a lost store. When the store is back, the watches fire and all devices are read again.
             _vbds.TryRemove(vbd.Address, out _);
         }
 #pragma warning disable CA1031 // a bug of ours ends the daemon, not just one disk without a word
@@ -127,7 +129,7 @@ public sealed class VbdDirectory(BackendServices services)
                 }
                 catch (XenStoreException)
                 {
-                    // The client reports a lost store; when it is back, this watch fires.
+                    // The client logs a lost store. When the store is back, this watch fires.
                 }
             }
         }

@@ -8,9 +8,14 @@ using Ublkback.Linux.Workers;
 namespace Ublkback.Backend.Vbds;
 
 /// <summary>
-/// The image of a vbd: opened on a helper thread as soon as the vbd is found, kept over reconnects, let go at its end.
-/// Used by the vbd's own loop and by the hotplug request, which may both ask for it.
+/// The image of a vbd and its export for QEMU. The image is opened on a helper thread as soon as the vbd is found, stays
+/// open over reconnects, and is closed when the device goes.
 /// </summary>
+/// <remarks>
+/// Any thread: the vbd's loop, the hotplug request and the control socket call it, and none waits for the storage
+/// while it holds the lock. Invariants: at most one open is in flight or successful; its export is closed before its
+/// reference on the image is dropped.
+/// </remarks>
 internal sealed class VbdImage(
     BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
 {
@@ -20,46 +25,49 @@ internal sealed class VbdImage(
 
     private readonly Lock _lock = new();
     private Task<bool> _measuring = Task.FromResult(false);
-    private Task<SharedImage>? _opening;
+    private Task<OpenDisk>? _opening;
 
     /// <summary>
-    /// The open image; opens it unless it is open or being opened. After a failure the next call tries again.
+    /// Returns the image; opens it unless it is open or being opened. After a failure the next call tries again.
     /// </summary>
-    /// <exception cref="TargetException">It cannot be opened.</exception>
-    public Task<SharedImage> OpenAsync()
+    /// <exception cref="TargetException">The image cannot be opened.</exception>
+    public async Task<SharedImage> OpenAsync()
     {
+        Task<OpenDisk> opening;
         lock (_lock)
         {
             if (_opening is null or { IsFaulted: true }) _opening = Task.Run(OpenOnceAsync);
-            return _opening;
+            opening = _opening;
         }
+
+        return (await opening.ConfigureAwait(false)).Image;
     }
 
-    /// <summary>The geometry, if the image is open now.</summary>
-    public ImageGeometry? Geometry => OpenNow?.Image.Geometry;
+    /// <summary>The geometry; null unless the image is open now.</summary>
+    public ImageGeometry? Geometry => OpenNow?.Image.Image.Geometry;
 
-    /// <summary>The socket at which QEMU finds the disk; null when there is none.</summary>
-    public string? EmulatorSocket => OpenNow?.Door?.Socket;
+    /// <summary>The socket of the export for QEMU; null if there is none.</summary>
+    public string? QemuSocket => OpenNow?.Export?.Socket;
 
     /// <summary>Changes arguments of a hook of the open image.</summary>
-    /// <exception cref="TargetException">There is no such hook, or it cannot be changed so.</exception>
+    /// <exception cref="TargetException">There is no such hook, or it refuses the arguments.</exception>
     public void Change(HookTarget change)
     {
-        SharedImage open = OpenNow ?? throw new TargetException("the image is not open");
-        if (open.Image is not BlockPipeline pipeline) throw new TargetException("the disk has no hooks");
+        OpenDisk open = OpenNow ?? throw new TargetException("the image is not open");
+        if (open.Image.Image is not BlockPipeline pipeline) throw new TargetException("the disk has no hooks");
         pipeline.Change(change);
     }
 
     /// <summary>
-    /// Whether requests that the storage fails wait until it is mended; known once the image is open.
+    /// True if failed requests are held until the administrator resumes them. Known once the image is open.
     /// </summary>
     public bool HoldsFailed { get; private set; }
 
     /// <summary>
-    /// Looks whether an image has another size now. False also while its storage does not say. For one caller at a
-    /// time.
+    /// Measures the image again. Returns true if its size has changed, and false also if the storage does not answer in
+    /// time. The vbd's loop only.
     /// </summary>
-    /// <exception cref="LinuxException">The size cannot be told.</exception>
+    /// <exception cref="LinuxException">The size cannot be read.</exception>
     public async Task<bool> RemeasureAsync(IBlockImage image)
     {
         if (_measuring.IsCompleted) _measuring = Task.Run(image.Remeasure);
@@ -67,11 +75,11 @@ internal sealed class VbdImage(
         return _measuring.IsCompleted && await _measuring.ConfigureAwait(false);
     }
 
-    /// <summary>Makes the disk larger.</summary>
+    /// <summary>Enlarges an image in use.</summary>
     /// <param name="image">The image.</param>
     /// <param name="loop">The loop of one of its queues.</param>
     /// <param name="byteCount">The new size in bytes.</param>
-    /// <exception cref="TargetException">It cannot be done.</exception>
+    /// <exception cref="TargetException">The image cannot have that size.</exception>
     public static Task EnlargeAsync(IBlockImage image, BlockLoop loop, long byteCount)
     {
         long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
@@ -84,18 +92,18 @@ internal sealed class VbdImage(
     }
 
     /// <summary>
-    /// Drops the vbd's reference, and waits until the image is closed when that was the last; not for ever, since a
-    /// storage may have stalled.
+    /// Closes the export and drops the vbd's reference. Waits until the image is closed, but not long: its storage may
+    /// have stalled.
     /// </summary>
     public async Task CloseAsync()
     {
-        Task<SharedImage>? opening;
+        Task<OpenDisk>? opening;
         lock (_lock) (opening, _opening) = (_opening, null);
         if (opening is null) return;
-        await Task.WhenAny(LetGoAsync(opening), Task.Delay(ClosePatience)).ConfigureAwait(false);
+        await Task.WhenAny(CloseAsync(opening), Task.Delay(ClosePatience)).ConfigureAwait(false);
     }
 
-    private SharedImage? OpenNow
+    private OpenDisk? OpenNow
     {
         get
         {
@@ -103,27 +111,27 @@ internal sealed class VbdImage(
         }
     }
 
-    private static async Task LetGoAsync(Task<SharedImage> opening)
+    private static async Task CloseAsync(Task<OpenDisk> opening)
     {
         try
         {
-            SharedImage image = await opening.ConfigureAwait(false);
-            if (image.Door is QemuExport door) await door.DisposeAsync().ConfigureAwait(false);
+            (SharedImage image, QemuExport? export) = await opening.ConfigureAwait(false);
+            if (export is not null) await export.DisposeAsync().ConfigureAwait(false);
             image.DropReference();
             await image.Closed.ConfigureAwait(false);
         }
         catch (TargetException)
         {
-            // It never was open.
+            // The image was never open.
         }
     }
 
-    private async Task<SharedImage> OpenOnceAsync()
+    private async Task<OpenDisk> OpenOnceAsync()
     {
         SharedImage image = Open();
         Worker worker = image.ChooseWorker(services.Workers, firstWorker, queue: 0);
-        image.Door = await QemuExport.OpenAsync(services, address, image, worker, log).ConfigureAwait(false);
-        return image;
+        return new OpenDisk(
+            image, await QemuExport.OpenAsync(services, address, image, worker, log).ConfigureAwait(false));
     }
 
     private SharedImage Open()
@@ -138,7 +146,7 @@ internal sealed class VbdImage(
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,
                 configuration.IsReadOnly ? "read-only" : "writable");
-            return new SharedImage(image, MakeOwnWorker(image));
+            return new SharedImage(image, CreateOwnWorker(image));
         }
         catch (TargetException failure)
         {
@@ -147,17 +155,17 @@ internal sealed class VbdImage(
         }
     }
 
-    private OwnWorker? MakeOwnWorker(IBlockImage image)
+    private OwnWorker? CreateOwnWorker(IBlockImage image)
     {
-        if (image.NeedsOwnWorkerFor is not string who) return null;
+        if (image.NeedsOwnWorkerFor is not string suspects) return null;
         try
         {
-            return new OwnWorker(address.ToString(), who, log.ImageFailed, services.CopyBatches.Forget);
+            return new OwnWorker(address.ToString(), suspects, log.ImageFailed, services.CopyBatches.Forget);
         }
         catch (LinuxException failure)
         {
             image.DisposeAsync().AsTask().GetAwaiter().GetResult();
-            throw new TargetException($"there can be no worker for {who}: {failure.Message}");
+            throw new TargetException($"cannot start a worker thread for {suspects}: {failure.Message}");
         }
     }
 
@@ -168,4 +176,6 @@ internal sealed class VbdImage(
         HoldsFailed = target.HoldsFailed;
         return configuration.Mode == "w!" ? target.WithDefault("share", "unsafe") : target;
     }
+
+    private sealed record OpenDisk(SharedImage Image, QemuExport? Export);
 }

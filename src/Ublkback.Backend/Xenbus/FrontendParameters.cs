@@ -4,10 +4,12 @@ using Ublkback.XenStore;
 
 namespace Ublkback.Backend.Xenbus;
 
-/// <summary>What a frontend did wrong when it described its ring.</summary>
+/// <summary>A frontend described its rings wrongly. The message says how.</summary>
 public sealed class FrontendException(string message) : Exception(message);
 
-/// <summary>What a frontend says about its rings, checked. Its nodes are hostile input.</summary>
+/// <summary>
+/// The rings of a frontend, read from its xenstore directory. The nodes are hostile input: everything here is checked.
+/// </summary>
 /// <param name="Abi">Layout of the slots.</param>
 /// <param name="RingPageOrder">Each ring has 2^order pages.</param>
 /// <param name="IsPersistent">Whether the frontend keeps its pages granted.</param>
@@ -18,8 +20,8 @@ public sealed record FrontendParameters(
     /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>
     public const int MaxQueues = 16;
 
-    /// <summary>Reads the nodes of a frontend that was offered a number of queues.</summary>
-    /// <exception cref="FrontendException">A node is missing or makes no sense.</exception>
+    /// <summary>Reads the nodes of a frontend. Any thread.</summary>
+    /// <exception cref="FrontendException">A node is missing or invalid.</exception>
     public static async Task<FrontendParameters> ReadAsync(IXenStore store, string frontendPath, int offeredQueues)
     {
         string? protocol = await store.ReadAsync($"{frontendPath}/protocol").ConfigureAwait(false);
@@ -35,7 +37,7 @@ public sealed record FrontendParameters(
         FrontendQueue[] found = new FrontendQueue[queues ?? 1];
         for (int i = 0; i < found.Length; i++)
         {
-            // A single queue is described at the top, as by frontends that know of no others.
+            // A frontend describes a single queue in its own directory, like a frontend without multi-queue.
             string path = found.Length == 1
                 ? frontendPath
                 : string.Create(CultureInfo.InvariantCulture, $"{frontendPath}/queue-{i}");
@@ -45,8 +47,8 @@ public sealed record FrontendParameters(
         return new FrontendParameters(abi, (int)(order ?? 0), isPersistent, found);
     }
 
-    /// <summary>A number in a frontend's node; null when there is no node.</summary>
-    /// <exception cref="FrontendException">It is no number, or out of its range.</exception>
+    /// <summary>Returns the number in a frontend's node, or null if there is no node.</summary>
+    /// <exception cref="FrontendException">The node is not a number, or the number is out of range.</exception>
     internal static async Task<uint?> NumberAsync(IXenStore store, string directory, string name, uint least, uint most)
     {
         string? text = await store.ReadAsync($"{directory}/{name}").ConfigureAwait(false);
@@ -59,11 +61,53 @@ public sealed record FrontendParameters(
             : throw new FrontendException($"the frontend's {name} is {value}, not from {least} to {most}");
     }
 
-    /// <summary>A guest's text as a log line may show it: short, and nothing that a terminal would obey.</summary>
+    /// <summary>Shortens a guest's text for a log line, and replaces terminal control characters.</summary>
     public static string Quote(string text)
     {
         const int MaxShown = 40;
         string shown = text.Length > MaxShown ? text[..MaxShown] + "…" : text;
         return $"'{string.Concat(shown.Select(c => c is >= ' ' and <= '~' or '…' ? c : '?'))}'";
     }
+}
+
+/// <summary>One queue, as the frontend describes it.</summary>
+/// <param name="EventChannel">Port that the frontend allocated for us.</param>
+/// <param name="RingReferences">Grant references of the ring's pages.</param>
+public sealed record FrontendQueue(uint EventChannel, IReadOnlyList<uint> RingReferences)
+{
+    /// <summary>
+    /// Reads the nodes of a queue whose ring has 2^order pages. A null order means that the frontend did not write one.
+    /// </summary>
+    /// <exception cref="FrontendException">A node is missing or invalid.</exception>
+    public static async Task<FrontendQueue> ReadAsync(IXenStore store, string path, int? ringPageOrder)
+    {
+        // Without an order there is one page, and ring-ref0 may be a stale node of an earlier driver.
+        uint[] references = new uint[1 << (ringPageOrder ?? 0)];
+        if (references.Length == 1)
+        {
+            references[0] = (ringPageOrder is null ? null : await OptionalAsync("ring-ref0").ConfigureAwait(false))
+                ?? await NumberAsync("ring-ref").ConfigureAwait(false);
+        }
+        else
+        {
+            for (int i = 0; i < references.Length; i++)
+                references[i] = await NumberAsync(string.Create(
+                    CultureInfo.InvariantCulture, $"ring-ref{i}")).ConfigureAwait(false);
+        }
+
+        return new FrontendQueue(await NumberAsync("event-channel").ConfigureAwait(false), references);
+
+        Task<uint?> OptionalAsync(string name) => FrontendParameters.NumberAsync(store, path, name, 0, uint.MaxValue);
+
+        async Task<uint> NumberAsync(string name) =>
+            await OptionalAsync(name).ConfigureAwait(false)
+                ?? throw new FrontendException($"the frontend has no node {name}");
+    }
+
+    /// <inheritdoc/>
+    public bool Equals(FrontendQueue? other) =>
+        other is not null && EventChannel == other.EventChannel && RingReferences.SequenceEqual(other.RingReferences);
+
+    /// <inheritdoc/>
+    public override int GetHashCode() => HashCode.Combine(EventChannel, RingReferences.Count);
 }

@@ -1,16 +1,20 @@
 using System.Globalization;
 using Ublkback.Blkif;
 using Ublkback.Block;
+using Ublkback.XenStore;
 
 namespace Ublkback.Backend.Xenbus;
 
 /// <summary>
-/// What a vbd tells its frontend, as nodes of the backend directory (xen/io/blkif.h). A value of null takes a node away
-/// that the kernel's backend may have written before the device was taken from it.
+/// Writes a vbd's backend directory (xen/io/blkif.h): its state, and the features and sizes that its frontend reads.
 /// </summary>
-internal static class VbdNodes
+/// <remarks>
+/// Used by the vbd's loop only. Invariants: nodes and the state that announces them are one transaction; a state node
+/// that was deleted is never created again. A null value removes a node that the kernel's backend may have written.
+/// </remarks>
+internal sealed class VbdNodes(XenStoreClient store, string path)
 {
-    /// <summary>What is told before the frontend makes its rings.</summary>
+    /// <summary>Nodes that a frontend reads before it allocates its rings.</summary>
     public static IEnumerable<(string Name, string? Value)> Offer(int queues) =>
     [
         ("max-ring-page-order", Number(BlkifConstants.MaxRingPageOrder)),
@@ -18,7 +22,7 @@ internal static class VbdNodes
         ("feature-max-indirect-segments", Number(BlkifConstants.MaxIndirectSegments)),
     ];
 
-    /// <summary>What is told of the disk when it is connected.</summary>
+    /// <summary>Nodes that describe the disk of a connected vbd.</summary>
     public static IEnumerable<(string Name, string? Value)> Describe(ImageGeometry geometry, int info) =>
     [
         .. Size(geometry),
@@ -34,6 +38,30 @@ internal static class VbdNodes
     /// <summary>The size of the disk, always in sectors of 512 bytes.</summary>
     public static IEnumerable<(string Name, string? Value)> Size(ImageGeometry geometry) =>
         [("sectors", Number(geometry.SectorCount))];
+
+    /// <summary>Writes nodes and the state in one transaction. Returns false if the device is gone.</summary>
+    public Task<bool> SwitchAsync(XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
+        SwitchAsync(null, state, nodes);
+
+    /// <summary>
+    /// Writes nodes and the state in one transaction, if the current state is <paramref name="from"/> or that is null.
+    /// Returns false if it is another, or the device is gone.
+    /// </summary>
+    public Task<bool> SwitchAsync(
+        XenbusState? from, XenbusState state, params IEnumerable<(string Name, string? Value)> nodes) =>
+        store.TransactAsync(async store =>
+        {
+            string? current = await store.ReadAsync($"{path}/state").ConfigureAwait(false);
+            if (current is null || (from is not null && XenbusStates.Parse(current) != from)) return false;
+            foreach ((string name, string? value) in nodes)
+            {
+                if (value is null) await store.RemoveAsync($"{path}/{name}").ConfigureAwait(false);
+                else await store.WriteAsync($"{path}/{name}", value).ConfigureAwait(false);
+            }
+
+            await store.WriteAsync($"{path}/state", state.ToNode()).ConfigureAwait(false);
+            return true;
+        });
 
     private static IEnumerable<(string Name, string? Value)> Discard(int granularity) => granularity == 0
         ? [("feature-discard", null), ("discard-granularity", null), ("discard-alignment", null),

@@ -8,7 +8,7 @@ using Ublkback.HostTests.Fixtures;
 namespace Ublkback.HostTests.Guests;
 
 /// <summary>
-/// What QEMU is shown of the disks of HVM guests. QEMU's own tool opens what libxl would give to QEMU.
+/// The NBD exports of HVM guests' disks for QEMU. QEMU's own tool opens the path that libxl would pass to QEMU.
 /// </summary>
 public sealed class QemuExportTests : HostFixture
 {
@@ -61,7 +61,7 @@ public sealed class QemuExportTests : HostFixture
     }
 
     [Test]
-    public async Task A_guest_without_emulated_disks_has_no_door()
+    public async Task A_guest_without_emulated_disks_gets_no_QEMU_export()
     {
         (_, Blkfront disk) = await ConnectAsync(MakeImage("a.img"));
         await disk.DisposeAsync();

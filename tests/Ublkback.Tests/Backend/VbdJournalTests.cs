@@ -56,12 +56,12 @@ public sealed class VbdJournalTests : IDisposable
     public void Does_not_fit_other_rings(JournalIdentity other, string reason) =>
         Assert.That(Identity.DifferenceFrom(other), Does.StartWith(reason));
 
-    [TestCase(0, 0x00, "is no journal")]
+    [TestCase(0, 0x00, "is not a journal")]
     [TestCase(8, 0x03,
         "has journal format 3, and this daemon knows 2: start the ublkback that wrote it; the disk stays as it is")]
-    [TestCase(16, 0xFF, "is no journal")]
-    [TestCase(12, 0x01, "is no journal")]
-    [TestCase(24, 0x00, "is no journal")]
+    [TestCase(16, 0xFF, "is not a journal")]
+    [TestCase(12, 0x01, "is not a journal")]
+    [TestCase(24, 0x00, "is not a journal")]
     public void What_is_no_journal_of_ours_is_refused_and_left(int offset, byte value, string reason)
     {
         JournalDirectory journals = new(_path);
