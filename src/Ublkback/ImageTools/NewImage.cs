@@ -45,11 +45,6 @@ internal static class NewImage
         }
     }
 
-    /// <summary>Reads a size such as 20G.</summary>
-    /// <exception cref="TargetException">It is none.</exception>
-    public static long ReadSize(string text) =>
-        new HookTarget("", new Dictionary<string, string> { ["size"] = text }).GetSize("size")!.Value;
-
     /// <summary>
     /// A backing image as a qcow2 image names it: QEMU reads files, and what else there is only we do.
     /// </summary>

@@ -11,7 +11,6 @@ using Ublkback.Block;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.Linux.Kernel;
-using Ublkback.Linux.Sockets;
 using Ublkback.Linux.Workers;
 using Ublkback.Plugins;
 using Ublkback.Xen;
@@ -20,10 +19,9 @@ using Ublkback.XenStore;
 namespace Ublkback.Service;
 
 /// <summary>The daemon, put together by hand.</summary>
-internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog, ILogger logger)
+internal sealed partial class Daemon(
+    HostEnvironment host, CatalogMaker catalog, IReadOnlyList<ControlCommand> commands, ILogger logger)
 {
-    private static readonly TimeSpan ResizeTimeout = TimeSpan.FromSeconds(10);
-
     /// <summary>Serves until cancelled, then leaves connected rings in order for the next daemon.</summary>
     /// <exception cref="CommandException">It cannot run here; the message says why.</exception>
     public async Task RunAsync(CancellationToken cancellation)
@@ -44,9 +42,7 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);
             await Task.WhenAny(directory.Ready, serving).ConfigureAwait(false);
-            using (new JsonLineServer<ControlRequest, ControlReply>(
-                host.ControlSocket, ControlJson.Default.ControlRequest, ControlJson.Default.ControlReply,
-                request => AnswerAsync(request, directory, hotplug)))
+            using (new ControlServer(host.ControlSocket, commands, new ControlServices(directory, hotplug), logger))
             {
                 Serving(home, workers.Count);
                 await NotifySystemdAsync("READY=1").ConfigureAwait(false);
@@ -74,73 +70,6 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
             StrayFailures.Survive(failure => PluginFailed(logger, failure.GetType().Name, failure.Message));
         return made;
     }
-
-    private static async Task<ControlReply> AnswerAsync(ControlRequest request, VbdDirectory directory, Hotplug hotplug)
-    {
-        switch (request.Command)
-        {
-            case "list" or "stats":
-                return new ControlReply(
-                    null, [.. directory.Vbds.Select(vbd => VbdReports.Make(vbd, request.Command == "stats"))],
-                    new ProcessReport(GC.GetTotalAllocatedBytes(), GC.CollectionCount(0), Environment.ProcessId));
-            case "resize":
-                return await ResizeAsync(request, directory).ConfigureAwait(false);
-            case "resume":
-                foreach (Vbd vbd in Choose(request, directory)) vbd.Resume();
-                return Report(Choose(request, directory));
-            case "change":
-                try
-                {
-                    HookTarget change = HookTarget.Parse(request.Hook ?? "");
-                    foreach (Vbd vbd in Choose(request, directory)) vbd.Change(change);
-                    return Report(Choose(request, directory));
-                }
-                catch (TargetException failure)
-                {
-                    return new ControlReply(failure.Message);
-                }
-
-            case "hotplug-add":
-                try
-                {
-                    return new ControlReply(await hotplug.AddAsync(request.XenbusPath ?? "").ConfigureAwait(false));
-                }
-                catch (XenStoreException failure)
-                {
-                    return new ControlReply(failure.Message);
-                }
-
-            default:
-                return new ControlReply($"unknown command {request.Command}: is the daemon older than this program?");
-        }
-    }
-
-    private static async Task<ControlReply> ResizeAsync(ControlRequest request, VbdDirectory directory)
-    {
-        Task resized = Task.WhenAll(Choose(request, directory).Select(
-            vbd => request.SizeBytes is long size ? vbd.EnlargeAsync(size) : vbd.MeasureAsync()));
-        try
-        {
-            await resized.WaitAsync(ResizeTimeout).ConfigureAwait(false);
-            return Report(Choose(request, directory));
-        }
-        catch (TimeoutException)
-        {
-            return new ControlReply("a disk has not answered for 10 s: 'ublkback list' shows their states");
-        }
-        catch (TargetException failure)
-        {
-            return new ControlReply(failure.Message);
-        }
-    }
-
-    private static IEnumerable<Vbd> Choose(ControlRequest request, VbdDirectory directory) =>
-        directory.Vbds.Where(vbd =>
-        (request.Domid ?? vbd.Address.Domid) == vbd.Address.Domid
-        && (request.Device ?? vbd.Address.DeviceName) == vbd.Address.DeviceName);
-
-    private static ControlReply Report(IEnumerable<Vbd> vbds) =>
-        new(null, [.. vbds.Select(vbd => VbdReports.Make(vbd, withOperations: false))]);
 
     private FileDescriptor BeTheOnlyOne()
     {

@@ -56,7 +56,7 @@ internal static class ImageConvertCommand
                         to, size,
                         clusterText is null
                             ? Qcow2Tool.DefaultClusterSize
-                            : (int)Math.Min(NewImage.ReadSize(clusterText), int.MaxValue), null);
+                            : (int)Math.Min(SizeText.Read(clusterText), int.MaxValue), null);
                 IBlockImage copy = catalog.Open(to, ToolOpening.For("ublkback image convert", isReadOnly: false));
                 await using (copy.ConfigureAwait(false))
                 {

@@ -45,12 +45,12 @@ internal static class ImageCreateCommand
             if (sizeText is null && backing is null)
                 throw new TargetException("how large is the disk to be? Give a size, such as 20G");
             long backingSize = backing is null ? 0 : Measure(catalog, backing);
-            long size = sizeText is null ? backingSize : NewImage.ReadSize(sizeText);
+            long size = sizeText is null ? backingSize : SizeText.Read(sizeText);
             NewImage.Create(
                 target, size,
                 clusterText is null
                     ? Qcow2Tool.DefaultClusterSize
-                    : (int)Math.Min(NewImage.ReadSize(clusterText), int.MaxValue),
+                    : (int)Math.Min(SizeText.Read(clusterText), int.MaxValue),
                 backing is null ? null : NewImage.NameOf(backing));
             Console.WriteLine($"{text}: {Reports.Size((ulong)size)}{(backing is null ? "" : $" over {backingText}")}");
             if (backing is not null)

@@ -1,7 +1,6 @@
 using System.CommandLine;
 using Ublkback.Commands.Images;
 using Ublkback.Hosting;
-using Ublkback.ImageTools;
 
 namespace Ublkback.Commands.Vdis;
 
@@ -32,7 +31,7 @@ internal static class VdiMakeCommands
                 where,
                 vdis =>
                 {
-                    vdis.Create(vdi, NewImage.ReadSize(sizeText!));
+                    vdis.Create(vdi, SizeText.Read(sizeText!));
                     return Task.FromResult(0);
                 },
                 makes: true);
