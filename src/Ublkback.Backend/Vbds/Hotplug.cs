@@ -1,7 +1,6 @@
 using Ublkback.Backend.Connections;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Block;
-using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Backend.Vbds;
 
@@ -46,15 +45,12 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
 
     // What QEMU opens for an HVM guest's own view of the disk: on vbd as its option file=, on vbd3 the path of an NBD
     // socket.
-    private static string? DevicePathOf(Vbd vbd)
+    private string? DevicePathOf(Vbd vbd)
     {
         bool isTap = vbd.Address.Kind == "vbd3";
         BlockTarget target = BlockTarget.Parse(vbd.Target);
-        if (!isTap && target.Scheme == BlockTarget.RawScheme && target.Hooks.Count == 0)
-        {
-            using FileDescriptor place = FileDescriptor.OpenPath(target.Location);
-            if (FileStatus.Of(place).Kind == FileKind.BlockDevice) return target.Location;
-        }
+        if (!isTap && target.Hooks.Count == 0 && services.Catalog.Find(target).FindDevice(target) is string device)
+            return device;
 
         return vbd.EmulatorSocket is not string socket ? null : isTap ? socket : $"nbd+unix:///?socket={socket}";
     }

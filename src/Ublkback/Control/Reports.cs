@@ -1,6 +1,6 @@
-using System.Globalization;
 using System.Text.Json;
 using Spectre.Console;
+using Ublkback.Block;
 using Ublkback.Hosting;
 
 namespace Ublkback.Control;
@@ -47,13 +47,5 @@ internal static class Reports
         return table;
     }
 
-    public static string Size(ulong? bytes) => bytes switch
-    {
-        null => "-",
-        < 1 << 10 => string.Create(CultureInfo.InvariantCulture, $"{bytes} B"),
-        < 1 << 20 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1024.0:F1} KiB"),
-        < 1 << 30 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1048576.0:F1} MiB"),
-        < 1L << 40 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1073741824.0:F1} GiB"),
-        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1099511627776.0:F1} TiB"),
-    };
+    public static string Size(ulong? bytes) => bytes is ulong size ? ByteSize.Format(size) : "-";
 }

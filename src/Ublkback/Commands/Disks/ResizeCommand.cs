@@ -74,7 +74,7 @@ internal static class ResizeCommand
                 "which disk is to have that size? Give guest and device, as in 'ublkback resize 3 xvda --size 20G'");
         try
         {
-            return SizeText.Read(text);
+            return ByteSize.Read(text);
         }
         catch (TargetException failure)
         {

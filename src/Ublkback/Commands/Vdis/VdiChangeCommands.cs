@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using Ublkback.Block;
 using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
@@ -70,7 +71,7 @@ internal static class VdiChangeCommands
         {
             VdiInfo info = vdis.Describe(arguments.GetRequiredValue(name));
             string text = arguments.GetRequiredValue(size);
-            long bytes = SizeText.Read(text.TrimStart('+')) + (text.StartsWith('+') ? info.SizeBytes : 0);
+            long bytes = ByteSize.Read(text.TrimStart('+')) + (text.StartsWith('+') ? info.SizeBytes : 0);
             if (bytes < info.SizeBytes && !arguments.GetValue(shrink))
                 throw new CommandException(
                     $"{info.Name} has {Reports.Size((ulong)info.SizeBytes)}, and what lies behind "

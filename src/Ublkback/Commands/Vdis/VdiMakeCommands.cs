@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Ublkback.Block;
 using Ublkback.Commands.Images;
 using Ublkback.Hosting;
 
@@ -31,7 +32,7 @@ internal static class VdiMakeCommands
                 where,
                 vdis =>
                 {
-                    vdis.Create(vdi, SizeText.Read(sizeText!));
+                    vdis.Create(vdi, ByteSize.Read(sizeText!));
                     return Task.FromResult(0);
                 },
                 makes: true);
