@@ -61,7 +61,8 @@ public static class PluginFolder
         foreach (string scheme in own.Images.Keys.Where(catalog.Images.ContainsKey))
             throw new TargetException($"a scheme {scheme}: is known already");
         foreach ((string name, HookOpener opener) in own.Hooks) catalog.AddHook(name, Guard(opener));
-        foreach ((string scheme, ImageOpener opener) in own.Images) catalog.AddImage(scheme, Guard(opener));
+        foreach (ImageScheme scheme in own.Images.Values)
+            catalog.AddImage(scheme with { Open = Guard(scheme.Open) });
     }
 
     private static HookOpener Guard(HookOpener opener) => (target, opening) =>

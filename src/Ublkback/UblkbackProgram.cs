@@ -39,25 +39,8 @@ public static class UblkbackProgram
 
             In a guest's configuration:
               disk = [ 'vdev=xvda,format=raw,access=rw,script=block-ublkback,target=/images/disk.img' ]
-            """)
-        {
-            DaemonCommand.Make(catalog),
-            ListCommand.Make(),
-            StatsCommand.Make(),
-            ResizeCommand.Make(),
-            ResumeCommand.Make(),
-            ChangeCommand.Make(),
-            ImageCommand.Make(catalog),
-            VdiCommand.Make(catalog),
-            ExportCommand.Make(catalog),
-            ReplayCommand.Make(catalog),
-            BenchCommand.Make(),
-            DoctorCommand.Make(catalog),
-            DemoCommand.Make(),
-            XenHostCommand.Make(),
-            HotplugCommand.Make(),
-            DemoGuestCommand.Make(),
-        };
+            """);
+        foreach (Command command in MakeCommands(catalog)) root.Add(command);
 
         ParseResult arguments = root.Parse(args);
         if (arguments.Errors.Count > 0)
@@ -80,4 +63,21 @@ public static class UblkbackProgram
             return Failed;
         }
     }
+
+    // The order is that of the help.
+    private static IEnumerable<Command> MakeCommands(CatalogMaker catalog) =>
+    [
+        DaemonCommand.Make(catalog),
+        .. ControlCommands.All.Select(command => command.CommandLine?.Invoke()).OfType<Command>(),
+        ImageCommand.Make(catalog),
+        VdiCommand.Make(catalog),
+        ExportCommand.Make(catalog),
+        ReplayCommand.Make(catalog),
+        BenchCommand.Make(),
+        DoctorCommand.Make(catalog),
+        DemoCommand.Make(),
+        XenHostCommand.Make(),
+        HotplugCommand.Make(),
+        DemoGuestCommand.Make(),
+    ];
 }

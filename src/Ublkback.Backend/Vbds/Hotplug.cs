@@ -1,7 +1,6 @@
 using Ublkback.Backend.Connections;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Block;
-using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Backend.Vbds;
 
@@ -49,15 +48,12 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
 
     // The path that libxl passes to QEMU for an HVM guest: with vbd a value of QEMU's option file=, with vbd3 the path
     // of an NBD socket.
-    private static string? DevicePathOf(Vbd vbd)
+    private string? DevicePathOf(Vbd vbd)
     {
         bool isTap = vbd.Address.Kind == "vbd3";
         BlockTarget target = BlockTarget.Parse(vbd.Target);
-        if (!isTap && target.Scheme == BlockTarget.RawScheme && target.Hooks.Count == 0)
-        {
-            using FileDescriptor place = FileDescriptor.OpenPath(target.Location);
-            if (FileStatus.Of(place).Kind == FileKind.BlockDevice) return target.Location;
-        }
+        if (!isTap && target.Hooks.Count == 0 && services.Catalog.Find(target).FindDevice(target) is string device)
+            return device;
 
         return vbd.QemuSocket is not string socket ? null : isTap ? socket : $"nbd+unix:///?socket={socket}";
     }

@@ -1,9 +1,5 @@
 namespace Ublkback.Block;
 
-/// <summary>Opens the image of one scheme. Runs on a helper thread and may block.</summary>
-/// <exception cref="TargetException">The image cannot be opened; the message says why.</exception>
-public delegate IBlockImage ImageOpener(BlockTarget target, ImageOpening opening);
-
 /// <summary>
 /// Makes a hook of a disk that is being opened. Runs on a helper thread and may block.
 /// </summary>
@@ -15,22 +11,27 @@ public delegate BlockHook HookOpener(HookTarget target, ImageOpening opening);
 /// </summary>
 public sealed class BlockCatalog
 {
-    private readonly SortedDictionary<string, ImageOpener> _images = new(StringComparer.Ordinal);
+    private readonly SortedDictionary<string, ImageScheme> _images = new(StringComparer.Ordinal);
     private readonly SortedDictionary<string, HookOpener> _hooks = new(StringComparer.Ordinal);
 
     private readonly List<string> _refusals = [];
 
     /// <summary>The schemes of images.</summary>
-    public IReadOnlyDictionary<string, ImageOpener> Images => _images;
+    public IReadOnlyDictionary<string, ImageScheme> Images => _images;
 
     /// <summary>The kinds of hooks.</summary>
     public IReadOnlyDictionary<string, HookOpener> Hooks => _hooks;
 
     /// <summary>Adds a scheme of images.</summary>
     /// <exception cref="ArgumentException">The scheme is known already.</exception>
-    public BlockCatalog AddImage(string scheme, ImageOpener opener)
+    public BlockCatalog AddImage(string scheme, ImageOpener opener) => AddImage(new ImageScheme(scheme, opener));
+
+    /// <summary>Adds a scheme of images, with what tools can do with its images.</summary>
+    /// <exception cref="ArgumentException">The scheme is known already.</exception>
+    public BlockCatalog AddImage(ImageScheme scheme)
     {
-        _images.Add(scheme, opener);
+        ArgumentNullException.ThrowIfNull(scheme);
+        _images.Add(scheme.Name, scheme);
         return this;
     }
 
@@ -45,15 +46,28 @@ public sealed class BlockCatalog
     /// <summary>Adds why names may be missing, for those who look for one.</summary>
     public void AddRefusal(string reason) => _refusals.Add(reason);
 
+    /// <summary>Returns the scheme of a target's image.</summary>
+    /// <exception cref="TargetException">The scheme is unknown.</exception>
+    public ImageScheme Find(BlockTarget target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        return _images.TryGetValue(target.Scheme, out ImageScheme? scheme)
+            ? scheme
+            : throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this "
+                + $"version knows {Names(_images.Keys)}{Refusals}");
+    }
+
+    /// <summary>How targets are written whose schemes can do something, such as "/path or qcow2:/path".</summary>
+    public string Examples(Func<ImageScheme, bool> can) =>
+        string.Join(" or ", _images.Values.Where(can).Select(scheme => scheme.Example).DefaultIfEmpty("none"));
+
     /// <summary>Opens what a target names. Blocks while it does.</summary>
     /// <exception cref="TargetException">The target is unknown, or cannot be opened.</exception>
     public IBlockImage Open(BlockTarget target, ImageOpening opening)
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
-        if (!_images.TryGetValue(target.Scheme, out ImageOpener? openImage))
-            throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this "
-                + $"version knows {Names(_images.Keys)}{Refusals}");
+        ImageScheme scheme = Find(target);
         foreach (HookTarget hook in target.Hooks)
         {
             if (!_hooks.ContainsKey(hook.Name))
@@ -61,7 +75,7 @@ public sealed class BlockCatalog
                     + $"version knows {Names(_hooks.Keys)}{Refusals}");
         }
 
-        IBlockImage image = openImage(target, opening);
+        IBlockImage image = scheme.Open(target, opening);
         return target.Hooks.Count == 0 ? image : PutHooksOver(image, target, opening);
     }
 

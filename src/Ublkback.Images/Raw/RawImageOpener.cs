@@ -29,6 +29,11 @@ public static class RawImageOpener
             .MakeImage(opening.Warn);
     }
 
+    /// <summary>Opens an image by its path and options, for formats that lie in a file. Blocks.</summary>
+    /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
+    public static IBlockImage Open(string path, IReadOnlyDictionary<string, string> options, ImageOpening opening) =>
+        Open(new BlockTarget([], BlockTarget.RawScheme, path, options), opening);
+
     /// <summary>Whether somebody has locked a file, which is open, to write it.</summary>
     public static bool IsWritten(FileDescriptor file) => ImageLock.IsWritten(file);
 

@@ -40,7 +40,7 @@ internal sealed class FileContainer : IVdiContainer
     public static FileContainer Open(string path, string cache, bool isLocked, ImageOpening opening)
     {
         Dictionary<string, string> options = new() { ["cache"] = cache, ["share"] = isLocked ? "no" : "unsafe" };
-        IBlockImage blocks = RawImageOpener.Open(new BlockTarget([], BlockTarget.RawScheme, path, options), opening);
+        IBlockImage blocks = RawImageOpener.Open(path, options, opening);
         try
         {
             FileAccess access = opening.IsReadOnly ? FileAccess.Read : FileAccess.ReadWrite;

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Ublkback.Backend.Report;
 using Ublkback.Blkif;
+using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Demo;
 using Ublkback.EmulatedHost;
@@ -191,9 +192,9 @@ internal sealed class Benchmark(BenchOptions options)
     {
         public static async Task<Snapshot> TakeAsync(PrivateHost host)
         {
-            ControlReply reply =
-                await ControlClient.AskAsync(host.Environment, new ControlRequest("list")).ConfigureAwait(false);
-            int daemon = reply.Process!.Id;
+            DaemonReply reply = await ControlClient.AskAsync(host.Environment, ListCommand.Control, new ListRequest())
+                .ConfigureAwait(false);
+            int daemon = reply.Process.Id;
             return new Snapshot(
                 Stopwatch.GetTimestamp(),
                 host.Processes.Append(Environment.ProcessId).Sum(ProcessFigures.CpuSeconds),

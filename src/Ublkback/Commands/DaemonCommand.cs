@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Ublkback.Commands.Disks;
 using Ublkback.Hosting;
 using Ublkback.Service;
 
@@ -15,7 +16,7 @@ internal static class DaemonCommand
         command.SetAction((arguments, _) =>
         {
             HostEnvironment environment = HostEnvironment.Parse(arguments.GetRequiredValue(host));
-            return LongRun.RunAsync((logger, stopping) => new Daemon(environment, catalog, logger).RunAsync(stopping));
+            return LongRun.RunAsync((logger, stopping) => new Daemon(environment, catalog, ControlCommands.All, logger).RunAsync(stopping));
         });
         return command;
     }

@@ -3,6 +3,7 @@ using Mono.Unix.Native;
 using Spectre.Console;
 using Ublkback.Backend.Connections;
 using Ublkback.Backend.Vbds;
+using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.Linux.Kernel;
@@ -127,8 +128,13 @@ internal static class DoctorCommand
         const string What = "the daemon";
         try
         {
-            ControlReply reply = await ControlClient.AskAsync(host, new ControlRequest("list")).ConfigureAwait(false);
-            return new Finding($"{What} ({reply.Vbds?.Count ?? 0} disks)", null);
+            DaemonReply reply = await ControlClient.AskAsync(host, ListCommand.Control, new ListRequest())
+                .ConfigureAwait(false);
+            return new Finding($"{What} ({reply.Vbds.Count} disks)", null);
+        }
+        catch (RefusedRequestException failure)
+        {
+            return new Finding(What, failure.Message);
         }
         catch (NoDaemonException failure)
         {

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Diagnostics;
 using Ublkback.Backend.Connections;
+using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.XenStore;
@@ -35,8 +36,8 @@ internal static class HotplugCommand
             ?? throw new CommandException("XENBUS_PATH is not set: this command is for the toolstack's hotplug script");
         try
         {
-            ControlReply reply = await AskAsync(host, new ControlRequest("hotplug-add", path)).ConfigureAwait(false);
-            return reply.Error is null ? 0 : throw new CommandException(reply.Error);
+            await AskAsync(host, new HotplugAddRequest(path)).ConfigureAwait(false);
+            return 0;
         }
         catch (NoDaemonException failure)
         {
@@ -47,7 +48,7 @@ internal static class HotplugCommand
     }
 
     // A daemon that ends meanwhile is replaced soon, and the next one answers as well.
-    private static async Task<ControlReply> AskAsync(HostEnvironment host, ControlRequest request)
+    private static async Task AskAsync(HostEnvironment host, HotplugAddRequest request)
     {
         long start = Stopwatch.GetTimestamp();
         bool wasThere = false;
@@ -55,7 +56,8 @@ internal static class HotplugCommand
         {
             try
             {
-                return await ControlClient.AskAsync(host, request).ConfigureAwait(false);
+                await ControlClient.AskAsync(host, HotplugAddCommand.Control, request).ConfigureAwait(false);
+                return;
             }
             catch (LostDaemonException) when (Stopwatch.GetElapsedTime(start) < SuccessorPatience)
             {

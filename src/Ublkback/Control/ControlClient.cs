@@ -1,22 +1,27 @@
 using System.Net.Sockets;
+using System.Text.Json;
 using Ublkback.Hosting;
 using Ublkback.Linux.Sockets;
 
 namespace Ublkback.Control;
 
-/// <summary>Asks the daemon.</summary>
+/// <summary>Sends requests to the daemon.</summary>
 internal static class ControlClient
 {
     /// <summary>Sends a request and awaits the reply.</summary>
-    /// <exception cref="NoDaemonException">Nobody answers on the socket.</exception>
-    /// <exception cref="LostDaemonException">The daemon broke off.</exception>
-    public static async Task<ControlReply> AskAsync(HostEnvironment host, ControlRequest request)
+    /// <exception cref="NoDaemonException">No daemon answers on the socket.</exception>
+    /// <exception cref="LostDaemonException">The connection closed before the reply was complete.</exception>
+    /// <exception cref="RefusedRequestException">The daemon did not carry it out; the message says why.</exception>
+    public static async Task<TReply> AskAsync<TRequest, TReply>(
+        HostEnvironment host, ControlCommand<TRequest, TReply> command, TRequest request)
+        where TRequest : ControlRequest
+        where TReply : ControlReply
     {
         try
         {
-            return await JsonLineClient.AskAsync(
-                host.ControlSocket, request, ControlJson.Default.ControlRequest,
-                ControlJson.Default.ControlReply).ConfigureAwait(false);
+            JsonElement reply = await JsonLineClient.AskAsync(
+                host.ControlSocket, request, command.Requests, ReplyJson.Default.JsonElement).ConfigureAwait(false);
+            return Read(reply, command);
         }
         catch (SocketException failure)
         {
@@ -30,10 +35,30 @@ internal static class ControlClient
             throw new LostDaemonException($"the daemon broke off: {failure.Message}");
         }
     }
+
+    // An error is understood in any version: it says itself which versions do not fit.
+    private static TReply Read<TRequest, TReply>(JsonElement reply, ControlCommand<TRequest, TReply> command)
+        where TRequest : ControlRequest
+        where TReply : ControlReply
+    {
+        if (reply.ValueKind != JsonValueKind.Object)
+            throw new RefusedRequestException($"the daemon's reply is not a JSON object: {ControlProtocol.Remedy}");
+        if (reply.TryGetProperty("error", out JsonElement error) && error.ValueKind == JsonValueKind.String)
+            throw new RefusedRequestException(error.GetString()!);
+        string version = reply.TryGetProperty("version", out JsonElement given) ? given.GetRawText() : "0";
+        if (version != $"{ControlProtocol.Version}")
+            throw new RefusedRequestException(
+                $"the daemon speaks version {version} of the control protocol and this program version "
+                + $"{ControlProtocol.Version}: {ControlProtocol.Remedy}");
+        try
+        {
+            return reply.Deserialize(command.Replies) ?? throw new JsonException();
+        }
+        catch (JsonException failure)
+        {
+            throw new RefusedRequestException(
+                $"the daemon's reply to '{command.Name}' has an unexpected field {failure.Path}: "
+                + ControlProtocol.Remedy);
+        }
+    }
 }
-
-/// <summary>The daemon has not answered to the end.</summary>
-internal sealed class LostDaemonException(string message) : CommandException(message);
-
-/// <summary>There is no daemon to ask; the message says how to mend it.</summary>
-internal sealed class NoDaemonException(string message) : Exception(message);

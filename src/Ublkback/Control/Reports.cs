@@ -1,34 +1,37 @@
-using System.Globalization;
 using System.Text.Json;
 using Spectre.Console;
+using Ublkback.Block;
 using Ublkback.Hosting;
 
 namespace Ublkback.Control;
 
-/// <summary>What the commands that show vbds share.</summary>
+/// <summary>Asks the daemon for vbds and prints them, for several commands.</summary>
 internal static class Reports
 {
-    /// <summary>Asks the daemon for vbds.</summary>
-    /// <exception cref="CommandException">There is no daemon, or it could not do it.</exception>
-    public static async Task<IReadOnlyList<VbdReport>> AskAsync(HostEnvironment host, ControlRequest request)
+    /// <summary>Sends a request to the daemon and awaits the reply.</summary>
+    /// <exception cref="CommandException">There is no daemon, or it did not carry out the request.</exception>
+    public static async Task<TReply> AskAsync<TRequest, TReply>(
+        HostEnvironment host, ControlCommand<TRequest, TReply> command, TRequest request)
+        where TRequest : ControlRequest
+        where TReply : ControlReply
     {
-        ControlReply reply;
         try
         {
-            reply = await ControlClient.AskAsync(host, request).ConfigureAwait(false);
+            return await ControlClient.AskAsync(host, command, request).ConfigureAwait(false);
         }
         catch (NoDaemonException failure)
         {
             throw new CommandException(failure.Message);
         }
-
-        return reply.Error is null ? reply.Vbds ?? [] : throw new CommandException(reply.Error);
     }
 
-    public static async Task<int> ShowAsync(
-        HostEnvironment host, string request, bool asJson, Action<IReadOnlyList<VbdReport>> show)
+    /// <summary>Asks for all vbds and prints them.</summary>
+    public static async Task<int> ShowAsync<TRequest>(
+        HostEnvironment host, ControlCommand<TRequest, DaemonReply> command, TRequest request, bool asJson,
+        Action<IReadOnlyList<VbdReport>> show)
+        where TRequest : ControlRequest
     {
-        IReadOnlyList<VbdReport> vbds = await AskAsync(host, new ControlRequest(request)).ConfigureAwait(false);
+        IReadOnlyList<VbdReport> vbds = (await AskAsync(host, command, request).ConfigureAwait(false)).Vbds;
         if (asJson) Console.WriteLine(JsonSerializer.Serialize(vbds, ReportJson.Default.IReadOnlyListVbdReport));
         else if (vbds.Count == 0) Console.WriteLine("no disks: no guest has one with script=block-ublkback");
         else show(vbds);
@@ -44,13 +47,5 @@ internal static class Reports
         return table;
     }
 
-    public static string Size(ulong? bytes) => bytes switch
-    {
-        null => "-",
-        < 1 << 10 => string.Create(CultureInfo.InvariantCulture, $"{bytes} B"),
-        < 1 << 20 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1024.0:F1} KiB"),
-        < 1 << 30 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1048576.0:F1} MiB"),
-        < 1L << 40 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1073741824.0:F1} GiB"),
-        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1099511627776.0:F1} TiB"),
-    };
+    public static string Size(ulong? bytes) => bytes is ulong size ? ByteSize.Format(size) : "-";
 }

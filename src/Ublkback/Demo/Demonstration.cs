@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using Spectre.Console;
+using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.EmulatedHost;
 using Ublkback.Hosting;
@@ -58,8 +59,8 @@ internal sealed class Demonstration(TimeSpan mixTime)
 
         Say("A guest that uses the disk through its ring and checks all that it reads");
         bool isGood = await RunGuestAsync(host.Environment).ConfigureAwait(false);
-        ControlReply figures =
-            await ControlClient.AskAsync(host.Environment, new ControlRequest("stats")).ConfigureAwait(false);
+        DaemonReply figures = await ControlClient.AskAsync(host.Environment, StatsCommand.Control, new StatsRequest())
+            .ConfigureAwait(false);
         await host.Toolstack.DetachAsync(Domid, disk).ConfigureAwait(false);
 
         isGood &= await CompareImageAsync().ConfigureAwait(false);
@@ -121,7 +122,7 @@ internal sealed class Demonstration(TimeSpan mixTime)
         return checksum == _guestChecksum;
     }
 
-    private void ShowSummary(ControlReply figures)
+    private void ShowSummary(DaemonReply figures)
     {
         Table table = Reports.Table("Phase", "Requests", "Data", "Seconds", "Requests/s", "Rate");
         foreach ((string phase, int requests, long bytes, double seconds) in _results)
@@ -134,7 +135,7 @@ internal sealed class Demonstration(TimeSpan mixTime)
         }
 
         AnsiConsole.Write(table);
-        foreach (VbdReport vbd in figures.Vbds ?? [])
+        foreach (VbdReport vbd in figures.Vbds)
         {
             IEnumerable<string> parts = (vbd.Operations ?? []).Select(operation => string.Create(
                 CultureInfo.InvariantCulture,

@@ -20,14 +20,14 @@ internal sealed class CatalogMaker(Action<BlockCatalog>? addOwn)
     public BlockCatalog Make(HostEnvironment host, out IReadOnlyList<PluginReport> plugins)
     {
         BlockCatalog catalog = new BlockCatalog()
-            .AddImage(BlockTarget.RawScheme, RawImageOpener.Open)
-            .AddImage("memory", ScratchImageOpener.OpenMemory)
-            .AddImage(VdiOpener.Scheme, VdiOpener.Open)
-            .AddImage("null", ScratchImageOpener.OpenNull)
+            .AddImage(RawSchemes.Raw)
+            .AddImage(RawSchemes.Memory)
+            .AddImage(RawSchemes.Null)
+            .AddImage(VdiScheme.Vdi)
             .AddImage(RbdOpener.Scheme, RbdOpener.Open)
             .AddNbd()
             .AddStandardHooks();
-        catalog.AddImage(Qcow2Opener.Scheme, new Qcow2Opener(catalog).Open);
+        catalog.AddImage(Qcow2Scheme.For(catalog));
         addOwn?.Invoke(catalog);
         plugins = PluginFolder.Load(host.PluginFolder, catalog);
         return catalog;

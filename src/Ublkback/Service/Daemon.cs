@@ -1,7 +1,4 @@
-using System.Net.Sockets;
-using System.Text;
 using Microsoft.Extensions.Logging;
-using Mono.Unix.Native;
 using Ublkback.Backend.Connections;
 using Ublkback.Backend.Grants;
 using Ublkback.Backend.Journals;
@@ -11,7 +8,6 @@ using Ublkback.Block;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.Linux.Kernel;
-using Ublkback.Linux.Sockets;
 using Ublkback.Linux.Workers;
 using Ublkback.Plugins;
 using Ublkback.Xen;
@@ -19,16 +15,15 @@ using Ublkback.XenStore;
 
 namespace Ublkback.Service;
 
-/// <summary>The daemon, put together by hand.</summary>
-internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog, ILogger logger)
+/// <summary>The daemon, composed by hand.</summary>
+internal sealed class Daemon(
+    HostEnvironment host, CatalogMaker catalog, IReadOnlyList<ControlCommand> commands, ILogger logger)
 {
-    private static readonly TimeSpan ResizeTimeout = TimeSpan.FromSeconds(10);
-
     /// <summary>Serves until cancelled, then leaves connected rings in order for the next daemon.</summary>
     /// <exception cref="CommandException">It cannot run here; the message says why.</exception>
     public async Task RunAsync(CancellationToken cancellation)
     {
-        using FileDescriptor oneDaemon = BeTheOnlyOne();
+        using FileDescriptor oneDaemon = DaemonLock.Take(host.RunDirectory);
         await using XenStoreClient store = OpenStore();
         string home = await FindHomeAsync(store).ConfigureAwait(false);
         ushort domid = ushort.Parse(home.AsSpan(home.LastIndexOf('/') + 1));
@@ -44,16 +39,14 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);
             await Task.WhenAny(directory.Ready, serving).ConfigureAwait(false);
-            using (new JsonLineServer<ControlRequest, ControlReply>(
-                host.ControlSocket, ControlJson.Default.ControlRequest, ControlJson.Default.ControlReply,
-                request => AnswerAsync(request, directory, hotplug)))
+            using (new ControlServer(host.ControlSocket, commands, new ControlServices(directory, hotplug), logger))
             {
-                Serving(home, workers.Count);
-                await NotifySystemdAsync("READY=1").ConfigureAwait(false);
+                DaemonLog.Serving(logger, home, workers.Count);
+                await SystemdNotification.SendReadyAsync().ConfigureAwait(false);
                 await serving.ConfigureAwait(false);
             }
 
-            Ended();
+            DaemonLog.Ended(logger);
         }
         finally
         {
@@ -66,99 +59,13 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         BlockCatalog made = catalog.Make(host, out IReadOnlyList<PluginReport> plugins);
         foreach (PluginReport plugin in plugins)
         {
-            if (plugin.Refusal is null) PluginLoaded(logger, plugin.File, plugin.Names);
-            else PluginRefused(logger, plugin.File, plugin.Refusal);
+            if (plugin.Refusal is null) DaemonLog.PluginLoaded(logger, plugin.File, plugin.Names);
+            else DaemonLog.PluginRefused(logger, plugin.File, plugin.Refusal);
         }
 
         if (plugins.Count > 0)
-            StrayFailures.Survive(failure => PluginFailed(logger, failure.GetType().Name, failure.Message));
+            StrayFailures.Survive(failure => DaemonLog.PluginFailed(logger, failure.GetType().Name, failure.Message));
         return made;
-    }
-
-    private static async Task<ControlReply> AnswerAsync(ControlRequest request, VbdDirectory directory, Hotplug hotplug)
-    {
-        switch (request.Command)
-        {
-            case "list" or "stats":
-                return new ControlReply(
-                    null, [.. directory.Vbds.Select(vbd => VbdReports.Make(vbd, request.Command == "stats"))],
-                    new ProcessReport(GC.GetTotalAllocatedBytes(), GC.CollectionCount(0), Environment.ProcessId));
-            case "resize":
-                return await ResizeAsync(request, directory).ConfigureAwait(false);
-            case "resume":
-                foreach (Vbd vbd in Choose(request, directory)) vbd.Resume();
-                return Report(Choose(request, directory));
-            case "change":
-                try
-                {
-                    HookTarget change = HookTarget.Parse(request.Hook ?? "");
-                    foreach (Vbd vbd in Choose(request, directory)) vbd.Change(change);
-                    return Report(Choose(request, directory));
-                }
-                catch (TargetException failure)
-                {
-                    return new ControlReply(failure.Message);
-                }
-
-            case "hotplug-add":
-                try
-                {
-                    return new ControlReply(await hotplug.AddAsync(request.XenbusPath ?? "").ConfigureAwait(false));
-                }
-                catch (XenStoreException failure)
-                {
-                    return new ControlReply(failure.Message);
-                }
-
-            default:
-                return new ControlReply($"unknown command {request.Command}: is the daemon older than this program?");
-        }
-    }
-
-    private static async Task<ControlReply> ResizeAsync(ControlRequest request, VbdDirectory directory)
-    {
-        Task resized = Task.WhenAll(Choose(request, directory).Select(
-            vbd => request.SizeBytes is long size ? vbd.EnlargeAsync(size) : vbd.MeasureAsync()));
-        try
-        {
-            await resized.WaitAsync(ResizeTimeout).ConfigureAwait(false);
-            return Report(Choose(request, directory));
-        }
-        catch (TimeoutException)
-        {
-            return new ControlReply("a disk has not answered for 10 s: 'ublkback list' shows their states");
-        }
-        catch (TargetException failure)
-        {
-            return new ControlReply(failure.Message);
-        }
-    }
-
-    private static IEnumerable<Vbd> Choose(ControlRequest request, VbdDirectory directory) =>
-        directory.Vbds.Where(vbd =>
-        (request.Domid ?? vbd.Address.Domid) == vbd.Address.Domid
-        && (request.Device ?? vbd.Address.DeviceName) == vbd.Address.DeviceName);
-
-    private static ControlReply Report(IEnumerable<Vbd> vbds) =>
-        new(null, [.. vbds.Select(vbd => VbdReports.Make(vbd, withOperations: false))]);
-
-    private FileDescriptor BeTheOnlyOne()
-    {
-        try
-        {
-            const UnixFileMode OnlyTheUser = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
-            Directory.CreateDirectory(host.RunDirectory, OnlyTheUser);
-            FileDescriptor file = FileDescriptor.Open(
-                Path.Combine(host.RunDirectory, "daemon.lock"), OpenFlags.O_RDWR | OpenFlags.O_CREAT);
-            if (OfdLock.TryExclude(file, 0)) return file;
-            file.Dispose();
-            throw new CommandException($"another daemon runs already (it holds {host.RunDirectory}/daemon.lock)");
-        }
-        catch (Exception failure) when (failure is UnauthorizedAccessException or IOException)
-        {
-            throw new CommandException(
-                $"{host.RunDirectory} cannot be used: {failure.Message}; run the daemon as root");
-        }
     }
 
     private XenStoreClient OpenStore()
@@ -166,8 +73,8 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
         try
         {
             XenStoreClient store = host.OpenStore();
-            store.Lost += StoreLost;
-            store.Reconnected += StoreReconnected;
+            store.Lost += cause => DaemonLog.StoreLost(logger, cause);
+            store.Reconnected += () => DaemonLog.StoreReconnected(logger);
             return store;
         }
         catch (XenStoreException failure)
@@ -213,45 +120,4 @@ internal sealed partial class Daemon(HostEnvironment host, CatalogMaker catalog,
             throw new CommandException(failure.Message);
         }
     }
-
-    // sd_notify(3): a datagram to the socket that systemd names.
-    private static async Task NotifySystemdAsync(string state)
-    {
-        if (Environment.GetEnvironmentVariable("NOTIFY_SOCKET") is not { Length: > 0 } path) return;
-        using Socket socket = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
-        string address = path.StartsWith('@') ? '\0' + path[1..] : path;
-        await socket.SendToAsync(Encoding.UTF8.GetBytes(state), new UnixDomainSocketEndPoint(address))
-            .ConfigureAwait(false);
-    }
-
-    private void StoreLost(string cause) => StoreLost(logger, cause);
-
-    private void StoreReconnected() => StoreReconnected(logger);
-
-    private void Serving(string home, int workers) => Serving(logger, home, workers);
-
-    private void Ended() => Ended(logger);
-
-    [LoggerMessage(Level = LogLevel.Information, Message = "serving the vbds of {Home} with {Workers} workers")]
-    private static partial void Serving(ILogger logger, string home, int workers);
-
-    [LoggerMessage(Level = LogLevel.Information, Message = "plugin {File}: {Names}")]
-    private static partial void PluginLoaded(ILogger logger, string file, string names);
-
-    [LoggerMessage(Level = LogLevel.Error, Message = "plugin {File} is refused: {Reason}")]
-    private static partial void PluginRefused(ILogger logger, string file, string reason);
-
-    [LoggerMessage(
-        Level = LogLevel.Error, Message = "code of a plugin failed on a thread of its own: {Type}: {Message}")]
-    private static partial void PluginFailed(ILogger logger, string type, string message);
-
-    [LoggerMessage(Level = LogLevel.Information, Message = "ended; connected disks wait for the next daemon")]
-    private static partial void Ended(ILogger logger);
-
-    [LoggerMessage(Level = LogLevel.Error,
-        Message = "xenstore: connection lost: {Cause}; connected disks go on, trying to connect again")]
-    private static partial void StoreLost(ILogger logger, string cause);
-
-    [LoggerMessage(Level = LogLevel.Information, Message = "xenstore: connected again, reading everything anew")]
-    private static partial void StoreReconnected(ILogger logger);
 }

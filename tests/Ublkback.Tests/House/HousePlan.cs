@@ -24,10 +24,10 @@ internal static class HousePlan
     /// <summary>The folders of the projects that have some; <c>""</c> is the project's own.</summary>
     public static readonly Dictionary<string, string[]> Folders = new()
     {
-        ["Ublkback.Block"] = ["Loop", "Targets", "Seam", "Pipeline"],
+        ["Ublkback.Block"] = ["Loop", "Targets", "Seam", "Images", "Pipeline"],
         ["Ublkback.Hooks"] = ["Faults", "Throttle", "Crypt", "Trace", ""],
         ["Ublkback.Linux"] = ["Kernel", "Workers", "Files", "Sockets"],
-        ["Ublkback.Images"] = ["Raw", "Qcow2/Format", "Qcow2/Metadata", "Qcow2/Clusters", "Qcow2"],
+        ["Ublkback.Images"] = ["Common", "Raw", "Qcow2/Format", "Qcow2/Metadata", "Qcow2/Clusters", "Qcow2"],
         ["Ublkback.Nbd"] = ["Protocol", "Client", "Server"],
         ["Ublkback.Rados"] = ["Bindings", "Pools", "Locks", "Rbd"],
         ["Ublkback.Parallax"] =

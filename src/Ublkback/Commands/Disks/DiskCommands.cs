@@ -9,14 +9,15 @@ namespace Ublkback.Commands.Disks;
 /// </summary>
 internal static class DiskCommands
 {
-    /// <summary>Makes one; for each disk that it was carried out on, a line ends in what is told of it.</summary>
-    /// <param name="verb">Its name.</param>
-    /// <param name="description">What it does.</param>
-    /// <param name="tell">What is told of a disk.</param>
-    /// <param name="complete">Adds to the request what options say; null for a command without any.</param>
-    public static Command Make(
-        string verb, string description, Func<VbdReport, string> tell,
-        Func<ParseResult, ControlRequest, ControlRequest>? complete = null)
+    /// <summary>Creates a command, which prints a line for each disk that it was carried out on.</summary>
+    /// <param name="control">The daemon's command.</param>
+    /// <param name="description">The help text.</param>
+    /// <param name="makeRequest">Creates the request from domid, device and all arguments.</param>
+    /// <param name="tell">Returns the end of a disk's line.</param>
+    public static Command Make<TRequest>(
+        ControlCommand<TRequest, VbdsReply> control, string description,
+        Func<int?, string?, ParseResult, TRequest> makeRequest, Func<VbdReport, string> tell)
+        where TRequest : ControlRequest
     {
         Option<string> host = CommonOptions.Host();
         Argument<int?> domid = new("domid")
@@ -29,13 +30,12 @@ internal static class DiskCommands
             Description = "The disk's name in the guest, such as xvda; all its disks when left out.",
             Arity = ArgumentArity.ZeroOrOne,
         };
-        Command command = new(verb, description) { host, domid, device };
+        Command command = new(control.Name, description) { host, domid, device };
         command.SetAction(async (arguments, _) =>
         {
-            ControlRequest request = new(verb, Domid: arguments.GetValue(domid), Device: arguments.GetValue(device));
-            if (complete is not null) request = complete(arguments, request);
+            TRequest request = makeRequest(arguments.GetValue(domid), arguments.GetValue(device), arguments);
             IReadOnlyList<VbdReport> vbds = await AskAsync(
-                HostEnvironment.Parse(arguments.GetRequiredValue(host)), request).ConfigureAwait(false);
+                HostEnvironment.Parse(arguments.GetRequiredValue(host)), control, request).ConfigureAwait(false);
             foreach (VbdReport vbd in vbds)
                 Console.WriteLine($"guest {vbd.Domid} {vbd.Device}, {vbd.Target}: {tell(vbd)}");
             return 0;
@@ -43,11 +43,13 @@ internal static class DiskCommands
         return command;
     }
 
-    /// <summary>Has the daemon carry out a request on the disks that it names, and returns these.</summary>
+    /// <summary>Asks the daemon to carry out a request on disks, and returns these.</summary>
     /// <exception cref="CommandException">There is no daemon, no such disk, or it could not be done.</exception>
-    public static async Task<IReadOnlyList<VbdReport>> AskAsync(HostEnvironment host, ControlRequest request)
+    public static async Task<IReadOnlyList<VbdReport>> AskAsync<TRequest>(
+        HostEnvironment host, ControlCommand<TRequest, VbdsReply> control, TRequest request)
+        where TRequest : ControlRequest
     {
-        IReadOnlyList<VbdReport> vbds = await Reports.AskAsync(host, request).ConfigureAwait(false);
+        IReadOnlyList<VbdReport> vbds = (await Reports.AskAsync(host, control, request).ConfigureAwait(false)).Vbds;
         return vbds.Count > 0
             ? vbds
             : throw new CommandException("there is no such disk: 'ublkback list' shows those there are");

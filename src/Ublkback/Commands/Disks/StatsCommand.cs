@@ -1,22 +1,36 @@
 using System.CommandLine;
 using System.Globalization;
+using System.Text.Json.Serialization;
 using Spectre.Console;
 using Ublkback.Control;
 using Ublkback.Hosting;
 
 namespace Ublkback.Commands.Disks;
 
+/// <summary>Asks for all vbds with the figures of their operations.</summary>
+internal sealed record StatsRequest() : ControlRequest("stats");
+
 /// <summary><c>ublkback stats</c></summary>
 internal static class StatsCommand
 {
-    public static Command Make()
+    public static readonly ControlCommand<StatsRequest, DaemonReply> Control = new(
+        "stats", StatsJson.Default.StatsRequest, ReplyJson.Default.DaemonReply, AnswerAsync)
+    {
+        CommandLine = Make,
+    };
+
+    private static Task<DaemonReply> AnswerAsync(StatsRequest request, ControlServices services) =>
+        Task.FromResult(services.ReportAll(withOperations: true));
+
+    private static Command Make()
     {
         Option<string> host = CommonOptions.Host();
         Option<bool> json = CommonOptions.Json();
         Command command =
             new("stats", "Show what each disk has done: requests, bytes, errors, latency.") { host, json };
         command.SetAction((arguments, _) => Reports.ShowAsync(
-            HostEnvironment.Parse(arguments.GetRequiredValue(host)), "stats", arguments.GetValue(json), Show));
+            HostEnvironment.Parse(arguments.GetRequiredValue(host)), Control, new StatsRequest(),
+            arguments.GetValue(json), Show));
         return command;
     }
 
@@ -50,3 +64,12 @@ internal static class StatsCommand
         _ => string.Create(CultureInfo.InvariantCulture, $"{microseconds / 1_000_000:F1} s"),
     };
 }
+
+/// <summary>How requests are written and read.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+    RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]
+[JsonSerializable(typeof(StatsRequest))]
+internal sealed partial class StatsJson : JsonSerializerContext;

@@ -19,8 +19,8 @@ internal static class ImageCommand
         """)
     {
         ImageCreateCommand.Make(catalog),
-        ImageInfoCommand.Make(),
-        ImageCheckCommand.Make(),
+        ImageInfoCommand.Make(catalog),
+        ImageCheckCommand.Make(catalog),
         ImageConvertCommand.Make(catalog),
         ImageCommitCommand.Make(catalog),
         ImageMapCommand.Make(catalog),

@@ -3,7 +3,6 @@ using System.Globalization;
 using Ublkback.Block;
 using Ublkback.Control;
 using Ublkback.Hosting;
-using Ublkback.Images.Qcow2;
 using Ublkback.ImageTools;
 using Ublkback.Linux.Workers;
 
@@ -35,15 +34,15 @@ internal static class ImageCommitCommand
     {
         try
         {
-            string path = ImageInfoCommand.PathOf(text);
-            BlockTarget below = new Qcow2Opener(catalog).FindBacking(path)
+            (BlockTarget target, OverlayScheme scheme) =
+                SchemeTool.Require(catalog, text, scheme => scheme.Overlay, "committed");
+            BlockTarget below = scheme.FindBacking(target)
                 ?? throw new CommandException($"{text} has no backing image: there is nothing to commit it to");
-            if (below.Scheme == Qcow2Opener.Scheme) below = below.WithDefault(Qcow2Opener.BackingOption, "allow");
+            below = catalog.Find(below).Trust(below);
             using Worker worker = new("commit");
-            BlockTarget alone = BlockTarget.Parse(
-                $"{Qcow2Opener.Scheme}:{path}?{Qcow2Opener.BackingOption}={Qcow2Opener.NoBacking}");
             IAllocationMap overlay =
-                (IAllocationMap)catalog.Open(alone, ToolOpening.For("ublkback image commit", isReadOnly: true));
+                (IAllocationMap)catalog.Open(
+                    scheme.Alone(target), ToolOpening.For("ublkback image commit", isReadOnly: true));
             await using (overlay.ConfigureAwait(false))
             {
                 IBlockImage backing = catalog.Open(below, ToolOpening.For("ublkback image commit", isReadOnly: false));
@@ -54,7 +53,7 @@ internal static class ImageCommitCommand
                     Console.WriteLine(string.Create(
                         CultureInfo.InvariantCulture,
                         $"{Reports.Size((ulong)written)} committed to {below.Location}; "
-                        + $"{path} is not needed any more"));
+                        + $"{target.Location} is not needed any more"));
                 }
             }
 

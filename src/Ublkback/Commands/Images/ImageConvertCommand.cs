@@ -3,7 +3,6 @@ using System.Globalization;
 using Ublkback.Block;
 using Ublkback.Control;
 using Ublkback.Hosting;
-using Ublkback.Images.Qcow2;
 using Ublkback.ImageTools;
 using Ublkback.Linux.Workers;
 
@@ -52,11 +51,8 @@ internal static class ImageConvertCommand
                 long size = (long)source.Geometry.SectorCount * BlockRequest.SectorSize;
                 bool isNew = !compares;
                 if (isNew)
-                    NewImage.Create(
-                        to, size,
-                        clusterText is null
-                            ? Qcow2Tool.DefaultClusterSize
-                            : (int)Math.Min(NewImage.ReadSize(clusterText), int.MaxValue), null);
+                    SchemeTool.Create(
+                        catalog, to, new NewImage(size, clusterText is null ? null : ByteSize.Read(clusterText)));
                 IBlockImage copy = catalog.Open(to, ToolOpening.For("ublkback image convert", isReadOnly: false));
                 await using (copy.ConfigureAwait(false))
                 {

@@ -2,7 +2,6 @@ using System.CommandLine;
 using Ublkback.Block;
 using Ublkback.Control;
 using Ublkback.Hosting;
-using Ublkback.Images.Qcow2;
 using Ublkback.ImageTools;
 
 namespace Ublkback.Commands.Images;
@@ -38,23 +37,27 @@ internal static class ImageCreateCommand
     {
         try
         {
+            BlockCatalog all = catalog.MakeForTools();
             BlockTarget target = BlockTarget.Parse(text);
+            ImageScheme scheme = all.Find(target);
             BlockTarget? backing = backingText is null ? null : BlockTarget.Parse(backingText);
-            if (backing is not null && target.Scheme != Qcow2Opener.Scheme)
-                throw new TargetException($"{text} cannot have a backing image: only {Qcow2Opener.Scheme}: can");
+            if (backing is not null && scheme.Overlay is null)
+                throw new TargetException($"{text} cannot have a backing image: only "
+                    + $"{all.Examples(one => one.Overlay is not null)} can");
             if (sizeText is null && backing is null)
                 throw new TargetException("how large is the disk to be? Give a size, such as 20G");
-            long backingSize = backing is null ? 0 : Measure(catalog, backing);
-            long size = sizeText is null ? backingSize : NewImage.ReadSize(sizeText);
-            NewImage.Create(
-                target, size,
-                clusterText is null
-                    ? Qcow2Tool.DefaultClusterSize
-                    : (int)Math.Min(NewImage.ReadSize(clusterText), int.MaxValue),
-                backing is null ? null : NewImage.NameOf(backing));
+            long backingSize = backing is null ? 0 : Measure(all, backing);
+            long size = sizeText is null ? backingSize : ByteSize.Read(sizeText);
+            long? clusterSize = clusterText is null ? null : ByteSize.Read(clusterText);
+            SchemeTool.Create(all, target, new NewImage(size, clusterSize, backing));
             Console.WriteLine($"{text}: {Reports.Size((ulong)size)}{(backing is null ? "" : $" over {backingText}")}");
             if (backing is not null)
-                Console.WriteLine($"attach it with target={Qcow2Opener.Scheme}:{target.Location}?backing=allow");
+            {
+                IEnumerable<string> options = scheme.Trust(target).Options.Select(pair => $"{pair.Key}={pair.Value}");
+                Console.WriteLine(
+                    $"attach it with target={target.Scheme}:{target.Location}?{string.Join('&', options)}");
+            }
+
             return 0;
         }
         catch (TargetException failure)
@@ -64,11 +67,10 @@ internal static class ImageCreateCommand
     }
 
     // Opening it shows too that it can be opened.
-    private static long Measure(CatalogMaker catalog, BlockTarget backing)
+    private static long Measure(BlockCatalog catalog, BlockTarget backing)
     {
-        IBlockImage image = catalog.MakeForTools().Open(
-            backing.Scheme == Qcow2Opener.Scheme ? backing.WithDefault("backing", "allow") : backing,
-            ToolOpening.For("ublkback image create", isReadOnly: true));
+        IBlockImage image = catalog.Open(
+            catalog.Find(backing).Trust(backing), ToolOpening.For("ublkback image create", isReadOnly: true));
         long size = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
         image.DisposeAsync().AsTask().GetAwaiter().GetResult();
         return size;

@@ -1,11 +1,11 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Spectre.Console;
 using Ublkback.Block;
 using Ublkback.Control;
 using Ublkback.Hosting;
-using Ublkback.Images.Qcow2;
 using Ublkback.ImageTools;
 using Ublkback.Linux.Workers;
 
@@ -45,17 +45,18 @@ internal static class ImageMapCommand
         try
         {
             BlockTarget target = BlockTarget.Parse(text);
-            if (target.Scheme == Qcow2Opener.Scheme) target = target.WithDefault(Qcow2Opener.BackingOption, "allow");
+            target = catalog.Find(target).Trust(target);
             using Worker worker = new("map");
             IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
             await using (image.ConfigureAwait(false))
             {
                 if (image is not IAllocationMap mapped)
                     throw new CommandException(
-                        $"{text} does not tell where its parts are: raw images and {Qcow2Opener.Scheme}: do");
+                        $"{text} does not tell where its parts are: "
+                        + $"{catalog.Examples(scheme => scheme.HasMap)} does, without hooks");
                 List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text))
                     .ConfigureAwait(false);
-                if (asJson) Console.WriteLine(JsonSerializer.Serialize(entries, ImageJson.Default.ListImageMapEntry));
+                if (asJson) Console.WriteLine(JsonSerializer.Serialize(entries, ImageMapJson.Default.ListImageMapEntry));
                 else Show(entries);
             }
 
@@ -108,3 +109,8 @@ internal static class ImageMapCommand
         AnsiConsole.Write(table);
     }
 }
+
+/// <summary>How the map is written as JSON.</summary>
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+[JsonSerializable(typeof(List<ImageMapEntry>))]
+internal sealed partial class ImageMapJson : JsonSerializerContext;

@@ -34,7 +34,7 @@ internal static class ImageResizeCommand
         try
         {
             bool isMore = sizeText.StartsWith('+');
-            long size = NewImage.ReadSize(sizeText.TrimStart('+'));
+            long size = ByteSize.Read(sizeText.TrimStart('+'));
             using Worker worker = new("resize");
             IBlockImage image = catalog.Open(
                 BlockTarget.Parse(text), ToolOpening.For("ublkback image resize", isReadOnly: false));

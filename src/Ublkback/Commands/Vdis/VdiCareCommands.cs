@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Text.Json;
 using Ublkback.Block;
 using Ublkback.Control;
+using Ublkback.Hosting;
 using Ublkback.Parallax.Admin;
 
 namespace Ublkback.Commands.Vdis;

@@ -1,8 +1,9 @@
 using System.CommandLine;
 using System.Globalization;
+using Ublkback.Block;
+using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
-using Ublkback.ImageTools;
 using Ublkback.Parallax.Admin;
 
 namespace Ublkback.Commands.Vdis;
@@ -70,7 +71,7 @@ internal static class VdiChangeCommands
         {
             VdiInfo info = vdis.Describe(arguments.GetRequiredValue(name));
             string text = arguments.GetRequiredValue(size);
-            long bytes = NewImage.ReadSize(text.TrimStart('+')) + (text.StartsWith('+') ? info.SizeBytes : 0);
+            long bytes = ByteSize.Read(text.TrimStart('+')) + (text.StartsWith('+') ? info.SizeBytes : 0);
             if (bytes < info.SizeBytes && !arguments.GetValue(shrink))
                 throw new CommandException(
                     $"{info.Name} has {Reports.Size((ulong)info.SizeBytes)}, and what lies behind "
@@ -117,9 +118,10 @@ internal static class VdiChangeCommands
         try
         {
             await ControlClient.AskAsync(
-                HostEnvironment.Parse(HostEnvironment.Default), new ControlRequest("resize")).ConfigureAwait(false);
+                HostEnvironment.Parse(HostEnvironment.Default), ResizeCommand.Control, new ResizeRequest())
+                .ConfigureAwait(false);
         }
-        catch (NoDaemonException)
+        catch (Exception failure) when (failure is NoDaemonException or RefusedRequestException)
         {
             // Another program has it.
         }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Text.Json;
+using Ublkback.Hosting;
 using Ublkback.Parallax.Admin;
 
 namespace Ublkback.Commands.Vdis;

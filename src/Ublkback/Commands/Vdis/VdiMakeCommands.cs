@@ -1,7 +1,7 @@
 using System.CommandLine;
+using Ublkback.Block;
 using Ublkback.Commands.Images;
 using Ublkback.Hosting;
-using Ublkback.ImageTools;
 
 namespace Ublkback.Commands.Vdis;
 
@@ -32,7 +32,7 @@ internal static class VdiMakeCommands
                 where,
                 vdis =>
                 {
-                    vdis.Create(vdi, NewImage.ReadSize(sizeText!));
+                    vdis.Create(vdi, ByteSize.Read(sizeText!));
                     return Task.FromResult(0);
                 },
                 makes: true);

@@ -5,6 +5,7 @@ using System.Text.Json.Serialization;
 using Spectre.Console;
 using Ublkback.Block;
 using Ublkback.Control;
+using Ublkback.Hosting;
 using Ublkback.Parallax.Admin;
 
 namespace Ublkback.Commands.Vdis;

@@ -1,7 +1,6 @@
 using System.CommandLine;
-using Ublkback.Hosting;
 
-namespace Ublkback.Commands;
+namespace Ublkback.Hosting;
 
 /// <summary>Options that several commands have.</summary>
 internal static class CommonOptions
