@@ -89,14 +89,17 @@ public static class NbdOpener
             throw new TargetException($"{address.Text} takes requests of {export.MaxBlock} bytes only");
         if (export.Size < sectorSize)
             throw new TargetException($"{address.Text} has {export.Size} bytes: that is no disk");
+        if (export.Size % sectorSize != 0)
+            throw new TargetException($"{address.Text} has {export.Size} bytes, not a multiple of {sectorSize}: "
+                + "its end could not be read; have the server round the size up (nbdkit --filter=truncate "
+                + $"round-up={sectorSize})");
         if (!opening.IsReadOnly && export.Can(NbdExportFlags.ReadOnly))
             throw new TargetException($"{address.Text} is read-only: attach the disk read-only (access=ro)");
         if (!opening.IsReadOnly && !export.Can(NbdExportFlags.Flush) && !export.Can(NbdExportFlags.ForceUnitAccess))
             opening.Warn($"{address.Text}: the server knows no flush: what the guest flushes is as safe as the "
                 + "server makes every write");
         return new ImageGeometry(
-            (ulong)(export.Size / sectorSize) * (ulong)(sectorSize / BlockRequest.SectorSize), sectorSize,
-            MaxSectorSize, opening.IsReadOnly,
+            (ulong)export.Size / BlockRequest.SectorSize, sectorSize, MaxSectorSize, opening.IsReadOnly,
             opening.IsReadOnly || !opening.AllowsDiscard || !export.Can(NbdExportFlags.Trim) ? 0 : MaxSectorSize);
     }
 
