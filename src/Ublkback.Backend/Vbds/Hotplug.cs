@@ -2,6 +2,7 @@ using Ublkback.Backend.Connections;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Backend.Vbds;
 
@@ -56,6 +57,6 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             if (FileStatus.Of(place).Kind == FileKind.BlockDevice) return target.Location;
         }
 
-        return vbd.EmulatorSocket is not string socket ? null : isTap ? socket : $"nbd+unix:///?socket={socket}";
+        return vbd.EmulatorSocket is not string socket ? null : isTap ? socket : NbdUri.OfSocket(socket);
     }
 }

@@ -7,8 +7,8 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Client;
 
 /// <summary>
-/// Opens disks on NBD servers: <c>nbd:unix:/path?export=NAME</c>, <c>nbd://host:port/NAME</c>, and with TLS
-/// <c>nbds://host:port/NAME</c>. Options: <c>reconnect-delay=60</c>, seconds that requests wait for a server that is
+/// Opens disks on NBD servers: <c>nbd:unix:/path?export=NAME</c>, <c>nbd+unix:///NAME?socket=/path</c>,
+/// <c>nbd://host:port/NAME</c>, and with TLS <c>nbds://host:port/NAME</c>. Options: <c>reconnect-delay=60</c>, seconds that requests wait for a server that is
 /// lost; <c>timeout=30</c>, seconds after which a server that does not answer is lost; <c>connections=many</c> (the
 /// default: one for each worker, if the server knows that) or
 /// <c>connections=one</c>; with TLS <c>tls-certs=/folder</c> (else what this host trusts) and <c>tls-hostname=NAME</c>.
@@ -27,7 +27,23 @@ public static class NbdOpener
     public static BlockCatalog AddNbd(this BlockCatalog catalog)
     {
         ArgumentNullException.ThrowIfNull(catalog);
-        return catalog.AddImage(NbdAddress.Scheme, Open).AddImage(NbdAddress.SecretScheme, Open);
+        foreach (string scheme in NbdAddress.Schemes) catalog.AddImage(scheme, Open);
+        return catalog;
+    }
+
+    /// <summary>
+    /// The URI of what a target names, which QEMU reads too; null for other targets and those with options of ours.
+    /// </summary>
+    /// <exception cref="TargetException">The target names no server.</exception>
+    public static string? FindUri(BlockTarget target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        if (!NbdAddress.Schemes.Contains(target.Scheme)) return null;
+        NbdAddress address = NbdAddress.Parse(target);
+        bool isPlain = target.Options.Keys.All(key => key is NbdAddress.ExportOption or NbdAddress.SocketOption);
+        return isPlain && address is { SocketPath: string socket, IsSecret: false }
+            ? NbdUri.OfSocket(socket, address.Export)
+            : null;
     }
 
     /// <summary>Opens a disk. Blocks, so runs on a helper thread.</summary>
@@ -37,7 +53,8 @@ public static class NbdOpener
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
         target.AllowOnly(
-            NbdAddress.ExportOption, DelayOption, TimeoutOption, "connections", CertificatesOption, HostnameOption);
+            NbdAddress.ExportOption, NbdAddress.SocketOption, DelayOption, TimeoutOption, "connections",
+            CertificatesOption, HostnameOption);
         NbdAddress address = NbdAddress.Parse(target);
         if (!address.IsSecret
             && (target.Options.ContainsKey(CertificatesOption) || target.Options.ContainsKey(HostnameOption)))

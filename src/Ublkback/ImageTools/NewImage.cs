@@ -1,5 +1,6 @@
 using Ublkback.Block;
 using Ublkback.Images.Qcow2;
+using Ublkback.Nbd.Client;
 using Ublkback.Parallax.Admin;
 
 namespace Ublkback.ImageTools;
@@ -51,7 +52,7 @@ internal static class NewImage
         new HookTarget("", new Dictionary<string, string> { ["size"] = text }).GetSize("size")!.Value;
 
     /// <summary>
-    /// A backing image as a qcow2 image names it: QEMU reads files, and what else there is only we do.
+    /// A backing image as a qcow2 image names it: QEMU reads files and NBD, and what else there is only we do.
     /// </summary>
     public static (string Name, string Format) NameOf(BlockTarget backing)
     {
@@ -60,7 +61,11 @@ internal static class NewImage
         {
             BlockTarget.RawScheme => (Path.GetFullPath(backing.Location), "raw"),
             Qcow2Opener.Scheme => (Path.GetFullPath(backing.Location), Qcow2Opener.Scheme),
-            _ => ($"{backing.Scheme}:{backing.Location}", "raw"),
+            _ => (NbdOpener.FindUri(backing) ?? $"{backing.Scheme}:{backing.Location}{OptionsOf(backing)}", "raw"),
         };
     }
+
+    private static string OptionsOf(BlockTarget target) => target.Options.Count == 0
+        ? ""
+        : "?" + string.Join('&', target.Options.Select(option => $"{option.Key}={option.Value}"));
 }
