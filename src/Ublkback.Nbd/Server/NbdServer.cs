@@ -106,10 +106,12 @@ public sealed class NbdServer : IAsyncDisposable
 
     private static NbdExport Describe(ImageGeometry geometry)
     {
-        NbdExportFlags flags = NbdExportFlags.HasFlags | NbdExportFlags.Flush | NbdExportFlags.ForceUnitAccess
-            | NbdExportFlags.DontFragment | NbdExportFlags.MultiConnection;
-        flags |= geometry.IsReadOnly ? NbdExportFlags.ReadOnly : NbdExportFlags.WriteZeroes;
-        if (geometry.DiscardGranularity > 0) flags |= NbdExportFlags.Trim;
+        NbdExportFlags flags = NbdExportFlags.HasFlags | NbdExportFlags.Flush | NbdExportFlags.DontFragment
+            | NbdExportFlags.MultiConnection;
+        flags |= geometry.IsReadOnly
+            ? NbdExportFlags.ReadOnly
+            : NbdExportFlags.WriteZeroes | NbdExportFlags.ForceUnitAccess;
+        if (!geometry.IsReadOnly && geometry.DiscardGranularity > 0) flags |= NbdExportFlags.Trim;
         return new NbdExport(
             (long)geometry.SectorCount * BlockRequest.SectorSize, flags, geometry.SectorSize, MaxBlock,
             IsStructured: true);

@@ -20,7 +20,6 @@ internal sealed class NbdServerHandshake(
 
     private const int MaxOption = 8 << 10; // bytes: a name and a few numbers
     private const int MaxOptions = 100; // a client that asks more never ends
-    private const int Padding = 124;
 
     private NbdChannel _channel = channel;
 
@@ -35,6 +34,10 @@ internal sealed class NbdServerHandshake(
 
     /// <summary>Whether the disk can tell which blocks are allocated.</summary>
     public bool HasAllocation { get; init; }
+
+    // Who takes no chunks cannot ask for a single one.
+    private NbdExportFlags OfferedFlags =>
+        IsStructured ? export.Flags : export.Flags & ~NbdExportFlags.DontFragment;
 
     /// <summary>Negotiates; false when the client goes away.</summary>
     /// <exception cref="IOException">The connection is lost, or the client talks nonsense.</exception>
@@ -82,8 +85,8 @@ internal sealed class NbdServerHandshake(
                 if (!isSafe || !IsKnown(data)) throw new NbdException("the client wants a disk that is not offered");
                 await onChosen();
                 _channel.Write((ulong)export.Size);
-                _channel.Write((ushort)export.Flags);
-                if (wantsPadding) _channel.Output.Write(new byte[Padding]);
+                _channel.Write((ushort)OfferedFlags);
+                if (wantsPadding) _channel.Output.Write(new byte[NbdProtocol.Padding]);
                 await _channel.FlushAsync();
                 return true;
             case NbdOption.StructuredReply or NbdOption.List or NbdOption.Info or NbdOption.Go
@@ -131,7 +134,7 @@ internal sealed class NbdServerHandshake(
         byte[] info = new byte[12];
         BinaryPrimitives.WriteUInt16BigEndian(info, NbdProtocol.InfoExport);
         BinaryPrimitives.WriteInt64BigEndian(info.AsSpan(2), export.Size);
-        BinaryPrimitives.WriteUInt16BigEndian(info.AsSpan(10), (ushort)export.Flags);
+        BinaryPrimitives.WriteUInt16BigEndian(info.AsSpan(10), (ushort)OfferedFlags);
         Write(option, NbdOptionReply.Info, info);
         byte[] sizes = new byte[14];
         BinaryPrimitives.WriteUInt16BigEndian(sizes, NbdProtocol.InfoBlockSize);

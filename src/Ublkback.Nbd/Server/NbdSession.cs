@@ -180,6 +180,20 @@ internal sealed class NbdSession
         ? _buffers!.Rent(BlockOperation.Read, 0, bytes / BlockRequest.SectorSize)
         : new BlockRequest { Data = PinnedMemory.AllocatePages(bytes) };
 
+    // What was not offered cannot be promised. Durability may be asked of every command, if of any.
+    private bool HasUnknownFlags(NbdReply reply)
+    {
+        int known = reply.Command switch
+        {
+            NbdCommand.Read when IsStructured => NbdProtocol.DontFragment,
+            NbdCommand.WriteZeroes => NbdProtocol.NoHole,
+            NbdCommand.BlockStatus => NbdProtocol.RequestOne,
+            _ => 0,
+        };
+        if (_server.Export.Can(NbdExportFlags.ForceUnitAccess)) known |= NbdProtocol.ForceUnitAccess;
+        return (reply.Flags & ~known) != 0;
+    }
+
     private NbdError Check(NbdReply reply)
     {
         NbdExport export = _server.Export;
@@ -193,6 +207,7 @@ internal sealed class NbdSession
             NbdCommand.BlockStatus when _hasAllocation => NbdExportFlags.HasFlags,
             _ => null,
         };
+        if (HasUnknownFlags(reply)) return NbdError.Invalid;
         bool writes = reply.Command is NbdCommand.Write or NbdCommand.Trim or NbdCommand.WriteZeroes;
         if (writes && export.Can(NbdExportFlags.ReadOnly)) return NbdError.NotPermitted;
         if (needed is not NbdExportFlags flag || !export.Can(flag)) return NbdError.Invalid;
