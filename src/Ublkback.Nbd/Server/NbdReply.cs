@@ -78,6 +78,9 @@ internal sealed class NbdReply : INbdMessage
         _session.Recycle(this);
     }
 
+    /// <summary>Is recycled without an answer.</summary>
+    public void Drop() => _session.Recycle(this);
+
     private void Continue()
     {
         _error = _awaiter.GetResult();
