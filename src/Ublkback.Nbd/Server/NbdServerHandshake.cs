@@ -6,7 +6,7 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Server;
 
 /// <summary>
-/// Negotiates with a client, in the fixed newstyle only. What it sends is hostile input. On a worker.
+/// Negotiates with a client, in the newstyle, fixed or not. What it sends is hostile input. On a worker.
 /// </summary>
 /// <param name="channel">The connection.</param>
 /// <param name="options">What is offered, and how.</param>
@@ -48,8 +48,7 @@ internal sealed class NbdServerHandshake(
         _channel.Write((ushort)(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes));
         await _channel.FlushAsync();
         uint flags = await _channel.ReadUInt32Async();
-        if ((flags & ~(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)) != 0
-            || (flags & NbdProtocol.FixedNewStyle) == 0)
+        if ((flags & ~(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)) != 0)
             throw new NbdException($"the client wants flags {flags:x}");
         bool wantsPadding = (flags & NbdProtocol.NoZeroes) == 0;
         for (int count = 0; count < MaxOptions; count++)
@@ -57,6 +56,8 @@ internal sealed class NbdServerHandshake(
             if (await _channel.ReadUInt64Async() != NbdProtocol.OptionMagic)
                 throw new NbdException("the client does not speak NBD");
             NbdOption option = (NbdOption)await _channel.ReadUInt32Async();
+            if ((flags & NbdProtocol.FixedNewStyle) == 0 && option != NbdOption.ExportName)
+                throw new NbdException($"the client sent option {(uint)option} without the fixed newstyle");
             uint length = await _channel.ReadUInt32Async();
             if (length > MaxOption) throw new NbdException($"the client sent an option with {length} bytes");
             byte[] data = new byte[length];

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Net.Sockets;
 using NUnit.Framework;
 using Ublkback.Nbd.Protocol;
 using Ublkback.Nbd.Server;
@@ -14,6 +15,12 @@ public sealed class NbdHostileClientTests : NbdFixture
         {
             await client.ReadAsync(18);
             await client.SendAsync([0xff, 0xff, 0xff, 0xff]);
+        }),
+        ("an option of another style", async client =>
+        {
+            await client.ReadAsync(18);
+            await client.SendAsync([0, 0, 0, 0]);
+            await client.SendOptionAsync(NbdOption.Go, []);
         }),
         ("no option", async client => { await client.GreetAsync(); await client.SendAsync(new byte[16]); }),
         ("an endless option", async client =>
@@ -126,6 +133,35 @@ public sealed class NbdHostileClientTests : NbdFixture
         await client.SendAsync(NbdCommand.Read, 0, 512, flags: (ushort)flags);
         NbdError error = await client.ReadErrorAsync();
         Assert.That(flags == 0 ? offered : (int)error, Is.EqualTo(expected));
+    }
+
+    [TestCase(0, 124)]
+    [TestCase(1, 124)]
+    [TestCase(2, 0)]
+    public async Task Clients_of_all_newstyles_are_served(byte flags, int padding)
+    {
+        await using NbdServer server = Serve();
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.ReadAsync(18);
+        await client.SendAsync([0, 0, 0, flags]);
+        await client.SendOptionAsync(NbdOption.ExportName, []);
+        await client.ReadAsync(10 + padding);
+        await client.SendAsync(NbdCommand.Read, 0, 512);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None));
+        Assert.That(await client.ReadAsync(512), Is.All.Zero);
+    }
+
+    [TestCase(1, false)]
+    [TestCase(2, true)]
+    public async Task Many_connections_are_offered_where_they_are_let_in(int maxClients, bool isOffered)
+    {
+        await using NbdServer server = Serve(
+            options: new NbdServerOptions(new UnixDomainSocketEndPoint(SocketPath), MaxClients: maxClients));
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.GreetAsync();
+        await client.SendOptionAsync(NbdOption.ExportName, []);
+        int offered = BinaryPrimitives.ReadUInt16BigEndian((await client.ReadAsync(10)).AsSpan(8));
+        Assert.That((offered & (int)NbdExportFlags.MultiConnection) != 0, Is.EqualTo(isOffered));
     }
 
     [Test]
