@@ -30,8 +30,8 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             await directory.LookAtAsync(address).ConfigureAwait(false);
             Vbd vbd = directory.Find(address)
                 ?? throw new TargetException(
-                    $"the device is not ublkback's: its script node does not name {BackendServices.ScriptName}, or it has no "
-                    + "state");
+                    $"the device is not ublkback's: its script node does not name {BackendServices.ScriptName}, "
+                    + "or it has no state");
             await vbd.CheckTargetAsync().ConfigureAwait(false);
             if (DevicePathOf(vbd) is string device)
                 await services.Store.WriteAsync($"{path}/physical-device-path", device).ConfigureAwait(false);

@@ -8,7 +8,8 @@ namespace Ublkback.Nbd.Client;
 
 /// <summary>
 /// Opens disks on NBD servers: <c>nbd:unix:/path?export=NAME</c>, <c>nbd+unix:///NAME?socket=/path</c>,
-/// <c>nbd://host:port/NAME</c>, and with TLS <c>nbds://host:port/NAME</c>. Options: <c>reconnect-delay=60</c>, seconds that requests wait for a server that is
+/// <c>nbd://host:port/NAME</c>, and with TLS <c>nbds://host:port/NAME</c>. Options:
+/// <c>reconnect-delay=60</c>, seconds that requests wait for a server that is
 /// lost; <c>timeout=30</c>, seconds after which a server that does not answer is lost; <c>connections=many</c> (the
 /// default: one for each worker, if the server knows that) or
 /// <c>connections=one</c>; with TLS <c>tls-certs=/folder</c> (else what this host trusts) and <c>tls-hostname=NAME</c>.

@@ -10,7 +10,7 @@ internal interface INbdMessage
     /// <summary>Writes it. From now on the outbox does not know it any more.</summary>
     void Write(IBufferWriter<byte> to);
 
-    /// <summary>The connection is lost, so it is never written. From now on the outbox does not know it any more.</summary>
+    /// <summary>The connection is lost: it is never written, and the outbox forgets it.</summary>
     void Drop();
 }
 
