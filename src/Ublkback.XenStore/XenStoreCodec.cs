@@ -7,8 +7,42 @@ namespace Ublkback.XenStore;
 /// <summary>Writes and reads xenstore messages. Pure; any thread.</summary>
 public static class XenStoreCodec
 {
-    /// <summary>Payload text: bytes are passed through one to one, so that odd values survive.</summary>
-    public static Encoding Text { get; } = Encoding.Latin1;
+    private const char Escape = '\udc00'; // and a byte: alone, such a character is in no text
+
+    /// <summary>
+    /// The text of bytes of the store. They are UTF-8, as paths are; bytes that are not become characters that
+    /// <see cref="Encode"/> writes as the same bytes.
+    /// </summary>
+    public static string Decode(ReadOnlySpan<byte> bytes)
+    {
+        StringBuilder text = new(bytes.Length);
+        while (!bytes.IsEmpty)
+        {
+            bool isText = Rune.DecodeFromUtf8(bytes, out Rune rune, out int length) == OperationStatus.Done;
+            if (isText) text.Append(rune.ToString());
+            else foreach (byte odd in bytes[..length]) text.Append((char)(Escape | odd));
+            bytes = bytes[length..];
+        }
+
+        return text.ToString();
+    }
+
+    /// <summary>The bytes of a text, as <see cref="Decode"/> reads them.</summary>
+    public static byte[] Encode(string text)
+    {
+        ReadOnlySpan<char> rest = text;
+        List<byte> bytes = new(rest.Length);
+        Span<byte> encoded = stackalloc byte[4];
+        while (!rest.IsEmpty)
+        {
+            bool isText = Rune.DecodeFromUtf16(rest, out Rune rune, out int length) == OperationStatus.Done;
+            if (!isText && (rest[0] & 0xff80) == (Escape | 0x80)) bytes.Add((byte)rest[0]);
+            else bytes.AddRange(encoded[..rune.EncodeToUtf8(encoded)]);
+            rest = rest[length..];
+        }
+
+        return [.. bytes];
+    }
 
     /// <summary>Appends a message to a writer.</summary>
     /// <exception cref="XenStoreException">The payload is longer than the protocol allows.</exception>
@@ -55,13 +89,14 @@ public static class XenStoreCodec
     /// <summary>Encodes strings, each followed by a zero byte.</summary>
     public static byte[] Strings(params ReadOnlySpan<string> values)
     {
-        int length = 0;
-        foreach (string value in values) length += value.Length + 1;
-        byte[] result = new byte[length];
-        int position = 0;
+        List<byte> result = [];
         foreach (string value in values)
-            position += Text.GetBytes(value, result.AsSpan(position)) + 1;
-        return result;
+        {
+            result.AddRange(Encode(value));
+            result.Add(0);
+        }
+
+        return [.. result];
     }
 
     /// <summary>Decodes zero-terminated strings; the last may lack its terminator.</summary>
@@ -72,7 +107,7 @@ public static class XenStoreCodec
         {
             int end = payload.IndexOf((byte)0);
             if (end < 0) end = payload.Length;
-            result.Add(Text.GetString(payload[..end]));
+            result.Add(Decode(payload[..end]));
             payload = payload[Math.Min(end + 1, payload.Length)..];
         }
 

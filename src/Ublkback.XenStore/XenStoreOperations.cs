@@ -11,7 +11,7 @@ internal sealed class XenStoreOperations(
         try
         {
             byte[] value = await Ask(XenStoreMessageType.Read, path, path).ConfigureAwait(false);
-            return XenStoreCodec.Text.GetString(value);
+            return XenStoreCodec.Decode(value);
         }
         catch (XenStoreException failure) when (failure.Error == XenStoreError.NoEntry)
         {
@@ -22,7 +22,7 @@ internal sealed class XenStoreOperations(
     public Task WriteAsync(string path, string value) =>
         request(
             XenStoreMessageType.Write, transaction,
-            [.. XenStoreCodec.Strings(path), .. XenStoreCodec.Text.GetBytes(value)], path);
+            [.. XenStoreCodec.Strings(path), .. XenStoreCodec.Encode(value)], path);
 
     public Task MakeDirectoryAsync(string path) => Ask(XenStoreMessageType.MakeDirectory, path, path);
 
@@ -73,7 +73,7 @@ internal sealed class XenStoreOperations(
             byte[] part = await Ask(XenStoreMessageType.DirectoryPart, path, path, offset).ConfigureAwait(false);
             int end = Array.IndexOf(part, (byte)0);
             if (end < 0) throw new XenStoreException(XenStoreError.Io, $"a malformed part of {path}");
-            string current = XenStoreCodec.Text.GetString(part.AsSpan(0, end));
+            string current = XenStoreCodec.Decode(part.AsSpan(0, end));
             if (generation is not null && generation != current)
             {
                 names.Clear();

@@ -1,6 +1,7 @@
 using Ublkback.Backend.Connections;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Block;
+using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Backend.Vbds;
 
@@ -31,7 +32,8 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             await directory.LookAtAsync(address).ConfigureAwait(false);
             Vbd vbd = directory.Find(address)
                 ?? throw new TargetException(
-                    $"the device is not ublkback's: its script node does not name {VbdConfiguration.ScriptName}");
+                    $"the device is not ublkback's: its script node does not name {VbdConfiguration.ScriptName}, "
+                    + "or it has no state");
             await vbd.CheckTargetAsync().ConfigureAwait(false);
             if (DevicePathOf(vbd) is string device)
                 await services.Store.WriteAsync($"{path}/physical-device-path", device).ConfigureAwait(false);
@@ -55,6 +57,6 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
         if (!isTap && target.Hooks.Count == 0 && services.Catalog.Find(target).FindDevice(target) is string device)
             return device;
 
-        return vbd.QemuSocket is not string socket ? null : isTap ? socket : $"nbd+unix:///?socket={socket}";
+        return vbd.QemuSocket is not string socket ? null : isTap ? socket : NbdUri.OfSocket(socket);
     }
 }

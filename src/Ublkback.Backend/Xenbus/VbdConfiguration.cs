@@ -25,13 +25,15 @@ public sealed record VbdConfiguration(
     public int Info => (IsCdRom ? 1 : 0) | (IsRemovable ? 2 : 0) | (IsReadOnly ? 4 : 0);
 
     /// <summary>
-    /// Reads a backend directory; null when it is not there or not ours: a device is ours when its hotplug script is.
+    /// Reads a backend directory; null when it is not there, not ours, or has no state: the toolstack has not written
+    /// all of it yet, or removes it. A device is ours when its hotplug script is.
     /// </summary>
     /// <exception cref="FrontendException">The frontend's path is not in the frontend's domain.</exception>
     public static async Task<VbdConfiguration?> ReadAsync(IXenStore store, string path, VbdAddress address)
     {
         string? script = await store.ReadAsync($"{path}/script").ConfigureAwait(false);
         if (Path.GetFileName(script) != ScriptName) return null;
+        if (await store.ReadAsync($"{path}/state").ConfigureAwait(false) is null) return null;
         string? frontend = await store.ReadAsync($"{path}/frontend").ConfigureAwait(false);
         if (frontend is null) return null;
         string domain = string.Create(CultureInfo.InvariantCulture, $"/local/domain/{address.Domid}");

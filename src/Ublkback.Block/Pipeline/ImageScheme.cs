@@ -36,6 +36,9 @@ public sealed record ImageScheme(string Name, ImageOpener Open)
     /// </summary>
     public Func<BlockTarget, string?> FindDevice { get; init; } = static _ => null;
 
+    /// <summary>Returns a URI by which QEMU reads the same image; null if there is none.</summary>
+    public Func<BlockTarget, string?> FindUri { get; init; } = static _ => null;
+
     /// <summary>
     /// Returns the target with the right to open the backing images that it names, for tools that the administrator
     /// runs.

@@ -6,6 +6,9 @@ internal sealed class TargetReader(string text)
     // What libxl and old configurations put before a path, or (backendtype=tap) before another scheme.
     private static readonly string[] RawPrefixes = ["tap:aio:", "aio:", "file:", "phy:"];
 
+    // Between a scheme and its address, as in nbd+unix:///?socket=/path: what stands before is not a hook.
+    private static readonly string[] Transports = ["+unix:", "+tcp:"];
+
     private string _rest = "";
 
     public BlockTarget Read()
@@ -62,7 +65,13 @@ internal sealed class TargetReader(string text)
             end = close + 1;
         }
 
-        return end < _rest.Length && _rest[end] == '+';
+        return end < _rest.Length && _rest[end] == '+' && TransportLength(end) == 0;
+    }
+
+    private int TransportLength(int start)
+    {
+        string rest = _rest[start..];
+        return Transports.FirstOrDefault(word => rest.StartsWith(word, StringComparison.Ordinal))?.Length - 1 ?? 0;
     }
 
     private HookTarget ReadHook(int end)
@@ -82,6 +91,7 @@ internal sealed class TargetReader(string text)
         if (!_rest.StartsWith('/'))
         {
             int name = NameLength(_rest);
+            name += name > 0 ? TransportLength(name) : 0;
             if (name > 0 && name < _rest.Length && _rest[name] == ':')
             {
                 scheme = _rest[..name];

@@ -16,7 +16,7 @@ public static class Qcow2Scheme
     {
         Example = $"{Qcow2Opener.Scheme}:/path",
         HasMap = true,
-        Create = Create,
+        Create = (target, image) => Create(catalog, target, image),
         Describe = Describe,
         CheckAsync = CheckAsync,
         Overlay = new OverlayScheme(
@@ -26,21 +26,27 @@ public static class Qcow2Scheme
             target => new Qcow2Opener(catalog).FindBacking(target.Location)),
     };
 
-    private static void Create(BlockTarget target, NewImage image) => Qcow2Tool.Create(
+    private static void Create(BlockCatalog catalog, BlockTarget target, NewImage image) => Qcow2Tool.Create(
         NewFile.PathOf(target), image.Size,
         (int)Math.Min(image.ClusterSize ?? Qcow2Tool.DefaultClusterSize, int.MaxValue),
-        image.Backing is null ? null : NameOf(image.Backing));
+        image.Backing is null ? null : NameOf(catalog, image.Backing));
 
-    // QEMU reads files. Backing images of other schemes can be read by this program only.
-    private static (string Name, string Format) NameOf(BlockTarget backing)
+    // QEMU reads files and URIs. Other backing images can be read by this program only.
+    private static (string Name, string Format) NameOf(BlockCatalog catalog, BlockTarget backing)
     {
         if (backing.Hooks.Count > 0) throw new TargetException("a backing image cannot have hooks");
         return backing.Scheme switch
         {
             BlockTarget.RawScheme => (Path.GetFullPath(backing.Location), "raw"),
             Qcow2Opener.Scheme => (Path.GetFullPath(backing.Location), Qcow2Opener.Scheme),
-            _ => ($"{backing.Scheme}:{backing.Location}", "raw"),
+            _ => (catalog.Find(backing).FindUri(backing) ?? TextOf(backing), "raw"),
         };
+    }
+
+    private static string TextOf(BlockTarget target)
+    {
+        string options = string.Join('&', target.Options.Select(option => $"{option.Key}={option.Value}"));
+        return $"{target.Scheme}:{target.Location}{(options.Length == 0 ? "" : "?")}{options}";
     }
 
     private static ImageReport Describe(BlockTarget target)

@@ -78,6 +78,12 @@ internal sealed class NbdCall(int slot) : INbdMessage, IValueTaskSource<BlockSta
         if (Command == NbdCommand.Write) to.Write(Data.Span);
     }
 
+    /// <inheritdoc/>
+    public void Drop()
+    {
+        // Whoever receives learns that the connection is lost, and ends all requests.
+    }
+
     ValueTaskSourceStatus IValueTaskSource<BlockStatus?>.GetStatus(short token) => _core.GetStatus(token);
 
     void IValueTaskSource<BlockStatus?>.OnCompleted(

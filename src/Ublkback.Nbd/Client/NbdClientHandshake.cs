@@ -6,7 +6,7 @@ using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Nbd.Client;
 
-/// <summary>Negotiates with a server, in the fixed newstyle only. On a worker.</summary>
+/// <summary>Negotiates with a server, in the newstyle, fixed or not. On a worker.</summary>
 internal static class NbdClientHandshake
 {
     private const int MaxReply = 64 << 10; // bytes of a reply to an option; longer ones are nonsense
@@ -27,9 +27,15 @@ internal static class NbdClientHandshake
         if (await channel.ReadUInt64Async() != NbdProtocol.OptionMagic)
             throw new NbdException("the server speaks the old style of NBD");
         ushort flags = await channel.ReadUInt16Async();
-        if ((flags & NbdProtocol.FixedNewStyle) == 0)
-            throw new NbdException("the server does not know the fixed newstyle of NBD");
         channel.Write((uint)(flags & (NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)));
+        bool isPadded = (flags & NbdProtocol.NoZeroes) == 0;
+        if ((flags & NbdProtocol.FixedNewStyle) == 0)
+        {
+            // Such a server understands one option only.
+            return tls is null
+                ? (channel, await ChooseAsync(channel, export, isStructured: false, isPadded))
+                : throw new NbdException("the server does not know the fixed newstyle of NBD, which TLS needs");
+        }
 
         if (tls is not null)
         {
@@ -39,10 +45,34 @@ internal static class NbdClientHandshake
         }
 
         (NbdOptionReply structured, _) = await AskAsync(channel, NbdOption.StructuredReply, []);
-        return (channel, await GoAsync(channel, export, structured == NbdOptionReply.Ack));
+        bool isStructured = structured == NbdOptionReply.Ack;
+        return (channel, await GoAsync(channel, export, isStructured)
+            ?? await ChooseAsync(channel, export, isStructured, isPadded));
     }
 
-    private static async Task<NbdExport> GoAsync(NbdChannel channel, string name, bool isStructured)
+    // The oldest way. Who refuses closes the connection.
+    private static async Task<NbdExport> ChooseAsync(
+        NbdChannel channel, string name, bool isStructured, bool isPadded)
+    {
+        SendOption(channel, NbdOption.ExportName, Encoding.UTF8.GetBytes(name));
+        await channel.FlushAsync();
+        try
+        {
+            long size = (long)await channel.ReadUInt64Async();
+            NbdExportFlags flags = (NbdExportFlags)await channel.ReadUInt16Async();
+            if (isPadded) await channel.SkipAsync(NbdProtocol.Padding);
+            return size >= 0
+                ? new NbdExport(size, flags, MinBlock: 1, NbdProtocol.DefaultMaxBlock, isStructured)
+                : throw new NbdException($"the server says of export '{name}' that it has {size} bytes");
+        }
+        catch (NbdException failure) when (failure.Message.StartsWith("the other end", StringComparison.Ordinal))
+        {
+            throw new NbdException($"{failure.Message}: it may have no export '{name}'");
+        }
+    }
+
+    // Null when the server does not know how.
+    private static async Task<NbdExport?> GoAsync(NbdChannel channel, string name, bool isStructured)
     {
         byte[] encoded = Encoding.UTF8.GetBytes(name);
         byte[] request = new byte[sizeof(uint) + encoded.Length + sizeof(ushort) + sizeof(ushort)];
@@ -62,6 +92,7 @@ internal static class NbdClientHandshake
         {
             (NbdOptionReply reply, byte[] data) = await ReadReplyAsync(channel, NbdOption.Go);
             if (reply == NbdOptionReply.Ack) break;
+            if (reply == NbdOptionReply.Unsupported && size < 0) return null;
             if (reply != NbdOptionReply.Info) throw Refusal($"export '{name}'", reply, data);
             ushort kind = data.Length >= sizeof(ushort)
                 ? BinaryPrimitives.ReadUInt16BigEndian(data)

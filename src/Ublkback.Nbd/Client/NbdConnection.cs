@@ -10,7 +10,11 @@ namespace Ublkback.Nbd.Client;
 /// A negotiated connection to a server: any number of requests, answered in any order. On the worker that first uses
 /// it. What the server sends is hostile input: what makes no sense ends the connection.
 /// </summary>
-internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action<string> warn)
+/// <param name="channel">The bytes of it.</param>
+/// <param name="export">What the server said of the disk.</param>
+/// <param name="begunAt">When connecting began; a time of the stopwatch.</param>
+/// <param name="warn">Takes sentences about errors.</param>
+internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long begunAt, Action<string> warn)
 {
     private const uint MaxErrorText = 64 << 10;
 
@@ -22,6 +26,9 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, Action
 
     /// <summary>What the server said of the disk.</summary>
     public NbdExport Export => export;
+
+    /// <summary>When connecting began; a time of the stopwatch.</summary>
+    public long BegunAt => begunAt;
 
     /// <summary>Requests that wait for an answer.</summary>
     public int UnderWay { get; private set; }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Security;
 using Ublkback.Block;
@@ -43,6 +44,7 @@ internal sealed class NbdConnector(
 
     private async Task<NbdConnection> ConnectAsync(EndPoint place)
     {
+        long begunAt = Stopwatch.GetTimestamp();
         SocketStream socket = await SocketStream.ConnectAsync(place);
         NbdChannel channel = new(socket);
         bool isDone = false, isLate = false;
@@ -56,7 +58,7 @@ internal sealed class NbdConnector(
         try
         {
             (channel, NbdExport export) = await NbdClientHandshake.RunAsync(channel, address.Export, tls);
-            return new NbdConnection(channel, export, text => warn($"{address.Text}: {text}"));
+            return new NbdConnection(channel, export, begunAt, text => warn($"{address.Text}: {text}"));
         }
         catch (IOException failure)
         {

@@ -13,8 +13,7 @@ internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
     private readonly NbdExport _export;
     private readonly bool _usesManyConnections;
     private readonly PerWorker<NbdLink> _links;
-    private readonly List<(Worker Worker, NbdLink Link)> _opened = [];
-    private readonly Lock _gate = new();
+    private readonly NbdPeers _peers = new();
     private NbdConnection? _first;
 
     /// <summary>Makes it of a first connection.</summary>
@@ -34,7 +33,8 @@ internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
         Geometry = geometry;
         Identity = connector.Name;
         _links = new PerWorker<NbdLink>(
-            () => Open(new NbdLink(connector, Interlocked.Exchange(ref _first, null), _export, maxOutage, warn)));
+            () => Open(
+                new NbdLink(connector, Interlocked.Exchange(ref _first, null), _export, maxOutage, _peers, warn)));
     }
 
     public ImageGeometry Geometry { get; }
@@ -43,14 +43,8 @@ internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
 
     public bool AllowsManyWorkers => _usesManyConnections;
 
-    public string? Trouble
-    {
-        get
-        {
-            lock (_gate)
-                return _opened.Select(opened => opened.Link.Trouble).FirstOrDefault(trouble => trouble is not null);
-        }
-    }
+    public string? Trouble =>
+        _peers.All.Select(opened => opened.Link.Trouble).FirstOrDefault(trouble => trouble is not null);
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
@@ -84,9 +78,7 @@ internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
 
     public async ValueTask DisposeAsync()
     {
-        (Worker Worker, NbdLink Link)[] opened;
-        lock (_gate) opened = [.. _opened];
-        foreach ((Worker worker, NbdLink link) in opened)
+        foreach ((Worker worker, NbdLink link) in _peers.All)
             await worker.InvokeAsync(link.CloseAsync).ConfigureAwait(false);
 
         Interlocked.Exchange(ref _first, null)?.Abort();
@@ -94,7 +86,7 @@ internal sealed class NbdImage : IBlockImage, IWorkerNeeds, IImageHealth
 
     private NbdLink Open(NbdLink link)
     {
-        lock (_gate) _opened.Add((Worker.Current, link));
+        _peers.Add(Worker.Current, link);
         link.Start();
         return link;
     }

@@ -2,48 +2,63 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
+using Ublkback.Linux.Workers;
 using Ublkback.Nbd.Protocol;
 
 namespace Ublkback.Nbd.Client;
 
 /// <summary>
 /// Keeps one connection to a server up, for one worker. Requests that were not answered when it was lost are asked
-/// again on the next one; they wait for that, but not for ever.
+/// again on the next one; they wait for that, but not for ever. While it has none, others' are used.
 /// </summary>
 /// <param name="connector">Connects.</param>
 /// <param name="first">A connection that is there already; null when there is none.</param>
 /// <param name="export">What the disk is like; a server that shows another one later is not used.</param>
 /// <param name="maxOutage">How long requests wait for a connection.</param>
+/// <param name="peers">The links of all workers.</param>
 /// <param name="warn">Takes sentences about errors.</param>
 internal sealed class NbdLink(
-    NbdConnector connector, NbdConnection? first, NbdExport export, TimeSpan maxOutage, Action<string> warn)
+    NbdConnector connector, NbdConnection? first, NbdExport export, TimeSpan maxOutage, NbdPeers peers,
+    Action<string> warn)
 {
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan LongestSparePause = TimeSpan.FromSeconds(30); // while others' are used
 
     private readonly LoopCondition _waiting = new();
     private NbdConnection? _connection;
     private Task? _running;
     private long _lostAt; // a time of the stopwatch; 0 while connected
+    private long _connectedSince;
+    private string? _trouble;
+    private bool _isWakingLate;
     private bool _isWatching;
     private bool _isClosed;
 
     /// <summary>What keeps requests waiting; null when nothing does. Any thread.</summary>
-    public string? Trouble { get; private set; }
+    public string? Trouble => peers.TryFind(this, 0, out _) ? null : _trouble;
+
+    /// <summary>
+    /// When connecting to what is connected now began; a time of the stopwatch, 0 when nothing is. Any thread.
+    /// </summary>
+    public long ConnectedSince => Volatile.Read(ref _connectedSince);
 
     /// <summary>Begins to keep it up. On the worker, once.</summary>
     public void Start()
     {
-        Lose();
+        _lostAt = Stopwatch.GetTimestamp();
         _running = RunAsync();
     }
 
-    /// <summary>Asks the server, on this connection or a later one.</summary>
+    /// <summary>Has waiting requests look again. On the worker.</summary>
+    public void Wake() => _waiting.WakeAll();
+
+    /// <summary>Asks the server, on this connection, that of another worker, or a later one.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> CallAsync(
         NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
     {
-        long waitsSince = 0;
+        long waitsSince = 0, lostAt = 0;
         while (true)
         {
             NbdConnection? connection = _connection;
@@ -52,14 +67,35 @@ internal sealed class NbdLink(
                 Watch();
                 if (await connection.CallAsync(command, flags, offset, length, data) is BlockStatus status)
                     return status;
+                lostAt = Stopwatch.GetTimestamp();
+            }
+            else if (peers.TryFind(this, lostAt, out (Worker Worker, NbdLink Link) other))
+            {
+                if (await AskOtherAsync(other, command, flags, offset, length, data) is BlockStatus status)
+                    return status;
+                lostAt = Stopwatch.GetTimestamp();
             }
 
             // However often it comes and goes, a request waits that long only.
-            if (waitsSince == 0) waitsSince = _lostAt == 0 ? Stopwatch.GetTimestamp() : _lostAt;
+            if (waitsSince == 0)
+                waitsSince = _lostAt == 0 ? Stopwatch.GetTimestamp() : Math.Max(_lostAt, peers.LostAt);
             if (_isClosed || Stopwatch.GetElapsedTime(waitsSince) > maxOutage) return BlockStatus.IoError;
-            if (_connection == connection) await _waiting.WaitAsync();
+            if (_connection != connection || (connection is null && peers.TryFind(this, lostAt, out _))) continue;
+            WakeLate();
+            await _waiting.WaitAsync();
         }
     }
+
+    // A method of its own: what the lambda captures is allocated where its method begins.
+    private static Task<BlockStatus?> AskOtherAsync(
+        (Worker Worker, NbdLink Link) other, NbdCommand command, ushort flags, long offset, int length,
+        Memory<byte> data) =>
+        other.Worker.InvokeAsync(async () =>
+        {
+            if (other.Link._connection is not NbdConnection connection) return null;
+            other.Link.Watch();
+            return await connection.CallAsync(command, flags, offset, length, data);
+        });
 
     /// <summary>Ends the connection. No request is under way. On the worker.</summary>
     public async Task CloseAsync()
@@ -91,7 +127,7 @@ internal sealed class NbdLink(
                         + $"{Stopwatch.GetElapsedTime(_lostAt).TotalSeconds:F1} s"));
                 string cause = await UseAsync(next);
                 if (_isClosed) return;
-                Trouble = $"the connection to the server was lost: {cause}";
+                _trouble = $"the connection to the server was lost: {cause}";
                 warn($"{connector.Name}: the connection was lost: {cause}; requests wait up to "
                     + $"{maxOutage.TotalSeconds} s for the next");
                 isTold = true;
@@ -99,12 +135,16 @@ internal sealed class NbdLink(
             }
             catch (IOException failure)
             {
-                if (!isTold) warn($"{connector.Name}: cannot connect: {failure.Message}");
+                bool isSpare = peers.TryFind(this, 0, out _);
+                if (!isTold)
+                    warn($"{connector.Name}: cannot connect: {failure.Message}"
+                        + (isSpare ? "; requests go over the connections that there are" : ""));
                 isTold = true;
-                Trouble = $"cannot connect to the server: {failure.Message}";
+                _trouble = $"cannot connect to the server: {failure.Message}";
                 next = null;
                 await BlockLoop.Current.DelayAsync(pause);
-                pause = pause * 2 < LongestPause ? pause * 2 : LongestPause;
+                TimeSpan longest = isSpare ? LongestSparePause : LongestPause;
+                pause = pause * 2 < longest ? pause * 2 : longest;
                 continue;
             }
 
@@ -120,27 +160,33 @@ internal sealed class NbdLink(
 
     private async Task<string> UseAsync(NbdConnection connection)
     {
-        Trouble = null;
+        _trouble = null;
         _lostAt = 0;
         _connection = connection;
+        Volatile.Write(ref _connectedSince, connection.BegunAt);
         _waiting.WakeAll();
+        peers.NoteConnection(this);
         string cause = await connection.RunAsync();
         _connection = null;
-        Lose();
+        Volatile.Write(ref _connectedSince, 0);
+        _lostAt = Stopwatch.GetTimestamp();
+        peers.NoteLoss(_lostAt);
         connection.GiveUp();
         return cause;
     }
 
-    private void Lose()
+    // While requests wait, has them look now and then whether they have waited for as long as they may.
+    private void WakeLate()
     {
-        _lostAt = Stopwatch.GetTimestamp();
+        if (_isWakingLate) return;
+        _isWakingLate = true;
         _ = WakeLateAsync();
     }
 
-    // Those who have waited for as long as they may.
     private async Task WakeLateAsync()
     {
-        await BlockLoop.Current.DelayAsync(maxOutage);
+        await BlockLoop.Current.DelayAsync(maxOutage / 4);
+        _isWakingLate = false;
         _waiting.WakeAll();
     }
 

@@ -7,8 +7,9 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Client;
 
 /// <summary>
-/// Opens disks on NBD servers: <c>nbd:unix:/path?export=NAME</c>, <c>nbd://host:port/NAME</c>, and with TLS
-/// <c>nbds://host:port/NAME</c>. Options: <c>reconnect-delay=60</c>, seconds that requests wait for a server that is
+/// Opens disks on NBD servers: <c>nbd:unix:/path?export=NAME</c>, <c>nbd+unix:///NAME?socket=/path</c>,
+/// <c>nbd://host:port/NAME</c>, and with TLS <c>nbds://host:port/NAME</c>. Options:
+/// <c>reconnect-delay=60</c>, seconds that requests wait for a server that is
 /// lost; <c>timeout=30</c>, seconds after which a server that does not answer is lost; <c>connections=many</c> (the
 /// default: one for each worker, if the server knows that) or
 /// <c>connections=one</c>; with TLS <c>tls-certs=/folder</c> (else what this host trusts) and <c>tls-hostname=NAME</c>.
@@ -27,7 +28,24 @@ public static class NbdOpener
     public static BlockCatalog AddNbd(this BlockCatalog catalog)
     {
         ArgumentNullException.ThrowIfNull(catalog);
-        return catalog.AddImage(NbdAddress.Scheme, Open).AddImage(NbdAddress.SecretScheme, Open);
+        foreach (string scheme in NbdAddress.Schemes)
+            catalog.AddImage(new ImageScheme(scheme, Open) { FindUri = FindUri });
+        return catalog;
+    }
+
+    /// <summary>
+    /// The URI of what a target names, which QEMU reads too; null for other targets and those with options of ours.
+    /// </summary>
+    /// <exception cref="TargetException">The target names no server.</exception>
+    public static string? FindUri(BlockTarget target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        if (!NbdAddress.Schemes.Contains(target.Scheme)) return null;
+        NbdAddress address = NbdAddress.Parse(target);
+        bool isPlain = target.Options.Keys.All(key => key is NbdAddress.ExportOption or NbdAddress.SocketOption);
+        return isPlain && address is { SocketPath: string socket, IsSecret: false }
+            ? NbdUri.OfSocket(socket, address.Export)
+            : null;
     }
 
     /// <summary>Opens a disk. Blocks, so runs on a helper thread.</summary>
@@ -37,7 +55,8 @@ public static class NbdOpener
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(opening);
         target.AllowOnly(
-            NbdAddress.ExportOption, DelayOption, TimeoutOption, "connections", CertificatesOption, HostnameOption);
+            NbdAddress.ExportOption, NbdAddress.SocketOption, DelayOption, TimeoutOption, "connections",
+            CertificatesOption, HostnameOption);
         NbdAddress address = NbdAddress.Parse(target);
         if (!address.IsSecret
             && (target.Options.ContainsKey(CertificatesOption) || target.Options.ContainsKey(HostnameOption)))
@@ -89,14 +108,17 @@ public static class NbdOpener
             throw new TargetException($"{address.Text} takes requests of {export.MaxBlock} bytes only");
         if (export.Size < sectorSize)
             throw new TargetException($"{address.Text} has {export.Size} bytes: that is no disk");
+        if (export.Size % sectorSize != 0)
+            throw new TargetException($"{address.Text} has {export.Size} bytes, not a multiple of {sectorSize}: "
+                + "its end could not be read; have the server round the size up (nbdkit --filter=truncate "
+                + $"round-up={sectorSize})");
         if (!opening.IsReadOnly && export.Can(NbdExportFlags.ReadOnly))
             throw new TargetException($"{address.Text} is read-only: attach the disk read-only (access=ro)");
         if (!opening.IsReadOnly && !export.Can(NbdExportFlags.Flush) && !export.Can(NbdExportFlags.ForceUnitAccess))
             opening.Warn($"{address.Text}: the server knows no flush: what the guest flushes is as safe as the "
                 + "server makes every write");
         return new ImageGeometry(
-            (ulong)(export.Size / sectorSize) * (ulong)(sectorSize / BlockRequest.SectorSize), sectorSize,
-            MaxSectorSize, opening.IsReadOnly,
+            (ulong)export.Size / BlockRequest.SectorSize, sectorSize, MaxSectorSize, opening.IsReadOnly,
             opening.IsReadOnly || !opening.AllowsDiscard || !export.Can(NbdExportFlags.Trim) ? 0 : MaxSectorSize);
     }
 

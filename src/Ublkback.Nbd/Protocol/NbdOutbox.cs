@@ -9,6 +9,9 @@ internal interface INbdMessage
 {
     /// <summary>Writes it. From now on the outbox does not know it any more.</summary>
     void Write(IBufferWriter<byte> to);
+
+    /// <summary>The connection is lost: it is never written, and the outbox forgets it.</summary>
+    void Drop();
 }
 
 /// <summary>
@@ -26,9 +29,18 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
     /// <summary>Kept by the worker.</summary>
     public bool IsScheduled { get; set; }
 
+    /// <summary>Whether the connection was lost while sending. Messages are dropped from then on.</summary>
+    public bool IsLost { get; private set; }
+
     /// <summary>Sends a message soon, with others that come until then.</summary>
     public void Send(INbdMessage message)
     {
+        if (IsLost)
+        {
+            message.Drop();
+            return;
+        }
+
         _messages.Enqueue(message);
         if (_isWaiting) Worker.Current.Schedule(this);
     }
@@ -53,6 +65,8 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
         catch (IOException)
         {
             channel.Abort(); // who receives learns why
+            IsLost = true;
+            while (_messages.TryDequeue(out INbdMessage? message)) message.Drop();
         }
     }
 

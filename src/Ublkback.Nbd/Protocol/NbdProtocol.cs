@@ -39,8 +39,14 @@ internal static class NbdProtocol
     /// <summary>Flag of a request for zeros: they are to take space.</summary>
     public const ushort NoHole = 2;
 
+    /// <summary>Flag of a request to read: the answer is one chunk.</summary>
+    public const ushort DontFragment = 4;
+
     /// <summary>Flag of a request for the status of blocks: of the first only.</summary>
     public const ushort RequestOne = 8;
+
+    /// <summary>Zeros after the answer to NBD_OPT_EXPORT_NAME, unless both ends do without.</summary>
+    public const int Padding = 124;
 
     /// <summary>Flag of a chunk: the last one.</summary>
     public const ushort Done = 1;

@@ -81,6 +81,9 @@ internal sealed class NbdReply : INbdMessage
         _session.Recycle(this);
     }
 
+    /// <summary>Is recycled without an answer.</summary>
+    public void Drop() => _session.Recycle(this);
+
     private void Continue()
     {
         SeamAssert.IsOnce(_isExecuting, "the NBD server");

@@ -14,6 +14,8 @@ public sealed class NbdServer : IAsyncDisposable
 {
     private const int MaxBlock = 1 << 20; // bytes of a request, as clients are told; larger ones are served too
 
+    private static readonly TimeSpan OrphanPatience = TimeSpan.FromSeconds(2);
+
     private readonly Socket _listener;
     private readonly IReadOnlyList<Worker> _workers;
     private readonly Action<string> _log;
@@ -37,7 +39,7 @@ public sealed class NbdServer : IAsyncDisposable
         Image = image;
         _workers = workers;
         _log = log;
-        Export = Describe(image.Geometry);
+        Export = Describe(image.Geometry, options.MaxClients > 1);
         bool isUnix = options.Place.AddressFamily == AddressFamily.Unix;
         _listener = new Socket(
             options.Place.AddressFamily, SocketType.Stream, isUnix ? ProtocolType.Unspecified : ProtocolType.Tcp);
@@ -88,10 +90,19 @@ public sealed class NbdServer : IAsyncDisposable
     }
 
     /// <summary>Waits until nothing is left of clients that are gone. On a worker.</summary>
-    internal Task AwaitOrphansAsync()
+    internal async Task AwaitOrphansAsync()
     {
-        lock (_gate)
-            return Task.WhenAll(_sessions.Where(session => session.IsOrphaned).Select(session => session.Ended));
+        NbdSession[] orphans;
+        lock (_gate) orphans = [.. _sessions.Where(session => session.IsOrphaned)];
+        if (orphans.Length == 0) return;
+        Task ended = Task.WhenAll(orphans.Select(session => session.Ended));
+        // A client that has closed one direction may still take answers, or may have stopped to.
+        if (await Task.WhenAny(ended, BlockLoop.Current.DelayAsync(OrphanPatience).AsTask()) != ended)
+        {
+            foreach (NbdSession session in orphans) session.Abort();
+        }
+
+        await ended;
     }
 
     /// <summary>A session has done its last request.</summary>
@@ -104,12 +115,14 @@ public sealed class NbdServer : IAsyncDisposable
         }
     }
 
-    private static NbdExport Describe(ImageGeometry geometry)
+    private static NbdExport Describe(ImageGeometry geometry, bool allowsMany)
     {
-        NbdExportFlags flags = NbdExportFlags.HasFlags | NbdExportFlags.Flush | NbdExportFlags.ForceUnitAccess
-            | NbdExportFlags.DontFragment | NbdExportFlags.MultiConnection;
-        flags |= geometry.IsReadOnly ? NbdExportFlags.ReadOnly : NbdExportFlags.WriteZeroes;
-        if (geometry.DiscardGranularity > 0) flags |= NbdExportFlags.Trim;
+        NbdExportFlags flags = NbdExportFlags.HasFlags | NbdExportFlags.Flush | NbdExportFlags.DontFragment;
+        if (allowsMany) flags |= NbdExportFlags.MultiConnection;
+        flags |= geometry.IsReadOnly
+            ? NbdExportFlags.ReadOnly
+            : NbdExportFlags.WriteZeroes | NbdExportFlags.ForceUnitAccess;
+        if (!geometry.IsReadOnly && geometry.DiscardGranularity > 0) flags |= NbdExportFlags.Trim;
         return new NbdExport(
             (long)geometry.SectorCount * BlockRequest.SectorSize, flags, geometry.SectorSize, MaxBlock,
             IsStructured: true);
@@ -133,7 +146,11 @@ public sealed class NbdServer : IAsyncDisposable
         NbdSession session = new(this, new SocketStream(client));
         lock (_gate)
         {
-            if (_isEnding || _sessions.Count >= Options.MaxClients)
+            // Those that are gone take no place, but there cannot be any number of them.
+            bool isFull = _sessions.Count >= Options.MaxClients
+                && (_sessions.Count >= 2 * Options.MaxClients + 1
+                    || _sessions.Count(other => !other.IsGone) >= Options.MaxClients);
+            if (_isEnding || isFull)
             {
                 if (!_isEnding) _log($"a client was turned away: {Options.MaxClients} are served already");
                 client.Dispose();

@@ -6,7 +6,7 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Server;
 
 /// <summary>
-/// Negotiates with a client, in the fixed newstyle only. What it sends is hostile input. On a worker.
+/// Negotiates with a client, in the newstyle, fixed or not. What it sends is hostile input. On a worker.
 /// </summary>
 /// <param name="channel">The connection.</param>
 /// <param name="options">What is offered, and how.</param>
@@ -20,7 +20,6 @@ internal sealed class NbdServerHandshake(
 
     private const int MaxOption = 8 << 10; // bytes: a name and a few numbers
     private const int MaxOptions = 100; // a client that asks more never ends
-    private const int Padding = 124;
 
     private NbdChannel _channel = channel;
 
@@ -36,6 +35,10 @@ internal sealed class NbdServerHandshake(
     /// <summary>Whether the disk can tell which blocks are allocated.</summary>
     public bool HasAllocation { get; init; }
 
+    // Who takes no chunks cannot ask for a single one.
+    private NbdExportFlags OfferedFlags =>
+        IsStructured ? export.Flags : export.Flags & ~NbdExportFlags.DontFragment;
+
     /// <summary>Negotiates; false when the client goes away.</summary>
     /// <exception cref="IOException">The connection is lost, or the client talks nonsense.</exception>
     public async Task<bool> RunAsync()
@@ -45,8 +48,7 @@ internal sealed class NbdServerHandshake(
         _channel.Write((ushort)(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes));
         await _channel.FlushAsync();
         uint flags = await _channel.ReadUInt32Async();
-        if ((flags & ~(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)) != 0
-            || (flags & NbdProtocol.FixedNewStyle) == 0)
+        if ((flags & ~(NbdProtocol.FixedNewStyle | NbdProtocol.NoZeroes)) != 0)
             throw new NbdException($"the client wants flags {flags:x}");
         bool wantsPadding = (flags & NbdProtocol.NoZeroes) == 0;
         for (int count = 0; count < MaxOptions; count++)
@@ -54,6 +56,8 @@ internal sealed class NbdServerHandshake(
             if (await _channel.ReadUInt64Async() != NbdProtocol.OptionMagic)
                 throw new NbdException("the client does not speak NBD");
             NbdOption option = (NbdOption)await _channel.ReadUInt32Async();
+            if ((flags & NbdProtocol.FixedNewStyle) == 0 && option != NbdOption.ExportName)
+                throw new NbdException($"the client sent option {(uint)option} without the fixed newstyle");
             uint length = await _channel.ReadUInt32Async();
             if (length > MaxOption) throw new NbdException($"the client sent an option with {length} bytes");
             byte[] data = new byte[length];
@@ -82,8 +86,8 @@ internal sealed class NbdServerHandshake(
                 if (!isSafe || !IsKnown(data)) throw new NbdException("the client wants a disk that is not offered");
                 await onChosen();
                 _channel.Write((ulong)export.Size);
-                _channel.Write((ushort)export.Flags);
-                if (wantsPadding) _channel.Output.Write(new byte[Padding]);
+                _channel.Write((ushort)OfferedFlags);
+                if (wantsPadding) _channel.Output.Write(new byte[NbdProtocol.Padding]);
                 await _channel.FlushAsync();
                 return true;
             case NbdOption.StructuredReply or NbdOption.List or NbdOption.Info or NbdOption.Go
@@ -131,7 +135,7 @@ internal sealed class NbdServerHandshake(
         byte[] info = new byte[12];
         BinaryPrimitives.WriteUInt16BigEndian(info, NbdProtocol.InfoExport);
         BinaryPrimitives.WriteInt64BigEndian(info.AsSpan(2), export.Size);
-        BinaryPrimitives.WriteUInt16BigEndian(info.AsSpan(10), (ushort)export.Flags);
+        BinaryPrimitives.WriteUInt16BigEndian(info.AsSpan(10), (ushort)OfferedFlags);
         Write(option, NbdOptionReply.Info, info);
         byte[] sizes = new byte[14];
         BinaryPrimitives.WriteUInt16BigEndian(sizes, NbdProtocol.InfoBlockSize);

@@ -28,7 +28,7 @@ internal sealed class NbdSession
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private NbdOutbox? _outbox;
     private volatile bool _isServing;
-    private bool _isNegotiated;
+    private bool _isNegotiated; // or waits for others, which is not its fault
     private bool _hasAllocation;
     private int _executing;
     private int _held;
@@ -48,6 +48,9 @@ internal sealed class NbdSession
     /// session is known to the server.
     /// </summary>
     public bool IsOrphaned => _isServing && _socket.IsPeerGone;
+
+    /// <summary>Whether the client is gone. Any thread, while the session is known to the server.</summary>
+    public bool IsGone => _socket.IsPeerGone;
 
     /// <summary>Ends when nothing of the session is left.</summary>
     public Task Ended => _ended.Task;
@@ -109,6 +112,7 @@ internal sealed class NbdSession
     // One that is not served yet waits for those who are, and nobody waits for it.
     private async Task BeginServingAsync()
     {
+        _isNegotiated = true;
         await _server.AwaitOrphansAsync();
         _isServing = true;
     }
@@ -126,7 +130,7 @@ internal sealed class NbdSession
         Task sending = _outbox.RunAsync();
         try
         {
-            while (await TakeAsync(channel)) { }
+            while (!_outbox.IsLost && await TakeAsync(channel)) { }
         }
         finally
         {
@@ -157,6 +161,7 @@ internal sealed class NbdSession
         bool hasData = error == NbdError.None && reply.Command is NbdCommand.Read or NbdCommand.Write;
         int bytes = hasData ? (int)reply.Length : 0;
         while (_held >= MaxRequests || (_held > 0 && _heldBytes + bytes > MaxHeldBytes)) await _changed.WaitAsync();
+        if (_outbox!.IsLost) return false;
         reply.Buffer = hasData ? RentBuffer(bytes) : null;
         _held++;
         _heldBytes += bytes;
@@ -170,7 +175,7 @@ internal sealed class NbdSession
         else
         {
             reply.Refuse(error);
-            _outbox!.Send(reply);
+            _outbox.Send(reply);
         }
 
         return true;
@@ -179,6 +184,20 @@ internal sealed class NbdSession
     private BlockRequest RentBuffer(int bytes) => bytes <= MaxPooled
         ? _buffers!.Rent(BlockOperation.Read, 0, bytes / BlockRequest.SectorSize)
         : new BlockRequest { Data = PinnedMemory.AllocatePages(bytes) };
+
+    // What was not offered cannot be promised. Durability may be asked of every command, if of any.
+    private bool HasUnknownFlags(NbdReply reply)
+    {
+        int known = reply.Command switch
+        {
+            NbdCommand.Read when IsStructured => NbdProtocol.DontFragment,
+            NbdCommand.WriteZeroes => NbdProtocol.NoHole,
+            NbdCommand.BlockStatus => NbdProtocol.RequestOne,
+            _ => 0,
+        };
+        if (_server.Export.Can(NbdExportFlags.ForceUnitAccess)) known |= NbdProtocol.ForceUnitAccess;
+        return (reply.Flags & ~known) != 0;
+    }
 
     private NbdError Check(NbdReply reply)
     {
@@ -193,6 +212,7 @@ internal sealed class NbdSession
             NbdCommand.BlockStatus when _hasAllocation => NbdExportFlags.HasFlags,
             _ => null,
         };
+        if (HasUnknownFlags(reply)) return NbdError.Invalid;
         bool writes = reply.Command is NbdCommand.Write or NbdCommand.Trim or NbdCommand.WriteZeroes;
         if (writes && export.Can(NbdExportFlags.ReadOnly)) return NbdError.NotPermitted;
         if (needed is not NbdExportFlags flag || !export.Can(flag)) return NbdError.Invalid;

@@ -73,6 +73,9 @@ public static class RbdOpener
     {
         RadosException.Check(LibRbd.GetSize(image, out ulong size), $"the size of {text} cannot be had");
         if (size < BlockRequest.SectorSize) throw new TargetException($"{text} has {size} bytes: that is no disk");
+        if (size % BlockRequest.SectorSize != 0)
+            throw new TargetException($"{text} has {size} bytes, not a multiple of {BlockRequest.SectorSize}: its end "
+                + "could not be read; enlarge it with 'rbd resize'");
         if (!opening.IsReadOnly) Lock(image, text);
         return new ImageGeometry(
             size / BlockRequest.SectorSize, BlockRequest.SectorSize, PhysicalSectorSize, opening.IsReadOnly,

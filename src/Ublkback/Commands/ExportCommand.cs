@@ -7,6 +7,7 @@ using Ublkback.Block;
 using Ublkback.Hosting;
 using Ublkback.ImageTools;
 using Ublkback.Linux.Workers;
+using Ublkback.Nbd.Protocol;
 using Ublkback.Nbd.Server;
 
 namespace Ublkback.Commands;
@@ -173,7 +174,7 @@ internal static partial class ExportCommand
 
     private static string NameOf(EndPoint place, NbdServerOptions options) => place is IPEndPoint ip
         ? $"nbd{(options.UsesTls ? "s" : "")}://{ip}/{Uri.EscapeDataString(options.ExportName)}"
-        : $"nbd+unix:///{Uri.EscapeDataString(options.ExportName)}?socket={place}";
+        : NbdUri.OfSocket(place.ToString()!, options.ExportName);
 
     [LoggerMessage(Level = LogLevel.Error, Message = "{Text}")]
     private static partial void Trouble(ILogger logger, string text);

@@ -113,6 +113,10 @@ public abstract class BackendFixture
         return await Blkfront.ConnectAsync(Guest, Store, deviceId, new BlkfrontOptions(BlkifAbi.X86_64), Soon);
     }
 
+    /// <summary>Writes a node of a disk's backend directory.</summary>
+    protected Task WriteBackendAsync(int deviceId, string node, string value) =>
+        Store.WriteAsync($"/local/domain/0/backend/vbd/1/{deviceId}/{node}", value);
+
     /// <summary>An image that holds its requests back until it is opened.</summary>
     protected sealed class GateImage : IBlockImage
     {

@@ -16,6 +16,7 @@ public abstract class NbdFixture
     protected const int DiskSize = 4 << 20;
 
     private readonly List<IBlockImage> _clients = [];
+    private readonly List<Worker> _moreWorkers = [];
 
     protected static TimeSpan Soon { get; } = TimeSpan.FromSeconds(20);
 
@@ -41,9 +42,17 @@ public abstract class NbdFixture
     {
         foreach (IBlockImage client in _clients) await client.DisposeAsync().AsTask().WaitAsync(Soon);
         await Disk.DisposeAsync();
+        foreach (Worker worker in _moreWorkers) worker.Dispose();
         ServerWorker.Dispose();
         ClientWorker.Dispose();
         Directory.Delete(Folder, recursive: true);
+    }
+
+    /// <summary>Another worker, which ends with the test.</summary>
+    protected Worker AddWorker()
+    {
+        _moreWorkers.Add(new Worker($"more {_moreWorkers.Count}"));
+        return _moreWorkers[^1];
     }
 
     protected NbdServer Serve(IBlockImage? disk = null, NbdServerOptions? options = null)

@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+using System.Net.Sockets;
 using NUnit.Framework;
 using Ublkback.Nbd.Protocol;
 using Ublkback.Nbd.Server;
@@ -13,6 +15,12 @@ public sealed class NbdHostileClientTests : NbdFixture
         {
             await client.ReadAsync(18);
             await client.SendAsync([0xff, 0xff, 0xff, 0xff]);
+        }),
+        ("an option of another style", async client =>
+        {
+            await client.ReadAsync(18);
+            await client.SendAsync([0, 0, 0, 0]);
+            await client.SendOptionAsync(NbdOption.Go, []);
         }),
         ("no option", async client => { await client.GreetAsync(); await client.SendAsync(new byte[16]); }),
         ("an endless option", async client =>
@@ -87,6 +95,73 @@ public sealed class NbdHostileClientTests : NbdFixture
         await client.SendAsync(NbdCommand.Read, 0, 512);
         Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None));
         Assert.That(await client.ReadAsync(512), Is.EqualTo(Bytes(1, 512)));
+    }
+
+    [TestCase((int)NbdCommand.Read, 4, (int)NbdError.Invalid)] // one chunk, where none were negotiated
+    [TestCase((int)NbdCommand.Read, 2, (int)NbdError.Invalid)]
+    [TestCase((int)NbdCommand.Write, 2, (int)NbdError.Invalid)]
+    [TestCase((int)NbdCommand.Write, 0x8000, (int)NbdError.Invalid)]
+    [TestCase((int)NbdCommand.Trim, 2, (int)NbdError.Invalid)]
+    [TestCase((int)NbdCommand.WriteZeroes, 0x10, (int)NbdError.Invalid)] // fast zeros
+    [TestCase((int)NbdCommand.WriteZeroes, 8, (int)NbdError.Invalid)]
+    [TestCase((int)NbdCommand.WriteZeroes, 3, (int)NbdError.None)]
+    [TestCase((int)NbdCommand.Trim, 1, (int)NbdError.None)]
+    [TestCase((int)NbdCommand.Write, 1, (int)NbdError.None)]
+    public async Task Flags_that_were_not_offered_are_refused(int command, int flags, int error)
+    {
+        await using NbdServer server = Serve();
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.ChooseAsync();
+        byte[] data = (NbdCommand)command == NbdCommand.Write ? Bytes(1, 4096) : [];
+        await client.SendAsync((NbdCommand)command, 0, 4096, data, (ushort)flags);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo((NbdError)error));
+        await client.SendAsync(NbdCommand.Flush, 0, 0);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None), "data of what is refused is read over");
+    }
+
+    [TestCase(false, 0, 0x16d)] // all but the one chunk
+    [TestCase(true, 0, 0x107)] // read-only, flush and many connections
+    [TestCase(true, 1, (int)NbdError.Invalid)]
+    public async Task Only_what_the_client_can_use_is_offered(bool isReadOnly, int flags, int expected)
+    {
+        await using NbdServer server = Serve(
+            new CountingImage(Disk) { Geometry = Disk.Geometry with { IsReadOnly = isReadOnly } });
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.GreetAsync();
+        await client.SendOptionAsync(NbdOption.ExportName, []);
+        int offered = BinaryPrimitives.ReadUInt16BigEndian((await client.ReadAsync(10)).AsSpan(8));
+        await client.SendAsync(NbdCommand.Read, 0, 512, flags: (ushort)flags);
+        NbdError error = await client.ReadErrorAsync();
+        Assert.That(flags == 0 ? offered : (int)error, Is.EqualTo(expected));
+    }
+
+    [TestCase(0, 124)]
+    [TestCase(1, 124)]
+    [TestCase(2, 0)]
+    public async Task Clients_of_all_newstyles_are_served(byte flags, int padding)
+    {
+        await using NbdServer server = Serve();
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.ReadAsync(18);
+        await client.SendAsync([0, 0, 0, flags]);
+        await client.SendOptionAsync(NbdOption.ExportName, []);
+        await client.ReadAsync(10 + padding);
+        await client.SendAsync(NbdCommand.Read, 0, 512);
+        Assert.That(await client.ReadErrorAsync(), Is.EqualTo(NbdError.None));
+        Assert.That(await client.ReadAsync(512), Is.All.Zero);
+    }
+
+    [TestCase(1, false)]
+    [TestCase(2, true)]
+    public async Task Many_connections_are_offered_where_they_are_let_in(int maxClients, bool isOffered)
+    {
+        await using NbdServer server = Serve(
+            options: new NbdServerOptions(new UnixDomainSocketEndPoint(SocketPath), MaxClients: maxClients));
+        using RawClient client = await RawClient.ConnectAsync(SocketPath);
+        await client.GreetAsync();
+        await client.SendOptionAsync(NbdOption.ExportName, []);
+        int offered = BinaryPrimitives.ReadUInt16BigEndian((await client.ReadAsync(10)).AsSpan(8));
+        Assert.That((offered & (int)NbdExportFlags.MultiConnection) != 0, Is.EqualTo(isOffered));
     }
 
     [Test]

@@ -85,10 +85,22 @@ public sealed class NbdHostileServerTests : NbdFixture
 
     [TestCase(-1L, "has -1 bytes")]
     [TestCase(0L, "has 0 bytes")]
+    [TestCase(1000L, "has 1000 bytes, not a multiple of 512")]
+    [TestCase(DiskSize + 1L, "has 4194305 bytes, not a multiple of 512")]
     public async Task A_size_that_is_none_is_refused(long size, string message)
     {
         using Socket listener = Listen();
         Task<NetworkStream> lying = NegotiateAsync(listener, size);
+        Assert.That(() => Open(), Throws.TypeOf<TargetException>().With.Message.Contains(message));
+        await (await lying.WaitAsync(Soon)).DisposeAsync();
+    }
+
+    [TestCase(1024, "has 9216 bytes, not a multiple of 4096")]
+    [TestCase(2048, "has 9216 bytes, not a multiple of 4096")]
+    public async Task A_size_that_is_not_whole_in_the_sectors_of_large_blocks_is_refused(int minBlock, string message)
+    {
+        using Socket listener = Listen();
+        Task<NetworkStream> lying = NegotiateAsync(listener, 9216, minBlock);
         Assert.That(() => Open(), Throws.TypeOf<TargetException>().With.Message.Contains(message));
         await (await lying.WaitAsync(Soon)).DisposeAsync();
     }
@@ -141,7 +153,7 @@ public sealed class NbdHostileServerTests : NbdFixture
     }
 
     // An honest negotiation, with chunks.
-    private static async Task<NetworkStream> NegotiateAsync(Socket listener, long size)
+    private static async Task<NetworkStream> NegotiateAsync(Socket listener, long size, int minBlock = 1)
     {
         NetworkStream stream = new(await listener.AcceptAsync(), ownsSocket: true);
         await stream.WriteAsync(new byte[][] { [.. "NBDMAGICIHAVEOPT"u8, 0, 3] }[0]);
@@ -154,7 +166,9 @@ public sealed class NbdHostileServerTests : NbdFixture
             await stream.ReadExactlyAsync(data);
             bool isGo = head[11] == (byte)NbdOption.Go;
             byte[] info = [.. Reply(head[8..12], NbdOptionReply.Info, 12), 0, 0, .. Number(size), 0,
-                (byte)(NbdExportFlags.HasFlags | NbdExportFlags.Flush)];
+                (byte)(NbdExportFlags.HasFlags | NbdExportFlags.Flush),
+                .. Reply(head[8..12], NbdOptionReply.Info, 14), 0, 3, 0, 0, (byte)(minBlock >> 8), (byte)minBlock,
+                0, 0, 16, 0, 2, 0, 0, 0];
             await stream.WriteAsync(
                 new byte[][] { [.. isGo ? info : [], .. Reply(head[8..12], NbdOptionReply.Ack, 0)] }[0]);
             if (isGo) return stream;

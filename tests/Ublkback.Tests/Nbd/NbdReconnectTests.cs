@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Net.Sockets;
 using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Nbd.Protocol;
@@ -79,6 +80,67 @@ public sealed class NbdReconnectTests : NbdFixture
         gate.SetResult();
         ImageDriver next = await opening.WaitAsync(Soon);
         Assert.That(await next.ReadAsync(0, 512), Is.EqualTo(Bytes(1, 512)));
+    }
+
+    [Test]
+    public async Task Workers_without_a_connection_of_their_own_use_those_there_are()
+    {
+        NbdServerOptions few = new(new UnixDomainSocketEndPoint(SocketPath), MaxClients: 2);
+        NbdServer server = Serve(options: few);
+        ImageDriver disk = Open("?reconnect-delay=2");
+        ImageDriver[] drivers = [disk, new(AddWorker(), disk.Image), new(AddWorker(), disk.Image)];
+        for (int round = 0; round < 3; round++)
+        {
+            foreach (ImageDriver driver in drivers)
+            {
+                byte[] data = Bytes(round, 8192);
+                await driver.WriteAsync(8192, data).WaitAsync(Soon);
+                Assert.That(await driver.ReadAsync(8192, data.Length).WaitAsync(Soon), Is.EqualTo(data));
+            }
+
+            Assert.That(disk.Image.Trouble, Is.Null);
+            await server.DisposeAsync();
+            Task<byte[]>[] reading = [.. drivers.Select(driver => driver.ReadAsync(8192, 512))];
+            server = Serve(options: few);
+            foreach (Task<byte[]> read in reading)
+                Assert.That(await read.WaitAsync(Soon), Is.EqualTo(Bytes(round, 8192)[..512]));
+        }
+
+        await server.DisposeAsync();
+        foreach (ImageDriver driver in drivers)
+            Assert.That(await driver.TryReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlockStatus.IoError));
+        Assert.That(Warnings, Has.Some.Contains("requests go over the connections that there are"));
+    }
+
+    [TestCase(64, 1 << 20, false)]
+    [TestCase(64, 1 << 20, true)]
+    [TestCase(1000, 4096, false)]
+    [TestCase(1000, 4096, true)]
+    public async Task Whatever_ends_a_connection_ends_its_session(int count, int length, bool closesHalf)
+    {
+        NbdServer server = Serve(
+            options: new NbdServerOptions(new UnixDomainSocketEndPoint(SocketPath), MaxClients: 1));
+        using RawClient gone = await RawClient.ConnectAsync(SocketPath);
+        await gone.ChooseAsync();
+        await AskWithoutTakingAsync(gone, count, length);
+        if (closesHalf) gone.CloseHalf();
+        else gone.Dispose();
+
+        using RawClient next = await RawClient.ConnectAsync(SocketPath);
+        await next.ChooseAsync();
+        await AskWithoutTakingAsync(next, count, length);
+        await server.DisposeAsync().AsTask().WaitAsync(Soon);
+        Assert.That(await next.IsCutOffAsync());
+    }
+
+    // So many that the server cannot take them all while no answer is taken.
+    private static async Task AskWithoutTakingAsync(RawClient client, int count, int length)
+    {
+        // At once: many small messages fill a socket before their bytes do.
+        await client.SendAsync(
+            [.. Enumerable.Range(0, count).SelectMany(
+                i => RawClient.Request(NbdCommand.Read, (long)i * length % DiskSize, (uint)length))]).WaitAsync(Soon);
+        await Task.Delay(200);
     }
 
     // A disk that was used, and whose server is gone.

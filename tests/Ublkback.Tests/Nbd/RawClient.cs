@@ -53,7 +53,10 @@ internal sealed class RawClient : IDisposable
         return (NbdOptionReply)BinaryPrimitives.ReadUInt32BigEndian(head.AsSpan(12));
     }
 
-    public Task SendAsync(NbdCommand command, long offset, uint length, byte[]? data = null, ushort flags = 0)
+    public Task SendAsync(NbdCommand command, long offset, uint length, byte[]? data = null, ushort flags = 0) =>
+        SendAsync([.. Request(command, offset, length, flags), .. data ?? []]);
+
+    public static byte[] Request(NbdCommand command, long offset, uint length, ushort flags = 0)
     {
         byte[] head = new byte[28];
         BinaryPrimitives.WriteUInt32BigEndian(head, 0x25609513);
@@ -61,7 +64,7 @@ internal sealed class RawClient : IDisposable
         BinaryPrimitives.WriteUInt16BigEndian(head.AsSpan(6), (ushort)command);
         BinaryPrimitives.WriteInt64BigEndian(head.AsSpan(16), offset);
         BinaryPrimitives.WriteUInt32BigEndian(head.AsSpan(24), length);
-        return SendAsync([.. head, .. data ?? []]);
+        return head;
     }
 
     /// <summary>The error of a simple reply.</summary>
@@ -89,6 +92,9 @@ internal sealed class RawClient : IDisposable
             return true; // reset
         }
     }
+
+    /// <summary>Says that nothing more comes, and takes no answers either.</summary>
+    public void CloseHalf() => _stream.Socket.Shutdown(SocketShutdown.Send);
 
     public void Dispose() => _stream.Dispose();
 }

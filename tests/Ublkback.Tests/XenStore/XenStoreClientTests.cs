@@ -42,6 +42,24 @@ public sealed class XenStoreClientTests
         Assert.That(() => _store.RemoveAsync("/a/b"), Throws.Nothing, "gone already");
     }
 
+    [TestCase("/images/gr\u00f6\u00dfe.img")]
+    [TestCase("\u0434\u0430\u043d\u043d\u044b\u0435 \u78c1\u76d8 \ud83d\udc27")]
+    public async Task Values_are_UTF8(string text)
+    {
+        await _store.WriteAsync("/a", text);
+        Assert.That(await _store.ReadAsync("/a"), Is.EqualTo(text));
+        Assert.That(XenStoreCodec.Encode(text), Is.EqualTo(System.Text.Encoding.UTF8.GetBytes(text)));
+        Assert.That(XenStoreCodec.Decode(System.Text.Encoding.UTF8.GetBytes(text)), Is.EqualTo(text));
+    }
+
+    [Test]
+    public void Bytes_that_are_no_text_survive()
+    {
+        byte[] bytes = new byte[4096];
+        new Random(1).NextBytes(bytes);
+        Assert.That(XenStoreCodec.Encode(XenStoreCodec.Decode(bytes)), Is.EqualTo(bytes));
+    }
+
     [Test]
     public async Task Relative_paths_are_the_domains_own()
     {
