@@ -1,6 +1,8 @@
 using System.Text.RegularExpressions;
 using NUnit.Framework;
 
+using Ublkback.Tests.House;
+
 namespace Ublkback.Tests;
 
 /// <summary>A scheme of images is one folder and one registration.</summary>

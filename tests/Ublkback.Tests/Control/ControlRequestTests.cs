@@ -3,6 +3,8 @@ using NUnit.Framework;
 using Ublkback.Commands.Disks;
 using Ublkback.Control;
 
+using Ublkback.Tests.House;
+
 namespace Ublkback.Tests.Control;
 
 /// <summary>Requests and replies as JSON.</summary>

@@ -37,14 +37,14 @@ internal static class HousePlan
         ["Ublkback.EmulatedHost"] = ["Hypervisor", "Store", "Frontend", ""],
         ["Ublkback"] =
         [
-            "Hosting", "Control", "Service", "ImageTools", "Replay", "Demo", "Bench", "Commands", "Commands/Disks",
+            "Hosting", "Control", "Commands/Disks", "Service", "ImageTools", "Replay", "Demo", "Bench", "Commands",
             "Commands/Images", "Commands/Vdis", "",
         ],
-        ["Ublkback.HostTests"] = ["Fixtures", "Guests", "Storage", "Formats", "Extensions", ""],
+        ["Ublkback.HostTests"] = ["", "Fixtures", "Guests", "Storage", "Formats", "Extensions"],
         ["Ublkback.Tests"] =
         [
-            "", "Backend", "Blkif", "Block", "Hooks", "House", "Images", "Images/Qcow2", "Linux", "Nbd", "Parallax",
-            "Plugins", "Rados", "Xen", "XenStore",
+            "House", "Backend", "Blkif", "Block", "Control", "Hooks", "Linux", "Images", "Images/Qcow2", "Nbd",
+            "Parallax", "Plugins", "Rados", "Xen", "XenStore", "",
         ],
     };
 }

@@ -5,6 +5,7 @@ using NUnit.Framework;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
 using Ublkback.Linux.Kernel;
+using Ublkback.Tests.House;
 using Ublkback.Xen;
 using Ublkback.XenStore;
 

@@ -1,4 +1,4 @@
-namespace Ublkback.Tests;
+namespace Ublkback.Tests.House;
 
 /// <summary>Finds files of the source tree.</summary>
 internal static class Repository

@@ -1,8 +1,7 @@
 using System.Text.RegularExpressions;
 using NUnit.Framework;
-using Ublkback.Tests.House;
 
-namespace Ublkback.Tests;
+namespace Ublkback.Tests.House;
 
 /// <summary>Rules of the house that the compiler does not know.</summary>
 public sealed partial class StyleTests
