@@ -8,7 +8,7 @@ using Ublkback.Linux.Workers;
 namespace Ublkback.Backend.Vbds;
 
 /// <summary>
-/// The image of a vbd and its export for QEMU. The image is opened on a helper thread as soon as the vbd is found, stays
+/// The image of a vbd and its export for QEMU. A helper thread opens the image as soon as the vbd is found. It stays
 /// open over reconnects, and is closed when the device goes.
 /// </summary>
 /// <remarks>
