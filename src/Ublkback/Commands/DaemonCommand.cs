@@ -16,7 +16,8 @@ internal static class DaemonCommand
         command.SetAction((arguments, _) =>
         {
             HostEnvironment environment = HostEnvironment.Parse(arguments.GetRequiredValue(host));
-            return LongRun.RunAsync((logger, stopping) => new Daemon(environment, catalog, ControlCommands.All, logger).RunAsync(stopping));
+            return LongRun.RunAsync((logger, stopping) =>
+                new Daemon(environment, catalog, ControlCommands.All, logger).RunAsync(stopping));
         });
         return command;
     }

@@ -54,10 +54,13 @@ public sealed class ControlServerTests
     public void Only_the_user_may_connect() => Assert.That(
         File.GetUnixFileMode(_path), Is.EqualTo(UnixFileMode.UserRead | UnixFileMode.UserWrite));
 
-    [TestCase("""{"version":2,"command":"change","hook":"a"}""", "has version 2 ", "speaks version 1: restart the daemon")]
+    [TestCase("""{"version":2,"command":"change","hook":"a"}""", "has version 2 ",
+        "speaks version 1: restart the daemon")]
     [TestCase("""{"version":"1","command":"change"}""", "has version \"1\" ", "speaks version 1: restart the daemon")]
-    [TestCase("""{"command":"change","hook":"a"}""", "version 0 (none is given)", "speaks version 1: restart the daemon")]
-    [TestCase("""{"version":1,"command":"frob"}""", "unknown command \"frob\"", "it knows change, resume, list): restart")]
+    [TestCase("""{"command":"change","hook":"a"}""", "version 0 (none is given)",
+        "speaks version 1: restart the daemon")]
+    [TestCase("""{"version":1,"command":"frob"}""", "unknown command \"frob\"",
+        "it knows change, resume, list): restart")]
     [TestCase("""{"version":1}""", "has no command", "knows change, resume, list")]
     [TestCase("""{"version":1,"command":7}""", "has no command", "knows change, resume, list")]
     [TestCase("""{"version":1,"command":"\ud800"}""", "not JSON", "send one JSON object")]

@@ -99,7 +99,8 @@ public sealed partial class StyleTests
         |\block\s*\(|\bMonitor\.|\bnew\s+(Thread|TaskCompletionSource|SemaphoreSlim)\b|\basync\s+Task\b
         |\bEnumerable\.|\bstring\.(Format|Join|Concat)\b|\bConsole\.|(?<![\w.])(File|Directory|Process)\.[A-Z]
         |(?<!\bMath)\.(Select|SelectMany|Where|Any|All|First|FirstOrDefault|Last|LastOrDefault|Order|OrderBy
-            |Sum|Max|Min|Zip|Aggregate|GroupBy|Distinct|Concat|Append|Prepend|OfType|Cast|ToList|ToArray|ToDictionary|ToHashSet)\(
+            |Sum|Max|Min|Zip|Aggregate|GroupBy|Distinct|Concat|Append|Prepend|OfType|Cast
+            |ToList|ToArray|ToDictionary|ToHashSet)\(
         """, RegexOptions.IgnorePatternWhitespace)]
     private static partial Regex Banned();
 

@@ -56,7 +56,8 @@ internal static class ImageMapCommand
                         + $"{catalog.Examples(scheme => scheme.HasMap)} does, without hooks");
                 List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text))
                     .ConfigureAwait(false);
-                if (asJson) Console.WriteLine(JsonSerializer.Serialize(entries, ImageMapJson.Default.ListImageMapEntry));
+                if (asJson)
+                    Console.WriteLine(JsonSerializer.Serialize(entries, ImageMapJson.Default.ListImageMapEntry));
                 else Show(entries);
             }
 
