@@ -1,3 +1,5 @@
+using Ublkback.Block;
+
 namespace Sample;
 
 /// <summary>Tells the daemon what this assembly has: it needs one public class like this.</summary>

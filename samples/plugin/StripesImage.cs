@@ -1,3 +1,5 @@
+using Ublkback.Block;
+
 namespace Sample;
 
 /// <summary>
