@@ -19,7 +19,8 @@ public sealed record DiskConfiguration(
     bool AllowsDiscard = true);
 
 /// <summary>A disk that could not be attached; the message is what xl would show.</summary>
-public sealed class ToolstackException(string message) : Exception(message);
+public sealed class ToolstackException(string message, Exception? cause = null)
+    : Exception(message, cause);
 
 /// <summary>Does with the store and the hotplug script what libxl does, in its order and with its time-outs.</summary>
 /// <param name="layout">The host.</param>
@@ -83,7 +84,7 @@ public sealed class Toolstack(
         catch (Exception failure) when (failure is TimeoutException or ToolstackException)
         {
             await DetachAsync(domid, disk).ConfigureAwait(false);
-            throw new ToolstackException(failure.Message);
+            throw new ToolstackException(failure.Message, failure);
         }
     }
 
@@ -106,7 +107,7 @@ public sealed class Toolstack(
         }
         catch (TimeoutException failure) when (!force)
         {
-            throw new ToolstackException(failure.Message);
+            throw new ToolstackException(failure.Message, failure);
         }
 
         await store.RemoveAsync(FrontendConnection.FrontendPath(domid, disk.DeviceId)).ConfigureAwait(false);

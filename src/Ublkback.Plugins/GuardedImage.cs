@@ -73,7 +73,7 @@ internal sealed class GuardedImage : IBlockImage, IWorkerNeeds, IImageHealth, IR
         }
         catch (Exception failure) when (failure is not TargetException)
         {
-            throw new TargetException($"{_name} failed: {failure.GetType().Name}: {failure.Message}");
+            throw new TargetException($"{_name} failed: {failure.GetType().Name}: {failure.Message}", failure);
         }
     }
 

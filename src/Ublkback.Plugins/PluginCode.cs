@@ -17,7 +17,7 @@ internal static class PluginCode
         }
         catch (Exception failure) when (failure is not TargetException)
         {
-            throw new TargetException($"{name} failed: {failure.GetType().Name}: {failure.Message}");
+            throw new TargetException($"{name} failed: {failure.GetType().Name}: {failure.Message}", failure);
         }
     }
 

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Net.Sockets;
 using Ublkback.Block;
 using Ublkback.Commands;
 using Ublkback.Commands.Disks;
@@ -57,7 +58,8 @@ public static class UblkbackProgram
                 ProcessTerminationTimeout = null, // the commands that run long handle signals themselves
             });
         }
-        catch (CommandException failure)
+        catch (Exception failure)
+            when (failure is UserException or IOException or UnauthorizedAccessException or SocketException)
         {
             Console.Error.WriteLine($"ublkback: {failure.Message}");
             return Failed;

@@ -4,12 +4,13 @@ using System.Text.Json.Serialization;
 using Mono.Unix.Native;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
+using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Backend.Journals;
 
 /// <summary>A journal cannot be used. The message says why.</summary>
-public sealed class JournalException(string message) : Exception(message);
+public sealed class JournalException(string message) : UserException(message);
 
 /// <summary>
 /// The journal of a connected vbd, which lets the next daemon complete the requests in flight: a mapped file with a

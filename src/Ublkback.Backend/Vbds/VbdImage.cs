@@ -165,7 +165,7 @@ internal sealed class VbdImage(
         catch (LinuxException failure)
         {
             image.DisposeAsync().AsTask().GetAwaiter().GetResult();
-            throw new TargetException($"cannot start a worker thread for {suspects}: {failure.Message}");
+            throw new TargetException($"cannot start a worker thread for {suspects}: {failure.Message}", failure);
         }
     }
 

@@ -1,5 +1,4 @@
 using Ublkback.Backend.Connections;
-using Ublkback.Backend.Journals;
 using Ublkback.Backend.Report;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
@@ -209,5 +208,5 @@ internal sealed class VbdSteps(
         VbdNodes.Describe(open.Image.Geometry, configuration.Info);
 
     private static bool IsExpected(Exception failure) =>
-        failure is TargetException or FrontendException or LinuxException or JournalException;
+        failure is UserException or LinuxException;
 }

@@ -1,11 +1,12 @@
 using System.Globalization;
 using Ublkback.Blkif;
+using Ublkback.Block;
 using Ublkback.XenStore;
 
 namespace Ublkback.Backend.Xenbus;
 
 /// <summary>A frontend described its rings wrongly. The message says how.</summary>
-public sealed class FrontendException(string message) : Exception(message);
+public sealed class FrontendException(string message) : UserException(message);
 
 /// <summary>
 /// The rings of a frontend, read from its xenstore directory. The nodes are hostile input: everything here is checked.

@@ -94,7 +94,7 @@ public sealed class BlockCatalog
                 }
                 catch (TargetException refusal)
                 {
-                    throw new TargetException($"hook {hook.Name}: {refusal.Message}");
+                    throw new TargetException($"hook {hook.Name}: {refusal.Problem}", refusal.Remedy, refusal);
                 }
             }
 

@@ -99,7 +99,7 @@ public sealed class HookSeam : ISeam
         }
         catch (Exception failure) when (failure is not TargetException)
         {
-            throw new TargetException($"{_below} failed: {failure.GetType().Name}: {failure.Message}");
+            throw new TargetException($"{_below} failed: {failure.GetType().Name}: {failure.Message}", failure);
         }
     }
 

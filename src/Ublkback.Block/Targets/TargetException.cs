@@ -10,13 +10,19 @@ public class TargetException : UserException
     }
 
     /// <inheritdoc/>
-    public TargetException(string problem, Exception cause)
+    public TargetException(string problem, Exception? cause)
         : base(problem, cause)
     {
     }
 
     /// <inheritdoc/>
-    public TargetException(string problem, string remedy, Exception? cause = null)
+    public TargetException(string problem, string remedy)
+        : base(problem, remedy)
+    {
+    }
+
+    /// <inheritdoc/>
+    public TargetException(string problem, string? remedy, Exception? cause)
         : base(problem, remedy, cause)
     {
     }

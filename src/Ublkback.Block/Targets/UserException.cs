@@ -12,12 +12,18 @@ public class UserException : Exception
         : base(problem) => Problem = problem;
 
     /// <summary>Creates an error with the exception that caused it.</summary>
-    public UserException(string problem, Exception cause)
+    public UserException(string problem, Exception? cause)
         : base(problem, cause) => Problem = problem;
 
-    /// <summary>Creates an error with its remedy, and the exception that caused it, if there is one.</summary>
-    public UserException(string problem, string remedy, Exception? cause = null)
-        : base($"{problem}: {remedy}", cause)
+    /// <summary>Creates an error with its remedy.</summary>
+    public UserException(string problem, string remedy)
+        : this(problem, remedy, null)
+    {
+    }
+
+    /// <summary>Creates an error with its remedy and the exception that caused it, where there are such.</summary>
+    public UserException(string problem, string? remedy, Exception? cause)
+        : base(remedy is null ? problem : $"{problem}: {remedy}", cause)
     {
         Problem = problem;
         Remedy = remedy;

@@ -102,7 +102,7 @@ public sealed class CryptHook : BlockHook
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
-            throw new TargetException($"the key {path} cannot be read: {failure.Message}");
+            throw new TargetException($"the key {path} cannot be read: {failure.Message}", failure);
         }
     }
 }

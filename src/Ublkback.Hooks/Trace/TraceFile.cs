@@ -41,7 +41,7 @@ internal sealed class TraceFile : IAsyncDisposable
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
-            throw new TargetException($"the trace {path} cannot be written: {failure.Message}");
+            throw new TargetException($"the trace {path} cannot be written: {failure.Message}", failure);
         }
 
         _file.Seek(0, SeekOrigin.End);

@@ -67,7 +67,7 @@ internal static class NbdClientHandshake
         }
         catch (NbdException failure) when (failure.Message.StartsWith("the other end", StringComparison.Ordinal))
         {
-            throw new NbdException($"{failure.Message}: it may have no export '{name}'");
+            throw new NbdException($"{failure.Message}: it may have no export '{name}'", failure);
         }
     }
 

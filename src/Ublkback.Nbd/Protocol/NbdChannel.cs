@@ -160,7 +160,7 @@ internal sealed class NbdChannel : IAsyncDisposable
         }
         catch (AuthenticationException failure)
         {
-            throw new NbdException($"TLS: {failure.InnerException?.Message ?? failure.Message}");
+            throw new NbdException($"TLS: {failure.InnerException?.Message ?? failure.Message}", failure);
         }
     }
 }

@@ -51,7 +51,7 @@ internal sealed class Benchmark(BenchOptions options)
         catch (Exception failure) when (failure is ToolstackException or TimeoutException)
         {
             string log = await File.ReadAllTextAsync(PrivateHost.LogOf(directory)).ConfigureAwait(false);
-            throw new CommandException($"{failure.Message}\n{log}");
+            throw new CommandException($"{failure.Message}\n{log}", failure);
         }
         finally
         {

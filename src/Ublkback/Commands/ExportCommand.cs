@@ -57,26 +57,19 @@ internal static partial class ExportCommand
         };
         command.SetAction((arguments, _) =>
         {
-            try
-            {
-                NbdServerOptions options = new(
-                    FindPlace(
-                        arguments.GetValue(unix), arguments.GetValue(tcp),
-                        arguments.GetValue(certificates) is not null), arguments.GetValue(name)!,
-                        arguments.GetValue(shared));
-                if (options.MaxClients < 1)
-                    throw new CommandException($"--shared {options.MaxClients} lets nobody in: give 1 or more");
-                if (arguments.GetValue(certificates) is string folder)
-                    options = options.WithTls(folder, arguments.GetValue(verify));
-                else if (arguments.GetValue(verify)) throw new CommandException("--tls-verify-peer needs --tls-certs");
-                BlockTarget parsed = BlockTarget.Parse(arguments.GetRequiredValue(target));
-                return LongRun.RunAsync((logger, stopping) =>
-                    RunAsync(catalog.MakeForTools(), parsed, arguments.GetValue(readOnly), options, logger, stopping));
-            }
-            catch (TargetException failure)
-            {
-                throw new CommandException(failure.Message);
-            }
+            NbdServerOptions options = new(
+                FindPlace(
+                    arguments.GetValue(unix), arguments.GetValue(tcp),
+                    arguments.GetValue(certificates) is not null), arguments.GetValue(name)!,
+                    arguments.GetValue(shared));
+            if (options.MaxClients < 1)
+                throw new CommandException($"--shared {options.MaxClients} lets nobody in: give 1 or more");
+            if (arguments.GetValue(certificates) is string folder)
+                options = options.WithTls(folder, arguments.GetValue(verify));
+            else if (arguments.GetValue(verify)) throw new CommandException("--tls-verify-peer needs --tls-certs");
+            BlockTarget parsed = BlockTarget.Parse(arguments.GetRequiredValue(target));
+            return LongRun.RunAsync((logger, stopping) =>
+                RunAsync(catalog.MakeForTools(), parsed, arguments.GetValue(readOnly), options, logger, stopping));
         });
         return command;
     }
@@ -107,13 +100,9 @@ internal static partial class ExportCommand
                 }
             }
         }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
         catch (SocketException failure)
         {
-            throw new CommandException($"{options.Place} cannot be listened at: {failure.Message}");
+            throw new CommandException($"the server cannot listen on {options.Place}: {failure.Message}", failure);
         }
     }
 
@@ -166,7 +155,7 @@ internal static partial class ExportCommand
         }
         catch (SocketException failure)
         {
-            throw new CommandException($"{path} is there already, and {failure.Message}: choose another name");
+            throw new CommandException($"{path} is there already, and {failure.Message}: choose another name", failure);
         }
 
         throw new CommandException($"another server listens at {path}: end it first, or choose another name");

@@ -43,7 +43,7 @@ internal static class HotplugCommand
         {
             if (!tellStore) return NoDaemon;
             await TellStoreAsync(host, path, failure.Message).ConfigureAwait(false);
-            throw new CommandException(failure.Message);
+            throw;
         }
     }
 
@@ -83,7 +83,7 @@ internal static class HotplugCommand
         }
         catch (XenStoreException failure)
         {
-            throw new CommandException($"{message}; and {failure.Message}");
+            throw new CommandException($"{message}; and {failure.Message}", failure);
         }
     }
 }

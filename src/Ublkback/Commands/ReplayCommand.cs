@@ -56,24 +56,17 @@ internal static class ReplayCommand
             throw new CommandException($"the capture has {changes} writes and discards, which would change {target}: "
                 + "say --write to play them, or --reads-only to leave them out");
         ReplayReport report;
-        try
+        using Worker worker = new("replay");
+        IBlockImage image = catalog.Open(
+            BlockTarget.Parse(target),
+            ToolOpening.For("ublkback replay", isReadOnly: !write));
+        await using (image.ConfigureAwait(false))
         {
-            using Worker worker = new("replay");
-            IBlockImage image = catalog.Open(
-                BlockTarget.Parse(target),
-                ToolOpening.For("ublkback replay", isReadOnly: !write));
-            await using (image.ConfigureAwait(false))
-            {
-                Check(capture, image.Geometry, target);
-                ReplaySchedule schedule = new(capture);
-                Replayer replayer = new(capture, schedule, image, new ReplayOptions(write, keepsTime));
-                report = (await worker.InvokeAsync(replayer.RunAsync).ConfigureAwait(false))
-                    .Report(capture, schedule.Length);
-            }
-        }
-        catch (Exception failure) when (failure is TargetException or IOException)
-        {
-            throw new CommandException(failure.Message);
+            Check(capture, image.Geometry, target);
+            ReplaySchedule schedule = new(capture);
+            Replayer replayer = new(capture, schedule, image, new ReplayOptions(write, keepsTime));
+            report = (await worker.InvokeAsync(replayer.RunAsync).ConfigureAwait(false))
+                .Report(capture, schedule.Length);
         }
 
         if (asJson) Console.WriteLine(JsonSerializer.Serialize(report, ReplayJson.Default.ReplayReport));
@@ -89,7 +82,7 @@ internal static class ReplayCommand
         }
         catch (Exception failure) when (failure is IOException or InvalidDataException or UnauthorizedAccessException)
         {
-            throw new CommandException($"{path} cannot be played: {failure.Message}");
+            throw new CommandException($"{path} cannot be played: {failure.Message}", failure);
         }
     }
 

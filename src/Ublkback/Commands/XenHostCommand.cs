@@ -38,7 +38,7 @@ internal static class XenHostCommand
             when (failure is IOException or UnauthorizedAccessException or System.Net.Sockets.SocketException
                 or ArgumentException)
         {
-            throw new CommandException($"no host can be made in {directory}: {failure.Message}");
+            throw new CommandException($"no host can be made in {directory}: {failure.Message}", failure);
         }
 
         await using (host)

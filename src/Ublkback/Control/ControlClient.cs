@@ -25,14 +25,16 @@ internal static class ControlClient
         }
         catch (SocketException failure)
         {
-            throw new NoDaemonException(failure.SocketErrorCode == SocketError.AccessDenied
-                ? $"{host.ControlSocket} may not be used by this user: run the command as root"
-                : $"the daemon is not running (nobody answers on {host.ControlSocket}): start it with 'systemctl "
-                    + "start ublkback'");
+            throw failure.SocketErrorCode == SocketError.AccessDenied
+                ? new NoDaemonException(
+                    $"this user may not connect to {host.ControlSocket}", "run the command as root", failure)
+                : new NoDaemonException(
+                    $"the daemon is not running (no process answers on {host.ControlSocket})",
+                    "start it with 'systemctl start ublkback'", failure);
         }
         catch (IOException failure)
         {
-            throw new LostDaemonException($"the daemon broke off: {failure.Message}");
+            throw new LostDaemonException($"the daemon closed the connection: {failure.Message}", failure);
         }
     }
 
@@ -58,7 +60,7 @@ internal static class ControlClient
         {
             throw new RefusedRequestException(
                 $"the daemon's reply to '{command.Name}' has an unexpected field {failure.Path}: "
-                + ControlProtocol.Remedy);
+                + ControlProtocol.Remedy, failure);
         }
     }
 }

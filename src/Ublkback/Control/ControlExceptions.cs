@@ -1,12 +1,16 @@
+using Ublkback.Block;
 using Ublkback.Hosting;
 
 namespace Ublkback.Control;
 
 /// <summary>The daemon refuses a request; the message is the reply's error.</summary>
-internal sealed class RefusedRequestException(string message) : CommandException(message);
+internal sealed class RefusedRequestException(string message, Exception? cause = null)
+    : CommandException(message, cause);
 
 /// <summary>The connection to the daemon closed before its reply was complete.</summary>
-internal sealed class LostDaemonException(string message) : CommandException(message);
+internal sealed class LostDaemonException(string message, Exception? cause = null)
+    : CommandException(message, cause);
 
 /// <summary>No daemon answers on the socket; the message says how to start it.</summary>
-internal sealed class NoDaemonException(string message) : Exception(message);
+internal sealed class NoDaemonException(string problem, string remedy, Exception cause)
+    : UserException(problem, remedy, cause);

@@ -56,7 +56,7 @@ internal sealed partial class ControlServer : IDisposable
             // The second is a string with half a surrogate pair.
             return Refuse("the message is not JSON: send one JSON object and a newline");
         }
-        catch (Exception failure) when (failure is RefusedRequestException or TargetException or XenStoreException)
+        catch (Exception failure) when (failure is UserException or XenStoreException)
         {
             return Refuse(failure.Message);
         }

@@ -8,30 +8,13 @@ namespace Ublkback.Control;
 /// <summary>Asks the daemon for vbds and prints them, for several commands.</summary>
 internal static class Reports
 {
-    /// <summary>Sends a request to the daemon and awaits the reply.</summary>
-    /// <exception cref="CommandException">There is no daemon, or it did not carry out the request.</exception>
-    public static async Task<TReply> AskAsync<TRequest, TReply>(
-        HostEnvironment host, ControlCommand<TRequest, TReply> command, TRequest request)
-        where TRequest : ControlRequest
-        where TReply : ControlReply
-    {
-        try
-        {
-            return await ControlClient.AskAsync(host, command, request).ConfigureAwait(false);
-        }
-        catch (NoDaemonException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
-    }
-
     /// <summary>Asks for all vbds and prints them.</summary>
     public static async Task<int> ShowAsync<TRequest>(
         HostEnvironment host, ControlCommand<TRequest, DaemonReply> command, TRequest request, bool asJson,
         Action<IReadOnlyList<VbdReport>> show)
         where TRequest : ControlRequest
     {
-        IReadOnlyList<VbdReport> vbds = (await AskAsync(host, command, request).ConfigureAwait(false)).Vbds;
+        IReadOnlyList<VbdReport> vbds = (await ControlClient.AskAsync(host, command, request).ConfigureAwait(false)).Vbds;
         if (asJson) Console.WriteLine(JsonSerializer.Serialize(vbds, ReportJson.Default.IReadOnlyListVbdReport));
         else if (vbds.Count == 0) Console.WriteLine("no disks: no guest has one with script=block-ublkback");
         else show(vbds);

@@ -37,7 +37,7 @@ internal sealed class Demonstration(TimeSpan mixTime)
         {
             string path = PrivateHost.LogOf(_directory);
             string log = File.Exists(path) ? await File.ReadAllTextAsync(path).ConfigureAwait(false) : "";
-            throw new CommandException($"the demonstration failed: {failure.Message}\n{log}");
+            throw new CommandException($"the demonstration failed: {failure.Message}\n{log}", failure);
         }
         finally
         {

@@ -10,12 +10,17 @@ internal class CommandException : UserException
     {
     }
 
-    public CommandException(string problem, Exception cause)
+    public CommandException(string problem, Exception? cause)
         : base(problem, cause)
     {
     }
 
-    public CommandException(string problem, string remedy, Exception? cause = null)
+    public CommandException(string problem, string remedy)
+        : base(problem, remedy)
+    {
+    }
+
+    public CommandException(string problem, string? remedy, Exception? cause)
         : base(problem, remedy, cause)
     {
     }

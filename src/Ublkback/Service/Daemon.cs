@@ -25,7 +25,7 @@ internal sealed class Daemon(
     {
         using FileDescriptor oneDaemon = DaemonLock.Take(host.RunDirectory);
         await using XenStoreClient store = OpenStore();
-        string home = await FindHomeAsync(store).ConfigureAwait(false);
+        string home = await BackendServices.FindHomeAsync(store).ConfigureAwait(false);
         ushort domid = ushort.Parse(home.AsSpan(home.LastIndexOf('/') + 1));
         using IHypervisor hypervisor = OpenHypervisor(domid);
         List<Worker> workers = StartWorkers();
@@ -70,29 +70,10 @@ internal sealed class Daemon(
 
     private XenStoreClient OpenStore()
     {
-        try
-        {
-            XenStoreClient store = host.OpenStore();
-            store.Lost += cause => DaemonLog.StoreLost(logger, cause);
-            store.Reconnected += () => DaemonLog.StoreReconnected(logger);
-            return store;
-        }
-        catch (XenStoreException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
-    }
-
-    private static async Task<string> FindHomeAsync(XenStoreClient store)
-    {
-        try
-        {
-            return await BackendServices.FindHomeAsync(store).ConfigureAwait(false);
-        }
-        catch (XenStoreException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        XenStoreClient store = host.OpenStore();
+        store.Lost += cause => DaemonLog.StoreLost(logger, cause);
+        store.Reconnected += () => DaemonLog.StoreReconnected(logger);
+        return store;
     }
 
     private IHypervisor OpenHypervisor(ushort domid)
@@ -104,20 +85,10 @@ internal sealed class Daemon(
         catch (LinuxException failure)
         {
             throw new CommandException(
-                $"{failure.Message}: is this a Xen host, is the module xen-gntdev loaded, and is this user root?");
+                failure.Message, "run the daemon as root on a Xen host, with the module xen-gntdev loaded", failure);
         }
     }
 
-    private static List<Worker> StartWorkers()
-    {
-        try
-        {
-            return [
-                .. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker($"worker-{number}"))];
-        }
-        catch (LinuxException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
-    }
+    private static List<Worker> StartWorkers() =>
+        [.. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker($"worker-{number}"))];
 }

@@ -23,7 +23,8 @@ internal static class DaemonLock
         }
         catch (Exception failure) when (failure is UnauthorizedAccessException or IOException)
         {
-            throw new CommandException($"{runDirectory} cannot be used: {failure.Message}; run the daemon as root");
+            throw new CommandException(
+                $"the daemon cannot use {runDirectory} ({failure.Message})", "run it as root", failure);
         }
     }
 }

@@ -49,7 +49,7 @@ internal static class DiskCommands
         HostEnvironment host, ControlCommand<TRequest, VbdsReply> control, TRequest request)
         where TRequest : ControlRequest
     {
-        IReadOnlyList<VbdReport> vbds = (await Reports.AskAsync(host, control, request).ConfigureAwait(false)).Vbds;
+        IReadOnlyList<VbdReport> vbds = (await ControlClient.AskAsync(host, control, request).ConfigureAwait(false)).Vbds;
         return vbds.Count > 0
             ? vbds
             : throw new CommandException("there is no such disk: 'ublkback list' shows those there are");

@@ -72,14 +72,7 @@ internal static class ResizeCommand
         if (domid is null || device is null)
             throw new CommandException(
                 "which disk is to have that size? Give guest and device, as in 'ublkback resize 3 xvda --size 20G'");
-        try
-        {
-            return ByteSize.Read(text);
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        return ByteSize.Read(text);
     }
 }
 

@@ -31,19 +31,12 @@ internal static class ImageCheckCommand
 
     private static async Task<int> RunAsync(BlockCatalog catalog, string text, bool repair, bool asJson)
     {
-        try
-        {
-            (BlockTarget target, Func<BlockTarget, bool, ImageOpening, Task<ImageReport>> checkAsync) =
-                SchemeTool.Require(catalog, text, scheme => scheme.CheckAsync, "checked");
-            ImageReport report = await checkAsync(target, repair, ToolOpening.For("ublkback image check", !repair))
-                .ConfigureAwait(false);
-            if (asJson) Console.WriteLine(report.Json);
-            else foreach (string line in report.Lines) Console.WriteLine(line);
-            return report.IsSound ? 0 : 1;
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        (BlockTarget target, Func<BlockTarget, bool, ImageOpening, Task<ImageReport>> checkAsync) =
+            SchemeTool.Require(catalog, text, scheme => scheme.CheckAsync, "checked");
+        ImageReport report = await checkAsync(target, repair, ToolOpening.For("ublkback image check", !repair))
+            .ConfigureAwait(false);
+        if (asJson) Console.WriteLine(report.Json);
+        else foreach (string line in report.Lines) Console.WriteLine(line);
+        return report.IsSound ? 0 : 1;
     }
 }

@@ -32,37 +32,30 @@ internal static class ImageCommitCommand
 
     private static async Task<int> RunAsync(BlockCatalog catalog, string text)
     {
-        try
+        (BlockTarget target, OverlayScheme scheme) =
+            SchemeTool.Require(catalog, text, scheme => scheme.Overlay, "committed");
+        BlockTarget below = scheme.FindBacking(target)
+            ?? throw new CommandException($"{text} has no backing image: there is nothing to commit it to");
+        below = catalog.Find(below).Trust(below);
+        using Worker worker = new("commit");
+        IAllocationMap overlay =
+            (IAllocationMap)catalog.Open(
+                scheme.Alone(target), ToolOpening.For("ublkback image commit", isReadOnly: true));
+        await using (overlay.ConfigureAwait(false))
         {
-            (BlockTarget target, OverlayScheme scheme) =
-                SchemeTool.Require(catalog, text, scheme => scheme.Overlay, "committed");
-            BlockTarget below = scheme.FindBacking(target)
-                ?? throw new CommandException($"{text} has no backing image: there is nothing to commit it to");
-            below = catalog.Find(below).Trust(below);
-            using Worker worker = new("commit");
-            IAllocationMap overlay =
-                (IAllocationMap)catalog.Open(
-                    scheme.Alone(target), ToolOpening.For("ublkback image commit", isReadOnly: true));
-            await using (overlay.ConfigureAwait(false))
+            IBlockImage backing = catalog.Open(below, ToolOpening.For("ublkback image commit", isReadOnly: false));
+            await using (backing.ConfigureAwait(false))
             {
-                IBlockImage backing = catalog.Open(below, ToolOpening.For("ublkback image commit", isReadOnly: false));
-                await using (backing.ConfigureAwait(false))
-                {
-                    long written = await CopyAsync(worker, overlay, backing, text, below.Location)
-                        .ConfigureAwait(false);
-                    Console.WriteLine(string.Create(
-                        CultureInfo.InvariantCulture,
-                        $"{Reports.Size((ulong)written)} committed to {below.Location}; "
-                        + $"{target.Location} is not needed any more"));
-                }
+                long written = await CopyAsync(worker, overlay, backing, text, below.Location)
+                    .ConfigureAwait(false);
+                Console.WriteLine(string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"{Reports.Size((ulong)written)} committed to {below.Location}; "
+                    + $"{target.Location} is not needed any more"));
             }
+        }
 
-            return 0;
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        return 0;
     }
 
     private static async Task<long> CopyAsync(

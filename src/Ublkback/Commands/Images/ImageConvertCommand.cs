@@ -40,35 +40,28 @@ internal static class ImageConvertCommand
     public static async Task<int> RunAsync(
         BlockCatalog catalog, string fromText, string toText, bool compares, string? clusterText)
     {
-        try
+        BlockTarget to = BlockTarget.Parse(toText);
+        using Worker worker = new("convert");
+        IBlockImage source = catalog.Open(
+            BlockTarget.Parse(fromText), ToolOpening.For("ublkback image convert", isReadOnly: true));
+        await using (source.ConfigureAwait(false))
         {
-            BlockTarget to = BlockTarget.Parse(toText);
-            using Worker worker = new("convert");
-            IBlockImage source = catalog.Open(
-                BlockTarget.Parse(fromText), ToolOpening.For("ublkback image convert", isReadOnly: true));
-            await using (source.ConfigureAwait(false))
+            long size = (long)source.Geometry.SectorCount * BlockRequest.SectorSize;
+            bool isNew = !compares;
+            if (isNew)
+                SchemeTool.Create(
+                    catalog, to, new NewImage(size, clusterText is null ? null : ByteSize.Read(clusterText)));
+            IBlockImage copy = catalog.Open(to, ToolOpening.For("ublkback image convert", isReadOnly: false));
+            await using (copy.ConfigureAwait(false))
             {
-                long size = (long)source.Geometry.SectorCount * BlockRequest.SectorSize;
-                bool isNew = !compares;
-                if (isNew)
-                    SchemeTool.Create(
-                        catalog, to, new NewImage(size, clusterText is null ? null : ByteSize.Read(clusterText)));
-                IBlockImage copy = catalog.Open(to, ToolOpening.For("ublkback image convert", isReadOnly: false));
-                await using (copy.ConfigureAwait(false))
-                {
-                    if (copy.Geometry.SectorCount != source.Geometry.SectorCount)
-                        throw new CommandException($"{fromText} has {source.Geometry.SectorCount} sectors and "
-                            + $"{toText} has {copy.Geometry.SectorCount}: they must be as large");
-                    await CopyAsync(worker, source, copy, isNew, fromText, toText, size).ConfigureAwait(false);
-                }
+                if (copy.Geometry.SectorCount != source.Geometry.SectorCount)
+                    throw new CommandException($"{fromText} has {source.Geometry.SectorCount} sectors and "
+                        + $"{toText} has {copy.Geometry.SectorCount}: they must be as large");
+                await CopyAsync(worker, source, copy, isNew, fromText, toText, size).ConfigureAwait(false);
             }
+        }
 
-            return 0;
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        return 0;
     }
 
     private static async Task CopyAsync(

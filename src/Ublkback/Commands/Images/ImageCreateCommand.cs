@@ -35,35 +35,28 @@ internal static class ImageCreateCommand
     private static int Run(
         CatalogMaker catalog, string text, string? sizeText, string? backingText, string? clusterText)
     {
-        try
+        BlockCatalog all = catalog.MakeForTools();
+        BlockTarget target = BlockTarget.Parse(text);
+        ImageScheme scheme = all.Find(target);
+        BlockTarget? backing = backingText is null ? null : BlockTarget.Parse(backingText);
+        if (backing is not null && scheme.Overlay is null)
+            throw new TargetException($"{text} cannot have a backing image: only "
+                + $"{all.Examples(one => one.Overlay is not null)} can");
+        if (sizeText is null && backing is null)
+            throw new TargetException("how large is the disk to be? Give a size, such as 20G");
+        long backingSize = backing is null ? 0 : Measure(all, backing);
+        long size = sizeText is null ? backingSize : ByteSize.Read(sizeText);
+        long? clusterSize = clusterText is null ? null : ByteSize.Read(clusterText);
+        SchemeTool.Create(all, target, new NewImage(size, clusterSize, backing));
+        Console.WriteLine($"{text}: {Reports.Size((ulong)size)}{(backing is null ? "" : $" over {backingText}")}");
+        if (backing is not null)
         {
-            BlockCatalog all = catalog.MakeForTools();
-            BlockTarget target = BlockTarget.Parse(text);
-            ImageScheme scheme = all.Find(target);
-            BlockTarget? backing = backingText is null ? null : BlockTarget.Parse(backingText);
-            if (backing is not null && scheme.Overlay is null)
-                throw new TargetException($"{text} cannot have a backing image: only "
-                    + $"{all.Examples(one => one.Overlay is not null)} can");
-            if (sizeText is null && backing is null)
-                throw new TargetException("how large is the disk to be? Give a size, such as 20G");
-            long backingSize = backing is null ? 0 : Measure(all, backing);
-            long size = sizeText is null ? backingSize : ByteSize.Read(sizeText);
-            long? clusterSize = clusterText is null ? null : ByteSize.Read(clusterText);
-            SchemeTool.Create(all, target, new NewImage(size, clusterSize, backing));
-            Console.WriteLine($"{text}: {Reports.Size((ulong)size)}{(backing is null ? "" : $" over {backingText}")}");
-            if (backing is not null)
-            {
-                IEnumerable<string> options = scheme.Trust(target).Options.Select(pair => $"{pair.Key}={pair.Value}");
-                Console.WriteLine(
-                    $"attach it with target={target.Scheme}:{target.Location}?{string.Join('&', options)}");
-            }
+            IEnumerable<string> options = scheme.Trust(target).Options.Select(pair => $"{pair.Key}={pair.Value}");
+            Console.WriteLine(
+                $"attach it with target={target.Scheme}:{target.Location}?{string.Join('&', options)}");
+        }
 
-            return 0;
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        return 0;
     }
 
     // Opening it shows too that it can be opened.

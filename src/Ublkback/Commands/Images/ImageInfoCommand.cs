@@ -21,18 +21,11 @@ internal static class ImageInfoCommand
 
     private static int Run(BlockCatalog catalog, string text, bool asJson)
     {
-        try
-        {
-            (BlockTarget target, Func<BlockTarget, ImageReport> describe) =
-                SchemeTool.Require(catalog, text, scheme => scheme.Describe, "described");
-            ImageReport report = describe(target);
-            if (asJson) Console.WriteLine(report.Json);
-            else foreach (string line in report.Lines) Console.WriteLine(line);
-            return 0;
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        (BlockTarget target, Func<BlockTarget, ImageReport> describe) =
+            SchemeTool.Require(catalog, text, scheme => scheme.Describe, "described");
+        ImageReport report = describe(target);
+        if (asJson) Console.WriteLine(report.Json);
+        else foreach (string line in report.Lines) Console.WriteLine(line);
+        return 0;
     }
 }

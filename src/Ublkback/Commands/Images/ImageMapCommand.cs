@@ -42,31 +42,24 @@ internal static class ImageMapCommand
 
     private static async Task<int> RunAsync(BlockCatalog catalog, string text, bool asJson)
     {
-        try
+        BlockTarget target = BlockTarget.Parse(text);
+        target = catalog.Find(target).Trust(target);
+        using Worker worker = new("map");
+        IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
+        await using (image.ConfigureAwait(false))
         {
-            BlockTarget target = BlockTarget.Parse(text);
-            target = catalog.Find(target).Trust(target);
-            using Worker worker = new("map");
-            IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
-            await using (image.ConfigureAwait(false))
-            {
-                if (image is not IAllocationMap mapped)
-                    throw new CommandException(
-                        $"{text} does not tell where its parts are: "
-                        + $"{catalog.Examples(scheme => scheme.HasMap)} does, without hooks");
-                List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text))
-                    .ConfigureAwait(false);
-                if (asJson)
-                    Console.WriteLine(JsonSerializer.Serialize(entries, ImageMapJson.Default.ListImageMapEntry));
-                else Show(entries);
-            }
+            if (image is not IAllocationMap mapped)
+                throw new CommandException(
+                    $"{text} does not tell where its parts are: "
+                    + $"{catalog.Examples(scheme => scheme.HasMap)} does, without hooks");
+            List<ImageMapEntry> entries = await worker.InvokeAsync(() => ReadAsync(mapped, text))
+                .ConfigureAwait(false);
+            if (asJson)
+                Console.WriteLine(JsonSerializer.Serialize(entries, ImageMapJson.Default.ListImageMapEntry));
+            else Show(entries);
+        }
 
-            return 0;
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        return 0;
     }
 
     private static async Task<List<ImageMapEntry>> ReadAsync(IAllocationMap image, string text)

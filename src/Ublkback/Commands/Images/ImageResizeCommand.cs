@@ -31,32 +31,25 @@ internal static class ImageResizeCommand
 
     private static async Task<int> RunAsync(BlockCatalog catalog, string text, string sizeText, bool shrinks)
     {
-        try
+        bool isMore = sizeText.StartsWith('+');
+        long size = ByteSize.Read(sizeText.TrimStart('+'));
+        using Worker worker = new("resize");
+        IBlockImage image = catalog.Open(
+            BlockTarget.Parse(text), ToolOpening.For("ublkback image resize", isReadOnly: false));
+        await using (image.ConfigureAwait(false))
         {
-            bool isMore = sizeText.StartsWith('+');
-            long size = ByteSize.Read(sizeText.TrimStart('+'));
-            using Worker worker = new("resize");
-            IBlockImage image = catalog.Open(
-                BlockTarget.Parse(text), ToolOpening.For("ublkback image resize", isReadOnly: false));
-            await using (image.ConfigureAwait(false))
-            {
-                long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
-                if (isMore) size += now;
-                if (size <= 0 || size % image.Geometry.SectorSize != 0)
-                    throw new CommandException(
-                        $"a disk cannot have {size} bytes: give a multiple of {image.Geometry.SectorSize}");
-                if (size < now && !shrinks)
-                    throw new CommandException($"{text} has {Reports.Size((ulong)now)}, and what lies behind "
-                        + $"{Reports.Size((ulong)size)} would be lost: say --shrink if it is not needed");
-                await worker.InvokeAsync(() => image.ResizeAsync(size)).ConfigureAwait(false);
-                Console.WriteLine($"{text}: {Reports.Size((ulong)now)} before, {Reports.Size((ulong)size)} now");
-            }
+            long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
+            if (isMore) size += now;
+            if (size <= 0 || size % image.Geometry.SectorSize != 0)
+                throw new CommandException(
+                    $"a disk cannot have {size} bytes: give a multiple of {image.Geometry.SectorSize}");
+            if (size < now && !shrinks)
+                throw new CommandException($"{text} has {Reports.Size((ulong)now)}, and what lies behind "
+                    + $"{Reports.Size((ulong)size)} would be lost: say --shrink if it is not needed");
+            await worker.InvokeAsync(() => image.ResizeAsync(size)).ConfigureAwait(false);
+            Console.WriteLine($"{text}: {Reports.Size((ulong)now)} before, {Reports.Size((ulong)size)} now");
+        }
 
-            return 0;
-        }
-        catch (TargetException failure)
-        {
-            throw new CommandException(failure.Message);
-        }
+        return 0;
     }
 }
