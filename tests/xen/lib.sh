@@ -56,7 +56,7 @@ CONFIG
     guest_ready "$name"
 }
 
-guest_ready() { await 180 "/tmp/guest-$1.log" "${2:-GUEST-READY}" || { tail -30 "/tmp/guest-$1.log"; return 1; }; }
+guest_ready() { await 180 "/tmp/guest-$1.log" "${2:-GUEST-READY}" || { tail -80 "/tmp/guest-$1.log"; return 1; }; }
 
 domid() { xl domid "$1"; }
 

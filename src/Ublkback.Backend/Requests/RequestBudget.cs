@@ -22,9 +22,10 @@ public sealed class RequestBudget
         {
             int own = _byDomain.GetValueOrDefault(domid);
             if (own + requests > MaxRequests)
-                throw new TargetException($"the disk's rings hold {requests} requests, and those of the guest's "
-                    + $"other disks {own}: {MaxRequests} are the most for a guest; give it fewer disks, or its "
-                    + "blkfront smaller rings or fewer queues");
+                throw new TargetException(
+                    $"the disk's rings hold {requests} requests, and those of the guest's other disks {own}: "
+                        + $"{MaxRequests} are the most for a guest",
+                    "give it fewer disks, or its blkfront smaller rings or fewer queues");
             _byDomain[domid] = own + requests;
         }
 

@@ -84,8 +84,9 @@ internal sealed class VbdImage(
     {
         long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
         if (byteCount < now)
-            throw new TargetException($"a disk in use can only grow, and it has {now} bytes now: detach it and use "
-                + "'ublkback image resize --shrink'");
+            throw new TargetException(
+                $"a disk in use can only grow, and it has {now} bytes now",
+                "detach it and use 'ublkback image resize --shrink'");
         if (byteCount % image.Geometry.SectorSize != 0)
             throw new TargetException($"{byteCount} bytes are not whole sectors of {image.Geometry.SectorSize} bytes");
         return loop.InvokeAsync(() => image.ResizeAsync(byteCount));

@@ -33,7 +33,7 @@ internal sealed class VbdResize(VbdImage image, VbdNodes nodes, VbdLog log, Acti
     public async Task EnlargeAsync(BlkifConnection? connection, long byteCount)
     {
         if (connection is null)
-            throw new TargetException("no guest is connected to the disk: detach it and use 'ublkback image resize'");
+            throw new TargetException("no guest is connected to the disk", "detach it and use 'ublkback image resize'");
         await VbdImage.EnlargeAsync(connection.Image, connection.Loop, byteCount).ConfigureAwait(false);
         await RequestAsync().ConfigureAwait(false);
     }

@@ -42,8 +42,9 @@ public sealed record BlockTarget(
         if (!Options.TryGetValue(key, out string? value)) return words[0];
         return words.Contains(value)
             ? value
-            : throw new TargetException($"option {key}={value} of target {Location} is unknown: use "
-                + $"{key}={string.Join($" or {key}=", words.ToArray())}");
+            : throw new TargetException(
+                $"option {key}={value} of target {Location} is unknown",
+                $"use {key}={string.Join($" or {key}=", words.ToArray())}");
     }
 
     /// <summary>The same target with an option that it does not have yet.</summary>

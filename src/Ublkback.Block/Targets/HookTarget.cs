@@ -47,7 +47,7 @@ public sealed record HookTarget(string Name, IReadOnlyDictionary<string, string>
         return words.Contains(value)
             ? value
             : throw new TargetException(
-                $"{key}={value} is unknown: use {key}={string.Join($" or {key}=", words.ToArray())}");
+                $"{key}={value} is unknown", $"use {key}={string.Join($" or {key}=", words.ToArray())}");
     }
 
     /// <summary>A whole number from 0 on; null when it is not there.</summary>

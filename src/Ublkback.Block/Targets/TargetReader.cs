@@ -16,7 +16,7 @@ internal sealed class TargetReader(string text)
         _rest = text;
         if (text.Length == 0)
             throw new TargetException(
-                "no target given: say which file or device to serve, as in target=/var/lib/xen/images/disk.img");
+                "no target given", "say which file or device to serve, as in target=/var/lib/xen/images/disk.img");
         if (text.Length > BlockTarget.MaxLength)
             throw new TargetException($"the target is longer than {BlockTarget.MaxLength} characters");
         if (text.Any(char.IsControl))
@@ -35,7 +35,7 @@ internal sealed class TargetReader(string text)
     {
         _rest = text + "+";
         if (!StartsWithHook(out int end) || end != text.Length)
-            throw new TargetException($"'{text}' is not a hook: write name(key=value,…)");
+            throw new TargetException($"'{text}' is not a hook", "write name(key=value,…)");
         return ReadHook(end);
     }
 
@@ -103,9 +103,11 @@ internal sealed class TargetReader(string text)
             }
             else
             {
-                throw new TargetException(raw || name == 0 || !_rest.Contains('(', StringComparison.Ordinal)
-                    ? $"target {text} is not an absolute path: begin it with / or a scheme such as raw:"
-                    : $"target {text} ends in a hook: add + and the image, as in {_rest}+/path/disk.img");
+                throw raw || name == 0 || !_rest.Contains('(', StringComparison.Ordinal)
+                    ? new TargetException(
+                        $"target {text} is not an absolute path", "begin it with / or a scheme such as raw:")
+                    : new TargetException(
+                        $"target {text} ends in a hook", $"add + and the image, as in {_rest}+/path/disk.img");
             }
         }
 

@@ -26,7 +26,7 @@ public sealed class CryptHook : BlockHook
         NeedOpenSsl();
         _allowsDiscard = target.GetChoice("discard", "no", "yes") == "yes";
         byte[] key = ReadKey(
-            target.Get("key") ?? throw new TargetException("it has no key: write crypt(key=/path/of/key)"));
+            target.Get("key") ?? throw new TargetException("it has no key", "write crypt(key=/path/of/key)"));
         try
         {
             _cipher = new XtsCipher(key);

@@ -19,7 +19,7 @@ public sealed class DelayHook : BlockHook
         target.AllowOnly("time", "distribution", "deviation", "op", "sectors", "seed");
         _filter = new RequestFilter(target);
         double mean = (target.GetDuration("time")
-            ?? throw new TargetException("it has no time: write delay(time=5ms)")).TotalSeconds;
+            ?? throw new TargetException("it has no time", "write delay(time=5ms)")).TotalSeconds;
         double deviation = target.GetDuration("deviation")?.TotalSeconds ?? 0;
         Random random = SeededRandom.Of(target);
         _next = target.GetChoice("distribution", "constant", "uniform", "exponential", "normal") switch

@@ -28,7 +28,7 @@ public sealed class FaultHook : BlockHook
             _ => BlockStatus.IoError,
         };
         _every = target.GetNumber("every") ?? 1;
-        if (_every == 0) throw new TargetException("every=0 is no period: use every=1 for all requests");
+        if (_every == 0) throw new TargetException("every=0 is no period", "use every=1 for all requests");
         _probability = target.GetFraction("probability") ?? 1;
         _random = SeededRandom.Of(target);
     }

@@ -24,7 +24,7 @@ public sealed class TraceHook : BlockHook
         if (withData && name != "binary") throw new TargetException("data=yes needs format=binary");
         TraceFormat format = TraceFormat.Find(name, withData, opening);
         string path = target.Get("file")
-            ?? throw new TargetException("it has no file: write trace(file=/var/log/disk.trace)");
+            ?? throw new TargetException("it has no file", "write trace(file=/var/log/disk.trace)");
         if (!Path.IsPathRooted(path)) throw new TargetException($"file={path} is not an absolute path");
         _file = new TraceFile(path, format, opening.Warn);
     }

@@ -52,8 +52,8 @@ internal sealed class ImageLock : IDisposable
             if (Environment.TickCount64 > deadline)
             {
                 throw new ImageInUseException(
-                    $"{path} is in use by {rival}: detach it there, or add ?share=unsafe to the target if its users "
-                    + "know of each other");
+                    $"{path} is in use by {rival}",
+                    "detach it there, or add ?share=unsafe to the target if its users know of each other");
             }
 
             Thread.Sleep(RetryDelayMs);

@@ -14,8 +14,8 @@ internal static class NewFile
         string path = target.Location;
         if (target.Hooks.Count > 0 || target.Options.Count > 0)
             throw new TargetException("the target of a new image is a scheme and a path alone");
-        if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path: begin it with /");
-        if (Path.Exists(path)) throw new TargetException($"{path} exists: remove it first, or choose another name");
+        if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path", "begin it with /");
+        if (Path.Exists(path)) throw new TargetException($"{path} exists", "remove it first, or choose another name");
         return path;
     }
 }

@@ -52,7 +52,7 @@ internal sealed class RawFile : IDisposable
         Func<RawFile, ImageOpening, ImageGeometry> measure,
         int sectorSize = BlockRequest.SectorSize)
     {
-        if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path: begin it with /");
+        if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path", "begin it with /");
         try
         {
             FileStatus status = Examine(path, opening.IsReadOnly);
@@ -62,7 +62,7 @@ internal sealed class RawFile : IDisposable
             {
                 FileStatus opened = FileStatus.Of(file);
                 if ((opened.Device, opened.Inode) != (status.Device, status.Inode))
-                    throw new TargetException($"{path} was replaced while it was being opened: try again");
+                    throw new TargetException($"{path} was replaced while it was being opened", "try again");
                 long length = opened.Kind == FileKind.BlockDevice ? BlockDevice.SizeOf(file) : opened.Length;
                 ImageGeometry geometry = measure(
                     new RawFile(path, file, opened, null!, null) { Length = length }, opening);
@@ -122,15 +122,15 @@ internal sealed class RawFile : IDisposable
         }
         catch (LinuxException failure) when (failure.Errno == LinuxError.NoEntry)
         {
-            throw new TargetException($"{path} does not exist: create it, or correct the target", failure);
+            throw new TargetException($"{path} does not exist", "create it, or correct the target", failure);
         }
 
         return status.Kind switch
         {
-            FileKind.Directory => throw new TargetException($"{path} is a directory: name a file or a block device"),
+            FileKind.Directory => throw new TargetException($"{path} is a directory", "name a file or a block device"),
             FileKind.Other => throw new TargetException($"{path} is neither a file nor a block device"),
             FileKind.Regular when !isReadOnly && !status.CanWrite => throw new TargetException(
-                $"{path} is read-only: attach the disk read-only (access=ro), or make the file writable"),
+                $"{path} is read-only", "attach the disk read-only (access=ro), or make the file writable"),
             _ => status,
         };
     }
@@ -156,12 +156,12 @@ internal sealed class RawFile : IDisposable
         catch (LinuxException failure) when (failure.Errno is LinuxError.AccessDenied or LinuxError.ReadOnlyFileSystem
             or LinuxError.NotPermitted)
         {
-            throw new TargetException(
-                isReadOnly
-                    ? $"{path} cannot be read: {LinuxError.Describe(failure.Errno)}"
-                    : $"{path} cannot be written ({LinuxError.Describe(failure.Errno)}): attach the disk read-only "
-                        + "(access=ro), or make it writable",
-                failure);
+            string why = LinuxError.Describe(failure.Errno);
+            throw isReadOnly
+                ? new TargetException($"{path} cannot be read: {why}", failure)
+                : new TargetException(
+                    $"{path} cannot be written ({why})",
+                    "attach the disk read-only (access=ro), or make it writable", failure);
         }
     }
 }

@@ -51,11 +51,11 @@ public static class RawImageOpener
     {
         (string path, long length, bool isReadOnly) = (raw.Path, raw.Length, opening.IsReadOnly);
         if (raw.IsDevice && !isReadOnly && BlockDevice.IsReadOnly(raw.File))
-            throw new TargetException($"{path} is a read-only device: attach the disk read-only (access=ro)");
+            throw new TargetException($"{path} is a read-only device", "attach the disk read-only (access=ro)");
         int sectorSize = raw.IsDevice ? BlockDevice.SectorSizeOf(raw.File) : fileSectorSize;
         int physicalSize = raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : fileSectorSize;
         if (length == 0)
-            throw new TargetException($"{path} is empty: give it a size, for instance with truncate --size=10G");
+            throw new TargetException($"{path} is empty", "give it a size, for instance with truncate --size=10G");
         if (length % sectorSize != 0)
             throw new TargetException($"the size of {path}, {length} bytes, is not a multiple of {sectorSize}: it is "
                 + "no disk image, or was cut short");

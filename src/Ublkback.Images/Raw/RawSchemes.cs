@@ -30,7 +30,7 @@ public static class RawSchemes
         string path = NewFile.PathOf(target);
         if (image.Size <= 0 || image.Size % BlockRequest.SectorSize != 0)
             throw new TargetException(
-                $"a disk cannot have {image.Size} bytes: give a multiple of {BlockRequest.SectorSize}");
+                $"a disk cannot have {image.Size} bytes", $"give a multiple of {BlockRequest.SectorSize}");
         try
         {
             using FileStream file = new(path, FileMode.CreateNew);

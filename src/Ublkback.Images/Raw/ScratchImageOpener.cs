@@ -1,4 +1,3 @@
-using System.Globalization;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 
@@ -47,10 +46,8 @@ public static class ScratchImageOpener
         long size = new HookTarget(target.Scheme, new Dictionary<string, string> { ["size"] = target.Location })
             .GetSize("size")!.Value;
         if (size == 0 || size % MemoryMapping.PageSize != 0)
-            throw new TargetException(string.Create(
-                CultureInfo.InvariantCulture,
-                $"{target.Scheme}:{target.Location} has {size} bytes: give it some, a multiple of "
-                + $"{MemoryMapping.PageSize}"));
+            throw new TargetException(
+                $"{target.Scheme}:{target.Location} has {size} bytes", $"give a multiple of {MemoryMapping.PageSize}");
         return Shape with
         {
             SectorCount = (ulong)size / BlockRequest.SectorSize,

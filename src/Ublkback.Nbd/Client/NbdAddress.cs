@@ -57,8 +57,8 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         bool isSecret = target.Scheme.StartsWith(SecretScheme, StringComparison.Ordinal);
         bool isUri = location.StartsWith("//", StringComparison.Ordinal);
         if (socket is not null && !isUnix)
-            throw new TargetException($"{text} names a socket: begin it with "
-                + $"{(isSecret ? SecretScheme : Scheme)}{UnixTransport}:");
+            throw new TargetException(
+                $"{text} names a socket", $"begin it with {(isSecret ? SecretScheme : Scheme)}{UnixTransport}:");
         if (!isUri && !isUnix && !isTcp) return ParsePlain(text, location, export, isSecret);
         if (!isUri) throw NotUnderstood(text, isSecret);
 
@@ -66,7 +66,7 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         string authority = slash < 0 ? location[2..] : location[2..slash];
         string name = slash < 0 ? "" : Decode(location[(slash + 1)..], text);
         if (export is not null && name.Length > 0)
-            throw new TargetException($"{text} names two exports: leave out one of them");
+            throw new TargetException($"{text} names two exports", "leave out one of them");
         name = CheckExport(export ?? name, text);
         if (!isUnix)
         {
@@ -75,11 +75,11 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         }
 
         if (authority.Length > 0)
-            throw new TargetException($"{text} names the host {authority} and a socket: write three slashes before "
-                + "the export's name");
+            throw new TargetException(
+                $"{text} names the host {authority} and a socket", "write three slashes before the export's name");
         string path = Decode(socket ?? "", text);
         if (!path.StartsWith('/'))
-            throw new TargetException($"{text} names no socket: add ?{SocketOption}=/path");
+            throw new TargetException($"{text} names no socket", $"add ?{SocketOption}=/path");
         return new NbdAddress(text, path, "localhost", 0, name, isSecret);
     }
 
@@ -114,14 +114,14 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
         int old = location.IndexOf(OldExport, StringComparison.Ordinal);
         string place = old < 0 ? location : location[..old];
         if (export is not null && old >= 0)
-            throw new TargetException($"{text} names two exports: leave out one of them");
+            throw new TargetException($"{text} names two exports", "leave out one of them");
         string name = CheckExport(export ?? (old < 0 ? "" : location[(old + OldExport.Length)..]), text);
         if (place.StartsWith(UnixPrefix, StringComparison.Ordinal))
         {
             string socket = place[UnixPrefix.Length..];
             if (!socket.StartsWith('/'))
                 throw new TargetException(
-                    $"{text} names no socket: write {(isSecret ? SecretScheme : Scheme)}:unix:/path");
+                    $"{text} names no socket", $"write {(isSecret ? SecretScheme : Scheme)}:unix:/path");
             return new NbdAddress(text, socket, "localhost", 0, name, isSecret);
         }
 
@@ -152,7 +152,7 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
     private static string Decode(string part, string text)
     {
         if (part.Contains('#'))
-            throw new TargetException($"{text} has a # in it, which ends a URI: write %23 if it belongs to a name");
+            throw new TargetException($"{text} has a # in it, which ends a URI", "write %23 if it belongs to a name");
         string decoded = Uri.UnescapeDataString(part);
         return !decoded.Any(char.IsControl)
             ? decoded
@@ -162,7 +162,9 @@ internal sealed record NbdAddress(string Text, string? SocketPath, string Host, 
     private static TargetException NotUnderstood(string text, bool isSecret)
     {
         string scheme = isSecret ? SecretScheme : Scheme;
-        return new TargetException($"{text} names no server: write {scheme}:unix:/path?export=NAME, "
-            + $"{scheme}://host:port/NAME or {scheme}{UnixTransport}:///NAME?{SocketOption}=/path");
+        return new TargetException(
+            $"{text} names no server",
+            $"write {scheme}:unix:/path?export=NAME, "
+                + $"{scheme}://host:port/NAME or {scheme}{UnixTransport}:///NAME?{SocketOption}=/path");
     }
 }

@@ -60,8 +60,9 @@ public static class NbdOpener
         NbdAddress address = NbdAddress.Parse(target);
         if (!address.IsSecret
             && (target.Options.ContainsKey(CertificatesOption) || target.Options.ContainsKey(HostnameOption)))
-            throw new TargetException($"{address.Text} has options of TLS and does not speak it: write "
-                + $"{NbdAddress.SecretScheme}: instead of {NbdAddress.Scheme}:");
+            throw new TargetException(
+                $"{address.Text} has options of TLS and does not speak it",
+                $"write {NbdAddress.SecretScheme}: instead of {NbdAddress.Scheme}:");
         TimeSpan maxOutage = GetSeconds(
             target, DelayOption, DefaultDelay), patience = GetSeconds(target, TimeoutOption, DefaultTimeout);
         bool usesMany = target.GetChoice("connections", "many", "one") == "many";
@@ -113,7 +114,7 @@ public static class NbdOpener
                 + "its end could not be read; have the server round the size up (nbdkit --filter=truncate "
                 + $"round-up={sectorSize})");
         if (!opening.IsReadOnly && export.Can(NbdExportFlags.ReadOnly))
-            throw new TargetException($"{address.Text} is read-only: attach the disk read-only (access=ro)");
+            throw new TargetException($"{address.Text} is read-only", "attach the disk read-only (access=ro)");
         if (!opening.IsReadOnly && !export.Can(NbdExportFlags.Flush) && !export.Can(NbdExportFlags.ForceUnitAccess))
             opening.Warn($"{address.Text}: the server knows no flush: what the guest flushes is as safe as the "
                 + "server makes every write");

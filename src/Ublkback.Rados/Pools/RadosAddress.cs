@@ -19,11 +19,11 @@ public sealed record RadosAddress(string Pool, string? Configuration, string? Id
     public static RadosAddress Of(string pool, IReadOnlyDictionary<string, string> options)
     {
         ArgumentNullException.ThrowIfNull(options);
-        if (string.IsNullOrEmpty(pool)) throw new TargetException("no pool is given: write rados:POOL");
+        if (string.IsNullOrEmpty(pool)) throw new TargetException("no pool is given", "write rados:POOL");
         string? configuration = options.GetValueOrDefault(ConfigurationOption);
         if (configuration is not null && !configuration.StartsWith('/'))
             throw new TargetException(
-                $"{ConfigurationOption}={configuration} is not an absolute path: begin it with /");
+                $"{ConfigurationOption}={configuration} is not an absolute path", "begin it with /");
         return new RadosAddress(pool, configuration, options.GetValueOrDefault(IdOption));
     }
 

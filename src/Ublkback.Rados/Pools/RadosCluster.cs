@@ -90,7 +90,7 @@ public sealed class RadosCluster : IDisposable
         catch (DllNotFoundException failure)
         {
             throw new TargetException(
-                "librados.so.2 is not on this host: install it (Debian: apt-get install librados2)", failure);
+                "librados.so.2 is not on this host", "install it (Debian: apt-get install librados2)", failure);
         }
     }
 }

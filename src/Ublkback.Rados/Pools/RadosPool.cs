@@ -45,10 +45,13 @@ public sealed unsafe class RadosPool : IDisposable
         }
 
         cluster.Dispose();
-        throw new TargetException(result == -LinuxError.NoEntry
-            ? $"there is no pool {address.Pool} in the Ceph cluster of "
-                + $"{address.Configuration ?? "the usual places"}: make it with 'ceph osd pool create {address.Pool}'"
-            : new RadosException(-result, $"the pool {address.Pool} cannot be opened").Message);
+        RadosException cause = new(-result, $"the pool {address.Pool} cannot be opened");
+        throw result == -LinuxError.NoEntry
+            ? new TargetException(
+                $"there is no pool {address.Pool} in the Ceph cluster of "
+                    + $"{address.Configuration ?? "the usual places"}",
+                $"make it with 'ceph osd pool create {address.Pool}'", cause)
+            : new TargetException(cause.Message, cause);
     }
 
     /// <summary>

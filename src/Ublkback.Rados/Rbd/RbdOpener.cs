@@ -25,12 +25,14 @@ public static class RbdOpener
         target.AllowOnly(RadosAddress.ConfigurationOption, RadosAddress.IdOption);
         if (target.Location.Split('/') is not [{ Length: > 0 } poolName, { Length: > 0 } spec]
             || spec.Split('@') is not ([{ Length: > 0 }] or [{ Length: > 0 }, { Length: > 0 }]))
-            throw new TargetException($"{Scheme}:{target.Location} names no image: write {Scheme}:POOL/IMAGE or "
-                + $"{Scheme}:POOL/IMAGE@SNAPSHOT");
+            throw new TargetException(
+                $"{Scheme}:{target.Location} names no image",
+                $"write {Scheme}:POOL/IMAGE or {Scheme}:POOL/IMAGE@SNAPSHOT");
         string text = $"{Scheme}:{target.Location}";
         string? snapshot = spec.Split('@') is [_, string at] ? at : null;
         if (snapshot is not null && !opening.IsReadOnly)
-            throw new TargetException($"{text} is a snapshot, which is never written: attach it read-only (access=ro)");
+            throw new TargetException(
+                $"{text} is a snapshot, which is never written", "attach it read-only (access=ro)");
         RadosPool pool = RadosPool.Open(RadosAddress.Of(poolName, target.Options), waitsIfFull: true);
         try
         {
@@ -52,7 +54,7 @@ public static class RbdOpener
             {
                 RadosException => new TargetException(failure.Message, failure),
                 DllNotFoundException => new TargetException(
-                    "librbd.so.1 is not on this host: install it (Debian: apt-get install librbd1)", failure),
+                    "librbd.so.1 is not on this host", "install it (Debian: apt-get install librbd1)", failure),
                 _ => failure,
             };
         }
@@ -64,7 +66,8 @@ public static class RbdOpener
         int result = isReadOnly
             ? LibRbd.OpenReadOnly(pool.Handle, name, out image, snapshot)
             : LibRbd.Open(pool.Handle, name, out image, snapshot);
-        if (result == -LinuxError.NoEntry) throw new TargetException($"{text} is not there: see 'rbd ls {pool.Name}'");
+        if (result == -LinuxError.NoEntry)
+            throw new TargetException($"{text} is not there", $"see 'rbd ls {pool.Name}'");
         RadosException.Check(result, $"{text} cannot be opened");
         return image;
     }
@@ -74,8 +77,9 @@ public static class RbdOpener
         RadosException.Check(LibRbd.GetSize(image, out ulong size), $"the size of {text} cannot be had");
         if (size < BlockRequest.SectorSize) throw new TargetException($"{text} has {size} bytes: that is no disk");
         if (size % BlockRequest.SectorSize != 0)
-            throw new TargetException($"{text} has {size} bytes, not a multiple of {BlockRequest.SectorSize}: its end "
-                + "could not be read; enlarge it with 'rbd resize'");
+            throw new TargetException(
+                $"{text} has {size} bytes, not a multiple of {BlockRequest.SectorSize}: its end could not be read",
+                "enlarge it with 'rbd resize'");
         if (!opening.IsReadOnly) Lock(image, text);
         return new ImageGeometry(
             size / BlockRequest.SectorSize, BlockRequest.SectorSize, PhysicalSectorSize, opening.IsReadOnly,
@@ -92,7 +96,7 @@ public static class RbdOpener
         int result = LibRbd.Lock(image, LibRbd.Exclusive);
         if (result is -LinuxError.Busy or -LinuxError.ReadOnlyFileSystem)
             throw new ImageInUseException(
-                $"{text} is in use by another client of Ceph: see 'rbd lock ls' and 'rbd status'");
+                $"{text} is in use by another client of Ceph", "see 'rbd lock ls' and 'rbd status'");
         RadosException.Check(result, $"{text} cannot be locked");
     }
 }

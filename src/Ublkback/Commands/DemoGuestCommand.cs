@@ -17,7 +17,7 @@ internal static class DemoGuestCommand
         command.Hidden = true;
         command.SetAction((arguments, _) => DemoGuest.RunAsync(
             HostEnvironment.Parse(arguments.GetRequiredValue(host)).Emulated
-                ?? throw new CommandException("the demonstration's guest needs an emulated host: give --host DIR"),
+                ?? throw new CommandException("the demonstration's guest needs an emulated host", "give --host DIR"),
             arguments.GetValue(domid), arguments.GetValue(device), TimeSpan.FromSeconds(arguments.GetValue(seconds))));
         return command;
     }

@@ -63,7 +63,7 @@ internal static partial class ExportCommand
                     arguments.GetValue(certificates) is not null), arguments.GetValue(name)!,
                     arguments.GetValue(shared));
             if (options.MaxClients < 1)
-                throw new CommandException($"--shared {options.MaxClients} lets nobody in: give 1 or more");
+                throw new CommandException($"--shared {options.MaxClients} lets nobody in", "give 1 or more");
             if (arguments.GetValue(certificates) is string folder)
                 options = options.WithTls(folder, arguments.GetValue(verify));
             else if (arguments.GetValue(verify)) throw new CommandException("--tls-verify-peer needs --tls-certs");
@@ -119,13 +119,13 @@ internal static partial class ExportCommand
         if (!IPEndPoint.TryParse(
             tcp!.Replace("localhost", "127.0.0.1", StringComparison.Ordinal), out IPEndPoint? place))
             throw new CommandException(
-                $"--tcp {tcp} is no address: give one such as 127.0.0.1:{DefaultPort} or [::1]:{DefaultPort}");
+                $"--tcp {tcp} is no address", $"give one such as 127.0.0.1:{DefaultPort} or [::1]:{DefaultPort}");
         bool saysPort = tcp.EndsWith($":{place.Port}", StringComparison.Ordinal);
         if (!saysPort) place.Port = DefaultPort;
         return IPAddress.IsLoopback(place.Address) || hasTls
             ? place
             : throw new CommandException(
-                $"--tcp {tcp} lets others read and write the disk: add --tls-certs, or use 127.0.0.1 or --unix");
+                $"--tcp {tcp} lets others read and write the disk", "add --tls-certs, or use 127.0.0.1 or --unix");
     }
 
     private static UnixDomainSocketEndPoint FindUnixPlace(string path)
@@ -142,7 +142,7 @@ internal static partial class ExportCommand
 
         if (!Path.Exists(path)) return place;
         if (!UnixFileSystemInfo.GetFileSystemEntry(path).IsSocket)
-            throw new CommandException($"{path} is there already and no socket: choose another name");
+            throw new CommandException($"{path} is there already and no socket", "choose another name");
         using Socket probe = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
@@ -155,10 +155,11 @@ internal static partial class ExportCommand
         }
         catch (SocketException failure)
         {
-            throw new CommandException($"{path} is there already, and {failure.Message}: choose another name", failure);
+            throw new CommandException(
+                $"{path} is there already, and {failure.Message}", "choose another name", failure);
         }
 
-        throw new CommandException($"another server listens at {path}: end it first, or choose another name");
+        throw new CommandException($"another server listens at {path}", "end it first, or choose another name");
     }
 
     private static string NameOf(EndPoint place, NbdServerOptions options) => place is IPEndPoint ip

@@ -44,14 +44,14 @@ internal static class ControlClient
         where TReply : ControlReply
     {
         if (reply.ValueKind != JsonValueKind.Object)
-            throw new RefusedRequestException($"the daemon's reply is not a JSON object: {ControlProtocol.Remedy}");
+            throw new RefusedRequestException("the daemon's reply is not a JSON object", ControlProtocol.Remedy);
         if (reply.TryGetProperty("error", out JsonElement error) && error.ValueKind == JsonValueKind.String)
             throw new RefusedRequestException(error.GetString()!);
         string version = reply.TryGetProperty("version", out JsonElement given) ? given.GetRawText() : "0";
         if (version != $"{ControlProtocol.Version}")
             throw new RefusedRequestException(
                 $"the daemon speaks version {version} of the control protocol and this program version "
-                + $"{ControlProtocol.Version}: {ControlProtocol.Remedy}");
+                + $"{ControlProtocol.Version}", ControlProtocol.Remedy);
         try
         {
             return reply.Deserialize(command.Replies) ?? throw new JsonException();
@@ -59,8 +59,8 @@ internal static class ControlClient
         catch (JsonException failure)
         {
             throw new RefusedRequestException(
-                $"the daemon's reply to '{command.Name}' has an unexpected field {failure.Path}: "
-                + ControlProtocol.Remedy, failure);
+                $"the daemon's reply to '{command.Name}' has an unexpected field {failure.Path}",
+                ControlProtocol.Remedy, failure);
         }
     }
 }

@@ -71,19 +71,19 @@ internal sealed partial class ControlServer : IDisposable
     {
         if (message.ValueKind != JsonValueKind.Object)
             throw new RefusedRequestException(
-                "the message is not a JSON object: send one such as {\"version\":1,\"command\":\"list\"}");
+                "the message is not a JSON object", "send one such as {\"version\":1,\"command\":\"list\"}");
         string version = message.TryGetProperty("version", out JsonElement given) ? Quote(given) : "0 (none is given)";
         if (version != $"{ControlProtocol.Version}")
             throw new RefusedRequestException(
                 $"the request has version {version} of the control protocol and this daemon speaks version "
-                + $"{ControlProtocol.Version}: {ControlProtocol.Remedy}");
+                + $"{ControlProtocol.Version}", ControlProtocol.Remedy);
         if (!message.TryGetProperty("command", out JsonElement name) || name.ValueKind != JsonValueKind.String)
             throw new RefusedRequestException($"the request has no command: this daemon knows {Names}");
         return _commands.TryGetValue(name.GetString()!, out ControlCommand? command)
             ? command
             : throw new RefusedRequestException(
                 $"unknown command {Quote(name)} (the request has version {version} of the control protocol, this "
-                + $"daemon version {ControlProtocol.Version}, and it knows {Names}): {ControlProtocol.Remedy}");
+                + $"daemon version {ControlProtocol.Version}, and it knows {Names})", ControlProtocol.Remedy);
     }
 
     private string Names => string.Join(", ", _commands.Keys);

@@ -43,7 +43,7 @@ internal sealed record HostEnvironment
         return File.Exists(layout.StoreSocket)
             ? new HostEnvironment(layout)
             : throw new CommandException(
-                $"there is no emulated host in {text}: start one with 'ublkback xen-host {text}'");
+                $"there is no emulated host in {text}", $"start one with 'ublkback xen-host {text}'");
     }
 
     /// <summary>The default of <c>--host</c>: what UBLKBACK_HOST says, else the real one.</summary>

@@ -18,7 +18,7 @@ internal static class SchemeTool
         BlockTarget target = BlockTarget.Parse(text);
         if (target.Hooks.Count == 0 && can(catalog.Find(target)) is T found) return (target, found);
         throw new TargetException(
-            $"{text} cannot be {what}: give {catalog.Examples(scheme => can(scheme) is not null)}, without hooks");
+            $"{text} cannot be {what}", $"give {catalog.Examples(scheme => can(scheme) is not null)}, without hooks");
     }
 
     /// <summary>Creates an empty image.</summary>
@@ -26,9 +26,10 @@ internal static class SchemeTool
     public static void Create(BlockCatalog catalog, BlockTarget target, NewImage image)
     {
         Action<BlockTarget, NewImage> create = catalog.Find(target).Create
-            ?? throw new TargetException($"an image {target.Scheme}: cannot be made: give "
-                + $"{catalog.Examples(scheme => scheme.Create is not null)} (what is there is written by 'image "
-                + "convert --compare')");
+            ?? throw new TargetException(
+                $"an image {target.Scheme}: cannot be made",
+                $"give {catalog.Examples(scheme => scheme.Create is not null)} (what is there is written by 'image "
+                    + "convert --compare')");
         create(target, image);
     }
 }

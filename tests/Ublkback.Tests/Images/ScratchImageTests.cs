@@ -45,7 +45,7 @@ public sealed class ScratchImageTests
 
     [TestCase("memory:much", "size=much is not a size such as 10M")]
     [TestCase("null:0", "null:0 has 0 bytes")]
-    [TestCase("memory:4095", "memory:4095 has 4095 bytes: give it some, a multiple of 4096")]
+    [TestCase("memory:4095", "memory:4095 has 4095 bytes: give a multiple of 4096")]
     [TestCase("memory:1M?cache=none", "unknown option cache")]
     public void Says_what_is_wrong(string target, string part) =>
         Assert.That(() => Open(target), Throws.TypeOf<TargetException>().With.Message.Contains(part));

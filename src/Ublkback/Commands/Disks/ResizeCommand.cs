@@ -32,9 +32,10 @@ internal static class ResizeCommand
         {
             await resized.WaitAsync(Timeout).ConfigureAwait(false);
         }
-        catch (TimeoutException)
+        catch (TimeoutException failure)
         {
-            throw new RefusedRequestException("a disk has not answered for 10 s: 'ublkback list' shows their states");
+            throw new RefusedRequestException(
+                "a disk has not answered for 10 s", "see its state in 'ublkback list'", failure);
         }
 
         return services.Report(request.Domid, request.Device);

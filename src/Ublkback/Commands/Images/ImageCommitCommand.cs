@@ -62,9 +62,10 @@ internal static class ImageCommitCommand
         Worker worker, IAllocationMap overlay, IBlockImage backing, string text, string below)
     {
         if (backing.Geometry.SectorCount < overlay.Geometry.SectorCount)
-            throw new CommandException($"the disk of {text} is larger than {below}, by "
-                + $"{overlay.Geometry.SectorCount - backing.Geometry.SectorCount} sectors: make that larger first; "
-                + "nothing was changed");
+            throw new CommandException(
+                $"the disk of {text} is larger than {below}, by "
+                    + $"{overlay.Geometry.SectorCount - backing.Geometry.SectorCount} sectors",
+                "make that larger first; nothing was changed");
         long size = (long)overlay.Geometry.SectorCount * BlockRequest.SectorSize;
         (BlockStatus status, long written) = await CopyProgress.ShowAsync(below, size, onProgress =>
         {
@@ -75,6 +76,6 @@ internal static class ImageCommitCommand
         return status == BlockStatus.Okay
             ? written
             : throw new CommandException(
-                $"{text} was not committed as a whole ({status}): what failed is said above; run it again");
+                $"{text} was not committed as a whole ({status}): what failed is said above", "run it again");
     }
 }

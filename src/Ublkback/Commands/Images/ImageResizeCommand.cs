@@ -42,10 +42,12 @@ internal static class ImageResizeCommand
             if (isMore) size += now;
             if (size <= 0 || size % image.Geometry.SectorSize != 0)
                 throw new CommandException(
-                    $"a disk cannot have {size} bytes: give a multiple of {image.Geometry.SectorSize}");
+                    $"a disk cannot have {size} bytes", $"give a multiple of {image.Geometry.SectorSize}");
             if (size < now && !shrinks)
-                throw new CommandException($"{text} has {Reports.Size((ulong)now)}, and what lies behind "
-                    + $"{Reports.Size((ulong)size)} would be lost: say --shrink if it is not needed");
+                throw new CommandException(
+                    $"{text} has {Reports.Size((ulong)now)}, and what lies behind "
+                        + $"{Reports.Size((ulong)size)} would be lost",
+                    "say --shrink if it is not needed");
             await worker.InvokeAsync(() => image.ResizeAsync(size)).ConfigureAwait(false);
             Console.WriteLine($"{text}: {Reports.Size((ulong)now)} before, {Reports.Size((ulong)size)} now");
         }
