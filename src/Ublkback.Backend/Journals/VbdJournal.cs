@@ -10,7 +10,7 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Backend.Journals;
 
 /// <summary>A journal cannot be used. The message says why.</summary>
-public sealed class JournalException(string message) : UserException(message);
+internal sealed class JournalException(string message) : UserException(message);
 
 /// <summary>
 /// The journal of a connected vbd, which lets the next daemon complete the requests in flight: a mapped file with a

@@ -1,7 +1,7 @@
 namespace Ublkback.Backend.Report;
 
 /// <summary>Lets a few lines through in each stretch of time, for what a guest can trigger. Any thread.</summary>
-public sealed class LogLimiter(TimeProvider time)
+internal sealed class LogLimiter(TimeProvider time)
 {
     /// <summary>Lines in a stretch.</summary>
     public const int MaxLines = 5;

@@ -8,7 +8,7 @@ namespace Ublkback.Backend.Report;
 /// <summary>
 /// The log of one vbd: one line an event, with domid and device. What a guest can trigger is limited. Any thread.
 /// </summary>
-public sealed partial class VbdLog(ILogger logger, VbdAddress address)
+internal sealed partial class VbdLog(ILogger logger, VbdAddress address)
 {
     private readonly LogLimiter _limiter = new(TimeProvider.System);
     // a guest may connect and disconnect without end

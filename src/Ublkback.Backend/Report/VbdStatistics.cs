@@ -35,7 +35,7 @@ public sealed class VbdStatistics
 }
 
 /// <summary>What one queue of a vbd has done.</summary>
-public sealed class QueueStatistics
+internal sealed class QueueStatistics
 {
     private readonly OperationStatistics[] _operations =
         [.. Enum.GetValues<BlockOperation>().Select(_ => new OperationStatistics())];

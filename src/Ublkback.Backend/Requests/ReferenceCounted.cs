@@ -4,7 +4,7 @@ namespace Ublkback.Backend.Requests;
 /// Something that lives as long as anybody holds a reference. Creating takes the first; when the last is dropped,
 /// <see cref="Release"/> runs, once, on the thread that dropped it. Any thread.
 /// </summary>
-public abstract class ReferenceCounted
+internal abstract class ReferenceCounted
 {
     private int _references = 1;
 

@@ -6,7 +6,7 @@ namespace Ublkback.Backend.Requests;
 
 /// <summary>The one place where a guest's request is checked; a request that passed is valid everywhere.</summary>
 [DataPath]
-public static class RequestCheck
+internal static class RequestCheck
 {
     /// <summary>
     /// Checks what the slot alone tells: the operation and the number of segments. <paramref name="segmentCount"/> is

@@ -8,7 +8,7 @@ namespace Ublkback.Backend.Requests;
 /// The promise that a request keeps when it enters the image: a range inside the image, in whole sectors, and data of
 /// the same length on a page boundary. <see cref="RequestCheck"/> and the buffers provide it; Debug builds assert it.
 /// </summary>
-public static class RequestPromise
+internal static class RequestPromise
 {
     /// <summary>Ends the process, in Debug builds, if a request breaks the promise: a bug of the backend.</summary>
     /// <param name="request">The request that enters the image.</param>

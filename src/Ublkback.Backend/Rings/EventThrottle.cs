@@ -9,7 +9,7 @@ namespace Ublkback.Backend.Rings;
 /// backends do the like).
 /// </summary>
 [DataPath]
-public sealed class EventThrottle
+internal sealed class EventThrottle
 {
     /// <summary>
     /// Events without a request that are served at once: more than a frontend's polling or ours can cause.

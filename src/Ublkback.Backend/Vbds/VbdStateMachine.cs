@@ -12,7 +12,7 @@ namespace Ublkback.Backend.Vbds;
 /// <param name="IsServing">Whether we hold a blkif.</param>
 /// <param name="HasJournal">Whether there is a journal of a daemon before us, which we do not serve with.</param>
 /// <param name="HasFailed">Whether connecting to this frontend failed for good.</param>
-public readonly record struct VbdView(
+internal readonly record struct VbdView(
     XenbusState? Backend, bool IsOnline, XenbusState? Frontend, bool IsOffered, bool WasOffered,
     bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed);
 
@@ -73,7 +73,7 @@ public enum VbdAction
 /// </code>
 /// We never pass through 5 or 6 on our own: blkfront would take the disk for dead.
 /// </remarks>
-public static class VbdStateMachine
+internal static class VbdStateMachine
 {
     /// <summary>Decides.</summary>
     public static VbdAction Decide(in VbdView view) => (view.Backend, view.Frontend) switch

@@ -6,7 +6,7 @@ using Ublkback.XenStore;
 namespace Ublkback.Backend.Xenbus;
 
 /// <summary>A frontend described its rings wrongly. The message says how.</summary>
-public sealed class FrontendException(string message) : UserException(message);
+internal sealed class FrontendException(string message) : UserException(message);
 
 /// <summary>
 /// The rings of a frontend, read from its xenstore directory. The nodes are hostile input: everything here is checked.
@@ -15,7 +15,7 @@ public sealed class FrontendException(string message) : UserException(message);
 /// <param name="RingPageOrder">Each ring has 2^order pages.</param>
 /// <param name="IsPersistent">Whether the frontend keeps its pages granted.</param>
 /// <param name="Queues">The queues, at least one.</param>
-public sealed record FrontendParameters(
+internal sealed record FrontendParameters(
     BlkifAbi Abi, int RingPageOrder, bool IsPersistent, IReadOnlyList<FrontendQueue> Queues)
 {
     /// <summary>Most queues of a vbd, on a machine with as many cores.</summary>

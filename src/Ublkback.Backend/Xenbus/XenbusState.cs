@@ -26,7 +26,7 @@ public enum XenbusState
 }
 
 /// <summary>Reading the state of a node.</summary>
-public static class XenbusStates
+internal static class XenbusStates
 {
     /// <summary>The state in a node; null for a missing node.</summary>
     public static XenbusState? Parse(string? value) => value switch

@@ -1,7 +1,7 @@
 namespace Ublkback.Block;
 
 /// <summary>The rule of every seam: what a valid request looks like.</summary>
-public static class SeamRule
+internal static class SeamRule
 {
     /// <summary>Returns the reason why a request is invalid for an image of a geometry; null if it is valid.</summary>
     public static string? FindFault(BlockRequest request, ImageGeometry geometry)

@@ -6,7 +6,7 @@ namespace Ublkback.EmulatedHost.Frontend;
 /// <summary>A page of a guest and the reference under which its backend may use it.</summary>
 /// <param name="Frame">Number of the page.</param>
 /// <param name="Reference">Grant reference.</param>
-public readonly record struct GrantedPage(uint Frame, uint Reference);
+internal readonly record struct GrantedPage(uint Frame, uint Reference);
 
 /// <summary>
 /// A frontend's pages for data. A persistent frontend keeps them granted and uses them again; another grants a page for

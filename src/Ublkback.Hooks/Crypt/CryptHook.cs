@@ -12,7 +12,7 @@ namespace Ublkback.Hooks.Crypt;
 /// <remarks>
 /// Discards tell who sees the image which sectors are in use, so they are off unless asked for, as in dm-crypt.
 /// </remarks>
-public sealed class CryptHook : BlockHook
+internal sealed class CryptHook : BlockHook
 {
     private readonly XtsCipher _cipher;
     private readonly RequestPool _encrypted = new();

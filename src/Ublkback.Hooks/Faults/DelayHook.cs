@@ -7,7 +7,7 @@ namespace Ublkback.Hooks.Faults;
 /// <c>delay(time=T,distribution=constant|uniform|exponential|normal,deviation=T,op=…,sectors=…,seed=S)</c>: has
 /// requests wait before they go on. The time is the mean; uniform is from 0 to twice that.
 /// </summary>
-public sealed class DelayHook : BlockHook
+internal sealed class DelayHook : BlockHook
 {
     private readonly RequestFilter _filter;
     private readonly Func<double> _next;

@@ -6,7 +6,7 @@ namespace Ublkback.Hooks.Faults;
 /// <c>fault(error=io|nospace|unsupported,op=…,sectors=…,every=N,probability=P,seed=S)</c>: fails requests, which then
 /// never reach what lies below: all that match, every n-th of them, or each with a probability.
 /// </summary>
-public sealed class FaultHook : BlockHook
+internal sealed class FaultHook : BlockHook
 {
     private readonly RequestFilter _filter;
     private readonly BlockStatus _status;

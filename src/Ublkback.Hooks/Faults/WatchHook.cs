@@ -15,7 +15,7 @@ namespace Ublkback.Hooks.Faults;
 /// A write is looked at before it is passed on, a read when its data is there. A pattern across the border of two
 /// requests is not found. One command runs at a time; what matches meanwhile is only logged.
 /// </remarks>
-public sealed class WatchHook : BlockHook
+internal sealed class WatchHook : BlockHook
 {
     private readonly ImageOpening _opening;
     private readonly RequestFilter _filter;

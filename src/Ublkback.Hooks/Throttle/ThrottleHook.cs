@@ -7,7 +7,7 @@ namespace Ublkback.Hooks.Throttle;
 /// <c>throttle(iops=N,bandwidth=SIZE,burst=TIME,group=NAME)</c>: bounds requests and bytes a second, of the disk or of
 /// all disks of a group together. Flushes and discards count as requests.
 /// </summary>
-public sealed class ThrottleHook : BlockHook
+internal sealed class ThrottleHook : BlockHook
 {
     private readonly ThrottleGroup _group;
 

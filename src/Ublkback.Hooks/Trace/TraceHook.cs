@@ -9,7 +9,7 @@ namespace Ublkback.Hooks.Trace;
 /// time, latency, status and a checksum of its data; with <c>data=yes</c>, what was written too. <c>ublkback replay</c>
 /// plays a binary trace against any target.
 /// </summary>
-public sealed class TraceHook : BlockHook
+internal sealed class TraceHook : BlockHook
 {
     private readonly TraceFile _file;
     private readonly long _openedAt = Stopwatch.GetTimestamp();

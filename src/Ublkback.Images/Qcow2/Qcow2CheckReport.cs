@@ -1,7 +1,7 @@
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>What a check of an image has found.</summary>
-public sealed record Qcow2CheckReport
+internal sealed record Qcow2CheckReport
 {
     /// <summary>How many messages of a kind are kept.</summary>
     public const int MaxMessages = 20;

@@ -14,7 +14,7 @@ namespace Ublkback.Images.Qcow2;
 /// choose which file of this host the guest reads.
 /// </summary>
 /// <param name="catalog">Opens backing images.</param>
-public sealed class Qcow2Opener(BlockCatalog catalog)
+internal sealed class Qcow2Opener(BlockCatalog catalog)
 {
     /// <summary>The scheme of targets.</summary>
     public const string Scheme = "qcow2";

@@ -9,7 +9,7 @@ using Ublkback.Images.Raw;
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>What can be done with images that no guest uses: make, look at, check. Blocks.</summary>
-public static class Qcow2Tool
+internal static class Qcow2Tool
 {
     /// <summary>The cluster size of new images, when nobody says: 64 KiB, as in qemu-img.</summary>
     public const int DefaultClusterSize = 64 << 10;

@@ -8,7 +8,7 @@ namespace Ublkback.Images.Raw;
 /// what is written takes any, and <c>null:SIZE</c>, which reads as zeros and forgets what is written. SIZE is as in
 /// 512M or 10G.
 /// </summary>
-public static class ScratchImageOpener
+internal static class ScratchImageOpener
 {
     private static readonly ImageGeometry Shape =
         new(0, BlockRequest.SectorSize, MemoryMapping.PageSize, IsReadOnly: false, MemoryMapping.PageSize);

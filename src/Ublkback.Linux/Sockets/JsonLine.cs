@@ -5,7 +5,7 @@ using System.Text.Json.Serialization.Metadata;
 namespace Ublkback.Linux.Sockets;
 
 /// <summary>Reads and writes one message of a local socket: JSON and a newline.</summary>
-public static class JsonLine
+internal static class JsonLine
 {
     /// <summary>Reads one message.</summary>
     /// <exception cref="InvalidDataException">The message is incomplete, too long, or <c>null</c>.</exception>

@@ -6,6 +6,8 @@ namespace Ublkback.Tests.House;
 /// <summary>Rules of the house that the compiler does not know.</summary>
 public sealed partial class StyleTests
 {
+    private const int MaxFilesOfPath = 12;
+
     [Test]
     public void References_point_downwards()
     {
@@ -72,13 +74,27 @@ public sealed partial class StyleTests
     [Test]
     public void Every_file_on_the_path_of_a_READ_is_marked()
     {
-        string[] path =
-        [
-            "Worker", "RingIdle", "RingServer", "RingIntake", "BackRing", "RequestCheck", "WaitingRequests",
-            "RingRequest", "RawImage", "GuestMemory", "GrantCopyBatch", "DeviceHypervisor",
-        ];
+        string[] path = PathOf("## One READ, door to door");
+        Assert.That(path, Has.Length.EqualTo(MaxFilesOfPath).And.Contain("RawImage"));
         Assert.That(DataPathFiles().Select(Path.GetFileNameWithoutExtension), Is.SupersetOf(path));
     }
+
+    [Test]
+    public void Every_file_on_the_path_of_a_connect_exists()
+    {
+        string[] path = PathOf("## One connect, door to door");
+        Assert.That(path, Has.Length.EqualTo(MaxFilesOfPath).And.Contain("VbdSteps"));
+        Assert.That(Repository.SourceFiles("*.cs").Select(Path.GetFileNameWithoutExtension), Is.SupersetOf(path));
+    }
+
+    // The files that a section of ARCHITECTURE.md lists in its table, one in each row.
+    private static string[] PathOf(string heading) =>
+    [
+        .. File.ReadLines(Path.Combine(Repository.Root, "docs/ARCHITECTURE.md"))
+            .SkipWhile(line => line != heading).Skip(1)
+            .TakeWhile(line => !line.StartsWith("## ", StringComparison.Ordinal))
+            .Select(line => PathRow().Match(line)).Where(row => row.Success).Select(row => row.Groups[1].Value),
+    ];
 
     private static string[] DataPathFiles() =>
         [.. Repository.SourceFiles("*.cs").Where(file => File.ReadLines(file).Contains("[DataPath]"))];
@@ -103,6 +119,9 @@ public sealed partial class StyleTests
             |ToList|ToArray|ToDictionary|ToHashSet)\(
         """, RegexOptions.IgnorePatternWhitespace)]
     private static partial Regex Banned();
+
+    [GeneratedRegex(@"^\| \d+ \| `(\w+)` \|")]
+    private static partial Regex PathRow();
 
     [GeneratedRegex("//.*$")]
     private static partial Regex Comment();

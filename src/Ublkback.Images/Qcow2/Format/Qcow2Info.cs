@@ -11,7 +11,7 @@ namespace Ublkback.Images.Qcow2.Format;
 /// <param name="Snapshots">Internal snapshots.</param>
 /// <param name="IsDirty">Whether it is in use, or was not closed by who wrote it last.</param>
 /// <param name="IsCorrupt">Whether it was found to be broken.</param>
-public sealed record Qcow2Info(
+internal sealed record Qcow2Info(
     int Version, long VirtualSize, long FileSize, int ClusterSize, int RefcountBits, string? BackingFile,
     string? BackingFormat,
     int Snapshots, bool IsDirty, bool IsCorrupt);
