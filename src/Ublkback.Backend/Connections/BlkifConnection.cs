@@ -201,13 +201,26 @@ internal sealed class BlkifConnection : ReferenceCounted, IRingOwner
     {
         foreach (QueueParts queue in _parts.Queues)
         {
-            queue.Channel.Dispose();
-            queue.Persistent?.Dispose();
-            queue.Mapping.Dispose();
+            Release(queue.Channel);
+            Release(queue.Persistent);
+            Release(queue.Mapping);
         }
 
-        _parts.Journal.Dispose();
-        _parts.Requests.Dispose();
+        Release(_parts.Journal);
+        Release(_parts.Requests);
         _released.SetResult();
+    }
+
+    // The other parts are released also if one cannot be: the vbd waits for the last of them.
+    private void Release(IDisposable? part)
+    {
+        try
+        {
+            part?.Dispose();
+        }
+        catch (Exception failure)
+        {
+            _disk.Log.NotReleased($"{part!.GetType().Name}: {failure.Message}");
+        }
     }
 }

@@ -8,7 +8,11 @@ namespace Ublkback.Backend.Connections;
 /// An open image, shared by its vbd, by each <see cref="BlkifConnection"/> that serves it and by its
 /// <see cref="QemuExport"/>. Closed when the last reference is dropped. Any thread.
 /// </summary>
-internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker) : ReferenceCounted
+/// <param name="image">The image.</param>
+/// <param name="ownWorker">The worker that serves nothing else; null if the image shares the daemon's.</param>
+/// <param name="notReleased">Takes the reason why the image or the worker could not be closed.</param>
+internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker, Action<string> notReleased)
+    : ReferenceCounted
 {
     private readonly TaskCompletionSource _closed = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -25,8 +29,20 @@ internal sealed class SharedImage(IBlockImage image, OwnWorker? ownWorker) : Ref
     /// <inheritdoc/>
     protected override void Release() => _ = Task.Run(async () =>
     {
-        await image.DisposeAsync().ConfigureAwait(false);
-        if (ownWorker is not null) await ownWorker.DisposeAsync().ConfigureAwait(false);
+        await ReleaseAsync(image).ConfigureAwait(false);
+        if (ownWorker is not null) await ReleaseAsync(ownWorker).ConfigureAwait(false);
         _closed.SetResult();
     });
+
+    private async Task ReleaseAsync(IAsyncDisposable part)
+    {
+        try
+        {
+            await part.DisposeAsync().ConfigureAwait(false);
+        }
+        catch (Exception failure)
+        {
+            notReleased($"{part.GetType().Name}: {failure.Message}");
+        }
+    }
 }

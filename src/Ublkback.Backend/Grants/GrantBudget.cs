@@ -26,9 +26,19 @@ public sealed class GrantBudget
         }
     }
 
-    /// <summary>Gives a domain's pages back.</summary>
+    /// <summary>Pages of all domains that are taken now.</summary>
+    public int Taken
+    {
+        get
+        {
+            lock (_lock) return _taken;
+        }
+    }
+
+    /// <summary>Returns pages of a domain; none, if it took none.</summary>
     public void Return(ushort domid, int pages)
     {
+        if (pages == 0) return;
         lock (_lock)
         {
             _taken -= pages;

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Microsoft.Extensions.Logging;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
@@ -58,6 +59,14 @@ internal sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     internal void Stuck() =>
         Limited("its worker is blocked, so the guest's rings stay mapped until it goes on or the daemon ends");
+
+    internal void StillOpen(string target, TimeSpan waited) => Limited(string.Create(
+        CultureInfo.InvariantCulture,
+        $"{target} is still open, since its storage has not answered for {waited.TotalSeconds:F0} s; it is closed when "
+            + $"the storage answers"));
+
+    internal void NotReleased(string reason) =>
+        Limited($"a part of the disk was not released, and stays until the daemon ends: {reason}");
 
     internal void NotTakenOver(string reason) => NotTakenOver(logger, _vbd, reason);
 

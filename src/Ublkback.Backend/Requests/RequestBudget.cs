@@ -32,6 +32,15 @@ public sealed class RequestBudget
         return new Share(this, domid, requests);
     }
 
+    /// <summary>Requests of all domains that are taken now.</summary>
+    public int Taken
+    {
+        get
+        {
+            lock (_lock) return _byDomain.Values.Sum();
+        }
+    }
+
     private void Return(ushort domid, int requests)
     {
         lock (_lock)

@@ -6,11 +6,13 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Backend.Vbds;
 
 /// <summary>
-/// Answers the hotplug script: opens the target of a new device, and writes the nodes that the toolstack waits for. Any
-/// thread.
+/// Answers the hotplug script: opens the target of a new device, writes the nodes that the toolstack waits for, and
+/// waits until the image of a removed device is closed. Any thread.
 /// </summary>
 public sealed class Hotplug(BackendServices services, VbdDirectory directory)
 {
+    private static readonly TimeSpan RemovePatience = TimeSpan.FromSeconds(10); // xl waits for its scripts for 40 s
+
     /// <summary>
     /// Opens the target of a device and writes <c>hotplug-status</c>, and <c>hotplug-error</c> if the target cannot be
     /// opened. Returns that error, or null.
@@ -18,14 +20,7 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
     /// <param name="xenbusPath">The script's XENBUS_PATH, such as <c>backend/vbd/1/51712</c>.</param>
     public async Task<string?> AddAsync(string xenbusPath)
     {
-        const string Prefix = "backend/";
-        if (!xenbusPath.StartsWith(Prefix, StringComparison.Ordinal)
-            || !VbdAddress.TryParse(xenbusPath[Prefix.Length..], out VbdAddress address)
-            || address.RelativePath != xenbusPath)
-        {
-            return $"XENBUS_PATH is '{xenbusPath}', not the directory of a block backend such as backend/vbd/1/51712";
-        }
-
+        if (!TryParse(xenbusPath, out VbdAddress address)) return NotOurs(xenbusPath);
         string path = $"{services.Home}/{xenbusPath}";
         try
         {
@@ -47,6 +42,39 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             return failure.Message;
         }
     }
+
+    /// <summary>
+    /// Waits until the image of a device that the toolstack removes is closed, so that other programs can open it.
+    /// Returns an error, or null. A device that is unknown or gone holds nothing.
+    /// </summary>
+    /// <param name="xenbusPath">The script's XENBUS_PATH, such as <c>backend/vbd/1/51712</c>.</param>
+    public async Task<string?> RemoveAsync(string xenbusPath)
+    {
+        if (!TryParse(xenbusPath, out VbdAddress address)) return NotOurs(xenbusPath);
+        if (directory.Find(address) is not Vbd vbd) return null;
+        try
+        {
+            await vbd.LeaveAsync().WaitAsync(RemovePatience).ConfigureAwait(false);
+            return null;
+        }
+        catch (TimeoutException)
+        {
+            return $"{vbd.Target} of {address} is still open, since its guest or its storage does not answer: the "
+                + "daemon closes it when they do";
+        }
+    }
+
+    private static bool TryParse(string xenbusPath, out VbdAddress address)
+    {
+        const string Prefix = "backend/";
+        address = default;
+        return xenbusPath.StartsWith(Prefix, StringComparison.Ordinal)
+            && VbdAddress.TryParse(xenbusPath[Prefix.Length..], out address)
+            && address.RelativePath == xenbusPath;
+    }
+
+    private static string NotOurs(string xenbusPath) =>
+        $"XENBUS_PATH is '{xenbusPath}', not the directory of a block backend such as backend/vbd/1/51712";
 
     // The path that libxl passes to QEMU for an HVM guest: with vbd a value of QEMU's option file=, with vbd3 the path
     // of an NBD socket.

@@ -65,6 +65,15 @@ public sealed class Vbd
     /// <summary>Ends the loop, which leaves a connected ring to the next daemon. Call it once.</summary>
     public void Stop() => _loop.Stop();
 
+    /// <summary>
+    /// Learns that the toolstack removes the device. Ends when its rings are released and its image is closed.
+    /// </summary>
+    public async Task LeaveAsync()
+    {
+        await _loop.LeaveAsync().ConfigureAwait(false);
+        await _image.Closed.ConfigureAwait(false);
+    }
+
     /// <summary>Opens the image, if it is not open, for the hotplug script.</summary>
     /// <exception cref="TargetException">The image cannot be opened.</exception>
     public Task CheckTargetAsync() => _image.OpenAsync();

@@ -19,13 +19,18 @@ namespace Ublkback.Backend.Vbds;
 internal sealed class VbdImage(
     BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
 {
-    private static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(1);
+    /// <summary>
+    /// How long a device that goes waits for its image. The toolstack waits 10 s for state 6, and requests in flight
+    /// may take 5 s of that.
+    /// </summary>
+    public static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(4);
 
     private static readonly TimeSpan MeasurePatience = TimeSpan.FromSeconds(2);
 
     private readonly Lock _lock = new();
     private Task<bool> _measuring = Task.FromResult(false);
     private Task<OpenDisk>? _opening;
+    private Task _closing = Task.CompletedTask;
 
     /// <summary>
     /// Returns the image; opens it unless it is open or being opened. After a failure the next call tries again.
@@ -45,6 +50,24 @@ internal sealed class VbdImage(
 
     /// <summary>The geometry; null unless the image is open now.</summary>
     public ImageGeometry? Geometry => OpenNow?.Image.Image.Geometry;
+
+    /// <summary>True if the image is open or being opened.</summary>
+    public bool IsOpen
+    {
+        get
+        {
+            lock (_lock) return _opening is { IsFaulted: false };
+        }
+    }
+
+    /// <summary>Ends when the image is closed for which <see cref="CloseAsync(TimeSpan)"/> was called last.</summary>
+    public Task Closed
+    {
+        get
+        {
+            lock (_lock) return _closing;
+        }
+    }
 
     /// <summary>The socket of the export for QEMU; null if there is none.</summary>
     public string? QemuSocket => OpenNow?.Export?.Socket;
@@ -93,15 +116,22 @@ internal sealed class VbdImage(
     }
 
     /// <summary>
-    /// Closes the export and drops the vbd's reference. Waits until the image is closed, but not long: its storage may
-    /// have stalled.
+    /// Closes the export and drops the vbd's reference. Waits until the image is closed, but only for some seconds,
+    /// since its storage may have stalled; then the log says so.
     /// </summary>
-    public async Task CloseAsync()
+    /// <param name="patience">The time to wait.</param>
+    public async Task CloseAsync(TimeSpan patience)
     {
-        Task<OpenDisk>? opening;
-        lock (_lock) (opening, _opening) = (_opening, null);
-        if (opening is null) return;
-        await Task.WhenAny(CloseAsync(opening), Task.Delay(ClosePatience)).ConfigureAwait(false);
+        Task closing;
+        lock (_lock)
+        {
+            if (_opening is Task<OpenDisk> opening) _closing = CloseAsync(opening);
+            _opening = null;
+            closing = _closing;
+        }
+
+        if (await Task.WhenAny(closing, Task.Delay(patience)).ConfigureAwait(false) != closing)
+            log.StillOpen(configuration.Target, patience);
     }
 
     private OpenDisk? OpenNow
@@ -147,7 +177,7 @@ internal sealed class VbdImage(
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,
                 configuration.IsReadOnly ? "read-only" : "writable");
-            return new SharedImage(image, CreateOwnWorker(image));
+            return new SharedImage(image, CreateOwnWorker(image), log.NotReleased);
         }
         catch (TargetException failure)
         {

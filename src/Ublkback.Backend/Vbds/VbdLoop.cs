@@ -27,6 +27,9 @@ internal sealed class VbdLoop(
     private readonly Channel<bool> _signal =
         Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
 
+    private readonly TaskCompletionSource _left = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    private volatile bool _isLeaving;
     private Task<SharedImage>? _opening; // the loop waits for it to connect or attach
 
     /// <summary>The backend's state when the loop last read it.</summary>
@@ -37,6 +40,17 @@ internal sealed class VbdLoop(
 
     /// <summary>Asks the loop to read the store again. Any thread.</summary>
     public void Wake() => _signal.Writer.TryWrite(true);
+
+    /// <summary>
+    /// Learns that the toolstack removes the device. Ends when the loop has released the rings and has closed the image,
+    /// or waits for its storage to do so. Any thread.
+    /// </summary>
+    public Task LeaveAsync()
+    {
+        _isLeaving = true;
+        Wake();
+        return _left.Task;
+    }
 
     /// <summary>Ends the loop, which leaves a connected ring to the next daemon. Any thread, once.</summary>
     public void Stop()
@@ -64,6 +78,7 @@ internal sealed class VbdLoop(
             await _stopping.CancelAsync().ConfigureAwait(false);
             await pump.ConfigureAwait(false);
             if (watch is not null) await UnwatchAsync(watch).ConfigureAwait(false);
+            _left.TrySetResult();
         }
     }
 
@@ -107,6 +122,7 @@ internal sealed class VbdLoop(
                 switch (action)
                 {
                     case VbdAction.Wait:
+                        if (_isLeaving && steps.Connection is null && !image.IsOpen) _left.TrySetResult();
                         return true;
                     case VbdAction.Connect or VbdAction.Attach:
                         Task<SharedImage> opening = _opening ??= StartOpening();
@@ -126,6 +142,9 @@ internal sealed class VbdLoop(
                         break;
                     case VbdAction.Disconnect:
                         await steps.DisconnectAsync().ConfigureAwait(false);
+                        break;
+                    case VbdAction.Release:
+                        await steps.ReleaseAsync().ConfigureAwait(false);
                         break;
                     case VbdAction.Forget:
                         await steps.ForgetAsync().ConfigureAwait(false);
@@ -158,10 +177,10 @@ internal sealed class VbdLoop(
         string? frontend = await store.ReadAsync($"{configuration.FrontendPath}/state").ConfigureAwait(false);
         FrontendState = XenbusStates.Parse(frontend);
         if (FrontendState == XenbusState.Unknown) log.OddFrontendState(FrontendParameters.Quote(frontend!));
-        bool isOnline = await store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
+        bool isOnline = !_isLeaving && await store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
         bool isServing = steps.Connection is not null;
         return new VbdView(
             BackendState, isOnline, FrontendState, steps.IsOffered, steps.WasOffered, services.Kernel.Holds(address),
-            isServing, !isServing && services.Journals.Has(address), steps.HasFailed);
+            isServing, !isServing && services.Journals.Has(address), steps.HasFailed, image.IsOpen);
     }
 }

@@ -12,9 +12,10 @@ namespace Ublkback.Backend.Vbds;
 /// <param name="IsServing">Whether we hold a blkif.</param>
 /// <param name="HasJournal">Whether there is a journal of a daemon before us, which we do not serve with.</param>
 /// <param name="HasFailed">Whether connecting to this frontend failed for good.</param>
+/// <param name="HasImage">Whether the image is open or being opened.</param>
 internal readonly record struct VbdView(
     XenbusState? Backend, bool IsOnline, XenbusState? Frontend, bool IsOffered, bool WasOffered,
-    bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed);
+    bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed, bool HasImage);
 
 /// <summary>The next step of a vbd.</summary>
 public enum VbdAction
@@ -40,6 +41,9 @@ public enum VbdAction
     /// <summary>Finish what is in flight, let go of the ring, and go to Closed.</summary>
     Disconnect,
 
+    /// <summary>The toolstack removes a device that is closed: close its image.</summary>
+    Release,
+
     /// <summary>The device is gone: let go of everything.</summary>
     Forget,
 }
@@ -53,6 +57,8 @@ public enum VbdAction
 /// backend  frontend    and                     → action
 /// gone     any                                 → Forget
 /// 1        any         offered before          → Forget       another device was made in the place of ours
+/// 6        any         not serving, not online,
+///                      image open              → Release      the guest closed it first, and now it is detached
 /// any      gone        serving or backend ≠ 6  → Disconnect   forced removal: the frontend's directory goes first
 /// 5        6, 1, 2     not online              → Disconnect   the toolstack detaches; 1 and 2 never had a ring
 /// 1, 2     1, 2, 3, 4  not serving, and not
@@ -81,6 +87,8 @@ internal static class VbdStateMachine
         (null, _) => VbdAction.Forget,
 
         (XenbusState.Initialising, _) when view.WasOffered => VbdAction.Forget,
+
+        (XenbusState.Closed, _) when !view.IsServing && !view.IsOnline && view.HasImage => VbdAction.Release,
 
         (not XenbusState.Closed, null) => VbdAction.Disconnect,
         (_, null) => view.IsServing ? VbdAction.Disconnect : VbdAction.Wait,

@@ -21,6 +21,7 @@ internal sealed class VbdSteps(
     VbdImage image, BlkifConnector connector, VbdResize resize, Action wake)
 {
     private static readonly TimeSpan AttachRetryDelay = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan DetachPatience = TimeSpan.FromSeconds(1); // guests wait for the next daemon
     private static readonly TimeSpan SuspectsPatience = TimeSpan.FromSeconds(10);
 
     private volatile bool _hasFailed;
@@ -125,16 +126,19 @@ internal sealed class VbdSteps(
         IsOffered = false;
         string? online = await services.Store.ReadAsync($"{services.Home}/{address.RelativePath}/online")
             .ConfigureAwait(false);
-        if (online != "1") await image.CloseAsync().ConfigureAwait(false);
+        if (online != "1") await ReleaseAsync().ConfigureAwait(false);
         await nodes.SwitchAsync(XenbusState.Closed).ConfigureAwait(false);
         log.Disconnected();
     }
+
+    /// <summary>Closes the image of a device that is closed, and goes.</summary>
+    public Task ReleaseAsync() => image.CloseAsync(VbdImage.ClosePatience);
 
     /// <summary>Releases everything of a device that is gone.</summary>
     public async Task ForgetAsync()
     {
         await EndConnectionAsync(isForSuccessor: false).ConfigureAwait(false);
-        await image.CloseAsync().ConfigureAwait(false);
+        await ReleaseAsync().ConfigureAwait(false);
         services.Journals.Remove(address);
         await services.Store.RemoveAsync(ErrorDirectory).ConfigureAwait(false);
         log.Gone();
@@ -149,7 +153,7 @@ internal sealed class VbdSteps(
             log.Detached();
         }
 
-        await image.CloseAsync().ConfigureAwait(false);
+        await image.CloseAsync(DetachPatience).ConfigureAwait(false);
     }
 
     // With mustGoOn the rings need the journal of an earlier daemon.

@@ -8,7 +8,7 @@ using Ublkback.XenStore;
 
 namespace Ublkback.Commands;
 
-/// <summary><c>ublkback hotplug add</c>, for the hotplug script.</summary>
+/// <summary><c>ublkback hotplug add</c> and <c>remove</c>, for the hotplug script.</summary>
 internal static class HotplugCommand
 {
     /// <summary>Exit code that tells the script that there is no daemon.</summary>
@@ -27,13 +27,33 @@ internal static class HotplugCommand
         Command add = new("add", "Have the daemon check the device that XENBUS_PATH names.") { host, tellStore };
         add.SetAction((arguments, _) => AddAsync(
             HostEnvironment.Parse(arguments.GetRequiredValue(host)), arguments.GetValue(tellStore)));
-        return new Command("hotplug", "For the hotplug script block-ublkback.") { add };
+        Command remove = new("remove", "Wait until the image of the device that XENBUS_PATH names is closed.") { host };
+        remove.SetAction((arguments, _) => RemoveAsync(HostEnvironment.Parse(arguments.GetRequiredValue(host))));
+        return new Command("hotplug", "For the hotplug script block-ublkback.") { add, remove };
+    }
+
+    private static string DevicePath => Environment.GetEnvironmentVariable("XENBUS_PATH")
+        ?? throw new CommandException("XENBUS_PATH is not set: this command is for the toolstack's hotplug script");
+
+    // Without a daemon nothing holds the image. One that ends meanwhile closes it, and its successor does not open it.
+    private static async Task<int> RemoveAsync(HostEnvironment host)
+    {
+        try
+        {
+            await ControlClient.AskAsync(host, HotplugRemoveCommand.Control, new HotplugRemoveRequest(DevicePath))
+                .ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is NoDaemonException or LostDaemonException)
+        {
+            // Nothing to wait for.
+        }
+
+        return 0;
     }
 
     private static async Task<int> AddAsync(HostEnvironment host, bool tellStore)
     {
-        string path = Environment.GetEnvironmentVariable("XENBUS_PATH")
-            ?? throw new CommandException("XENBUS_PATH is not set: this command is for the toolstack's hotplug script");
+        string path = DevicePath;
         try
         {
             await AskAsync(host, new HotplugAddRequest(path)).ConfigureAwait(false);

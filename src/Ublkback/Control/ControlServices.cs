@@ -1,3 +1,4 @@
+using Ublkback.Backend.Connections;
 using Ublkback.Backend.Vbds;
 
 namespace Ublkback.Control;
@@ -5,7 +6,8 @@ namespace Ublkback.Control;
 /// <summary>The parts of the daemon that answer requests.</summary>
 /// <param name="Directory">All vbds.</param>
 /// <param name="Hotplug">Checks devices for the hotplug script.</param>
-internal sealed record ControlServices(VbdDirectory Directory, Hotplug Hotplug)
+/// <param name="Backend">The services that all vbds share, for their accounts.</param>
+internal sealed record ControlServices(VbdDirectory Directory, Hotplug Hotplug, BackendServices Backend)
 {
     /// <summary>Returns the vbds of a guest or of all, and of a device or of all.</summary>
     public IEnumerable<Vbd> Choose(int? domid, string? device) => Directory.Vbds.Where(vbd =>
@@ -19,5 +21,7 @@ internal sealed record ControlServices(VbdDirectory Directory, Hotplug Hotplug)
     /// <summary>Reports all vbds and the daemon itself.</summary>
     public DaemonReply ReportAll(bool withOperations) => new(
         [.. Directory.Vbds.Select(vbd => VbdReports.Make(vbd, withOperations))],
-        new ProcessReport(GC.GetTotalAllocatedBytes(), GC.CollectionCount(0), Environment.ProcessId));
+        new ProcessReport(
+            GC.GetTotalAllocatedBytes(), GC.CollectionCount(0), Environment.ProcessId, Backend.Grants.Taken,
+            Backend.Requests.Taken));
 }

@@ -6,7 +6,10 @@ namespace Ublkback.Control;
 /// <param name="AllocatedBytes">Managed memory allocated since its start, in bytes.</param>
 /// <param name="Collections">Garbage collections since its start.</param>
 /// <param name="Id">Process number.</param>
-internal sealed record ProcessReport(long AllocatedBytes, int Collections, int Id);
+/// <param name="MappedPages">Pages of all guests that stay mapped.</param>
+/// <param name="RingSlots">Slots of all connected rings.</param>
+internal sealed record ProcessReport(
+    long AllocatedBytes, int Collections, int Id, int MappedPages, int RingSlots);
 
 /// <summary>A vbd as commands print it.</summary>
 /// <param name="Kind"><c>vbd</c> or <c>vbd3</c>.</param>

@@ -39,7 +39,8 @@ internal sealed class Daemon(
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);
             await Task.WhenAny(directory.Ready, serving).ConfigureAwait(false);
-            using (new ControlServer(host.ControlSocket, commands, new ControlServices(directory, hotplug), logger))
+            ControlServices control = new(directory, hotplug, services);
+            using (new ControlServer(host.ControlSocket, commands, control, logger))
             {
                 DaemonLog.Serving(logger, home, workers.Count);
                 await SystemdNotification.SendReadyAsync().ConfigureAwait(false);

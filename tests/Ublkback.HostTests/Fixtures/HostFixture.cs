@@ -20,6 +20,7 @@ public abstract class HostFixture
 
     private readonly List<Process> _processes = [];
     private readonly List<IDisposable> _guests = [];
+    private readonly List<Blkfront> _disks = [];
     protected static TimeSpan Soon { get; } = TimeSpan.FromSeconds(20);
 
     /// <summary>For what takes its time so that it is in nobody's way: collecting while a guest writes.</summary>
@@ -36,6 +37,11 @@ public abstract class HostFixture
 
     protected string DaemonLog => Path.Combine(Scratch, "daemon.log");
 
+    /// <summary>
+    /// Set by a test that leaves a disk which its daemon cannot release, such as one on stalled storage.
+    /// </summary>
+    protected bool KeepsDisks { get; set; }
+
     protected Process Host { get; private set; } = null!;
 
     protected Process Daemon { get; set; } = null!;
@@ -47,6 +53,7 @@ public abstract class HostFixture
     [SetUp]
     public async Task StartHost()
     {
+        KeepsDisks = false;
         Host = Start(Program, [], "xen-host", Layout.Root);
         while (await Host.StandardOutput.ReadLineAsync().WaitAsync(Soon) is string line
             && !line.StartsWith("ready:", StringComparison.Ordinal)) { }
@@ -58,9 +65,15 @@ public abstract class HostFixture
     [TearDown]
     public async Task StopHost()
     {
-        if (TestContext.CurrentContext.Result.Outcome.Status == NUnit.Framework.Interfaces.TestStatus.Failed)
-            TestContext.Out.WriteLine(await File.ReadAllTextAsync(DaemonLog));
+        bool hasFailed =
+            TestContext.CurrentContext.Result.Outcome.Status == NUnit.Framework.Interfaces.TestStatus.Failed;
+        // Their threads read the guests' memory.
+        foreach (Blkfront disk in _disks) await disk.DisposeAsync();
         foreach (IDisposable guest in _guests) guest.Dispose();
+        string[] remains = hasFailed || Daemon.HasExited || KeepsDisks
+            ? []
+            : await new DaemonAccounts(Layout, Store, Daemon.Id, Scratch).FindRemainsAsync();
+        if (hasFailed || remains.Length > 0) TestContext.Out.WriteLine(await File.ReadAllTextAsync(DaemonLog));
         await Store.DisposeAsync();
         foreach (Process process in _processes.Where(process => !process.HasExited)) process.Kill();
         foreach (Process process in _processes)
@@ -70,6 +83,7 @@ public abstract class HostFixture
         }
 
         Directory.Delete(Scratch, recursive: true);
+        Assert.That(remains, Is.Empty, "what the daemon still holds when all disks are gone");
     }
 
     /// <summary>Starts a daemon and does not wait for it; another build of the program, perhaps.</summary>
@@ -185,8 +199,14 @@ public abstract class HostFixture
         return guest;
     }
 
-    protected Task<Blkfront> ConnectAsync(EmulatedGuest guest, int deviceId = Xvda, BlkfrontOptions? options = null) =>
-        Blkfront.ConnectAsync(guest, Store, deviceId, options ?? new BlkfrontOptions(BlkifAbi.X86_64), Soon);
+    protected async Task<Blkfront> ConnectAsync(
+        EmulatedGuest guest, int deviceId = Xvda, BlkfrontOptions? options = null)
+    {
+        Blkfront disk = await Blkfront.ConnectAsync(
+            guest, Store, deviceId, options ?? new BlkfrontOptions(BlkifAbi.X86_64), Soon);
+        _disks.Add(disk);
+        return disk;
+    }
 
     /// <summary>A guest with one disk, connected.</summary>
     protected async Task<(EmulatedGuest Guest, Blkfront Disk)> ConnectAsync(
@@ -244,12 +264,8 @@ public abstract class HostFixture
         return directory ?? throw new DirectoryNotFoundException("the tests run inside the source tree");
     }
 
-    private static string FindProgram()
-    {
-        string configuration = AppContext.BaseDirectory.Contains("/Release/", StringComparison.Ordinal)
-            ? "Release"
-            : "Debug";
-        return Environment.GetEnvironmentVariable("UBLKBACK_PROGRAM")
-            ?? Path.Combine(FindRoot(), "src/Ublkback/bin", configuration, "net10.0/linux-x64/ublkback");
-    }
+    // The debug build, for its assertions; the tests' project builds it.
+    private static string FindProgram() =>
+        Environment.GetEnvironmentVariable("UBLKBACK_PROGRAM")
+            ?? Path.Combine(FindRoot(), "src/Ublkback/bin/Debug/net10.0/linux-x64/ublkback");
 }

@@ -30,9 +30,6 @@ public sealed class CrashTests : HostFixture
     private static int Kills { get; } =
         int.Parse(Environment.GetEnvironmentVariable("UBLKBACK_KILLS") ?? "15", CultureInfo.InvariantCulture);
 
-    // The debug build has the points, and scripts/test makes it.
-    private static string DebugProgram => Path.Combine(FindRoot(), "src/Ublkback/bin/Debug/net10.0/linux-x64/ublkback");
-
     [TestCaseSource(nameof(Frontends))]
     public async Task A_guest_notices_no_kill_at_any_moment(BlkfrontOptions options)
     {
@@ -69,7 +66,7 @@ public sealed class CrashTests : HostFixture
         [ValueSource(nameof(ServingPoints))] string point, [Values(1, 50)] int time)
     {
         await StopDaemonAsync();
-        Daemon = StartDaemon(DebugProgram, new() { ["UBLKBACK_KILL_AT"] = $"{point}:{time}" });
+        Daemon = StartDaemon(environment: new() { ["UBLKBACK_KILL_AT"] = $"{point}:{time}" });
         // A ring that is full most of the time, so that what is published wrongly meets requests.
         (_, Blkfront disk) = await ConnectAsync(
             MakeImage("a.img", VerifyingLoad.DiskSize), new BlkfrontOptions(BlkifAbi.X86_64));
@@ -95,7 +92,7 @@ public sealed class CrashTests : HostFixture
             await KillAsync();
             for (int i = 0; i < 2; i++)
             {
-                Daemon = StartDaemon(DebugProgram, new() { ["UBLKBACK_KILL_AT"] = $"{point}:1" });
+                Daemon = StartDaemon(environment: new() { ["UBLKBACK_KILL_AT"] = $"{point}:1" });
                 await Daemon.WaitForExitAsync().WaitAsync(Soon);
             }
 
@@ -108,7 +105,7 @@ public sealed class CrashTests : HostFixture
         [Values("JournalMade", "Served", "Connected")] string point)
     {
         await StopDaemonAsync();
-        Daemon = StartDaemon(DebugProgram, new() { ["UBLKBACK_KILL_AT"] = $"{point}:1" });
+        Daemon = StartDaemon(environment: new() { ["UBLKBACK_KILL_AT"] = $"{point}:1" });
         EmulatedGuest guest = await MakeGuestAsync(1);
         await Toolstack.AttachAsync(1, Disk(MakeImage("a.img")));
         Task<Blkfront> connecting = ConnectAsync(guest);
@@ -124,7 +121,7 @@ public sealed class CrashTests : HostFixture
     public async Task A_death_while_it_closes_ends_closed()
     {
         await StopDaemonAsync();
-        Daemon = StartDaemon(DebugProgram, new() { ["UBLKBACK_KILL_AT"] = "Disconnected:1" });
+        Daemon = StartDaemon(environment: new() { ["UBLKBACK_KILL_AT"] = "Disconnected:1" });
         DiskConfiguration closed = Disk(MakeImage("a.img"));
         EmulatedGuest guest = await MakeGuestAsync(1);
         await Toolstack.AttachAsync(1, closed);
@@ -257,7 +254,7 @@ public sealed class CrashTests : HostFixture
     {
         await StopDaemonAsync();
         Dictionary<string, string> poisoned = new() { ["UBLKBACK_KILL_AT"] = "Poison4242:1" };
-        Daemon = StartDaemon(DebugProgram, poisoned);
+        Daemon = StartDaemon(environment: poisoned);
         (EmulatedGuest guest, Blkfront disk) = await ConnectAsync(MakeImage("a.img"));
         await using (disk)
         {
@@ -274,7 +271,7 @@ public sealed class CrashTests : HostFixture
                 await ended;
                 if (ended == poison) break;
                 Assert.That(++deaths, Is.LessThan(10), "a crash loop");
-                Daemon = StartDaemon(DebugProgram, poisoned);
+                Daemon = StartDaemon(environment: poisoned);
             }
 
             Assert.That(deaths, Is.EqualTo(5));

@@ -67,6 +67,17 @@ public sealed class VbdStateMachineTests
         Assert.That(
             VbdStateMachine.Decide(View(backend, 3, true, true, false) with { HasFailed = true }), Is.EqualTo(Wait));
 
+    [TestCase(1)]
+    [TestCase(6)]
+    [TestCase(-1)]
+    public void A_closed_device_that_goes_releases_its_image(int frontend)
+    {
+        VbdView view = View(6, frontend, false, true, false);
+        Assert.That(VbdStateMachine.Decide(view with { HasImage = true }), Is.EqualTo(Release));
+        Assert.That(VbdStateMachine.Decide(view), Is.EqualTo(Wait));
+        Assert.That(VbdStateMachine.Decide(view with { HasImage = true, IsOnline = true }), Is.Not.EqualTo(Release));
+    }
+
     [Test]
     public void Never_closes_on_its_own(
         [Values(1, 2, 4)] int backend, [Values(1, 2, 3, 4)] int frontend, [Values] bool offered,
@@ -77,5 +88,5 @@ public sealed class VbdStateMachineTests
 
     private static VbdView View(int backend, int frontend, bool online, bool offered, bool serving) => new(
         backend < 0 ? null : (XenbusState)backend, online, frontend < 0 ? null : (XenbusState)frontend,
-        offered, offered, IsClaimed: false, serving, HasJournal: false, HasFailed: false);
+        offered, offered, IsClaimed: false, serving, HasJournal: false, HasFailed: false, HasImage: false);
 }

@@ -34,11 +34,11 @@ public sealed class ControlRequestTests
     public void A_reply_is_read_as_it_was_written()
     {
         string text = JsonSerializer.Serialize(
-            new DaemonReply([Vbd], new ProcessReport(1, 2, 3)), ReplyJson.Default.DaemonReply);
+            new DaemonReply([Vbd], new ProcessReport(1, 2, 3, 4, 5)), ReplyJson.Default.DaemonReply);
         DaemonReply read = JsonSerializer.Deserialize(text, ReplyJson.Default.DaemonReply)!;
         Assert.That(text, Does.StartWith("""{"version":1,"vbds":[{"kind":"vbd","domid":3,"""));
         Assert.That(read.Vbds, Is.EqualTo(new[] { Vbd }));
-        Assert.That(read.Process, Is.EqualTo(new ProcessReport(1, 2, 3)));
+        Assert.That(read.Process, Is.EqualTo(new ProcessReport(1, 2, 3, 4, 5)));
     }
 
     [Test]

@@ -36,7 +36,7 @@ public sealed class ControlServerTests
                     "list", ListJson.Default.ListRequest, ReplyJson.Default.DoneReply,
                     (_, _) => throw new InvalidOperationException("a bug")),
             ],
-            new ControlServices(null!, null!), NullLogger.Instance);
+            new ControlServices(null!, null!, null!), NullLogger.Instance);
     }
 
     [TearDown]

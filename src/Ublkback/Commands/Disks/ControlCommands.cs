@@ -14,5 +14,6 @@ internal static class ControlCommands
         ResumeCommand.Control,
         ChangeCommand.Control,
         HotplugAddCommand.Control,
+        HotplugRemoveCommand.Control,
     ];
 }
