@@ -4,6 +4,7 @@ using Ublkback.Parallax.Collect;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Handlers;
 using Ublkback.Parallax.Requests;
 using Ublkback.Parallax.Stores;
 
@@ -57,7 +58,7 @@ public sealed class VdiAdmin : IDisposable
 
     /// <summary>Makes a snapshot of what a VDI holds now.</summary>
     public Task SnapshotAsync(string name, string snapshot) =>
-        AskOrDoAsync(name, new VdiRequest("snapshot", VdiName.Check(snapshot)));
+        AskOrDoAsync(name, SnapshotHandler.Instance, new SnapshotRequest(VdiName.Check(snapshot)));
 
     /// <summary>Makes a VDI with the content of a snapshot.</summary>
     public void Clone(string source, string name)
@@ -90,15 +91,15 @@ public sealed class VdiAdmin : IDisposable
             throw new ImageInUseException($"VDI {name.Vdi} is in use by "
                 + $"{_store.ReadHolder(vdi)?.ToString() ?? "another program"}: detach it, or, when its guest has "
                 + "unmounted it, say --live");
-        VdiRequest request = new("rollback", FindIn(snapshots, name).Name, isUsed ? size : 0);
-        return (await AskOrDoAsync(name.Vdi, request).ConfigureAwait(false)).Snapshot!;
+        RollbackRequest request = new(FindIn(snapshots, name).Name, isUsed ? size : 0);
+        return (await AskOrDoAsync(name.Vdi, RollbackHandler.Instance, request).ConfigureAwait(false)).Kept;
     }
 
     /// <summary>Gives a VDI another size: larger, or smaller when nobody has it open.</summary>
     public Task ResizeAsync(string name, long size)
     {
-        VdiOpener.CheckSize(size);
-        return AskOrDoAsync(name, new VdiRequest("resize", SizeBytes: size));
+        VdiFormat.CheckSize(size);
+        return AskOrDoAsync(name, ResizeHandler.Instance, new ResizeRequest(size));
     }
 
     /// <summary>Takes a VDI away from who has it open and does not answer.</summary>
@@ -113,7 +114,7 @@ public sealed class VdiAdmin : IDisposable
         VdiSnapshot found = FindIn(snapshots, new VdiName(vdi, snapshot));
         if (_store.IsPinned(number, found.Id))
             throw new TargetException($"{vdi}@{snapshot} is in use: detach it first");
-        return AskOrDoAsync(vdi, new VdiRequest("delete", snapshot));
+        return AskOrDoAsync(vdi, DeleteHandler.Instance, new DeleteRequest(snapshot));
     }
 
     /// <summary>
@@ -141,15 +142,15 @@ public sealed class VdiAdmin : IDisposable
         {
             foreach (string name in Names)
             {
-                VdiReply? reply = await VdiSocket.TryAskAsync(
-                    _store, _store.Find(name), new VdiRequest("collect")).ConfigureAwait(false);
+                CollectReply? reply = await VdiSocket.TryAskAsync(
+                    _store, _store.Find(name), CollectHandler.Instance, new CollectRequest()).ConfigureAwait(false);
                 if (reply is null) TryOpenToWrite(name, closed);
-                else freed += reply.Blocks;
+                else freed += reply.FreedBytes;
             }
 
             Collector collector = new(_store, _opening(false).Warn);
             await collector.RunAsync(closed, withUnnamed: true).ConfigureAwait(false);
-            return (freed + collector.Freed) * VdiFormat.BlockSize;
+            return freed + (collector.Freed * VdiFormat.BlockSize);
         }
         finally
         {
@@ -169,7 +170,7 @@ public sealed class VdiAdmin : IDisposable
     /// Puts together in the file what is together on the disk; gives the number of bytes that were written for that.
     /// </summary>
     public async Task<long> CompactAsync(string name) =>
-        (await AskOrDoAsync(name, new VdiRequest("compact")).ConfigureAwait(false)).Blocks * VdiFormat.BlockSize;
+        (await AskOrDoAsync(name, CompactHandler.Instance, new CompactRequest()).ConfigureAwait(false)).WrittenBytes;
 
     /// <summary>
     /// Looks whether all is whole that VDIs and their snapshots need; null for all VDIs. Says what is not.
@@ -205,14 +206,17 @@ public sealed class VdiAdmin : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _store.Dispose();
 
-    private async Task<VdiReply> AskOrDoAsync(string name, VdiRequest request)
+    private async Task<TReply> AskOrDoAsync<TRequest, TReply>(
+        string name, VdiHandler<TRequest, TReply> handler, TRequest request)
+        where TRequest : VdiRequest
+        where TReply : VdiReply
     {
         uint vdi = _store.Find(name);
-        if (await VdiSocket.TryAskAsync(_store, vdi, request).ConfigureAwait(false) is VdiReply reply) return reply;
+        if (await VdiSocket.TryAskAsync(_store, vdi, handler, request).ConfigureAwait(false) is { } reply) return reply;
         VdiImage image = OpenToWrite(name);
         await using (image.ConfigureAwait(false))
-            return await image.HoldAsync(() =>
-                new VdiRequestHandler(_store, image, _opening(false).Warn).RunAsync(request)).ConfigureAwait(false);
+            return await handler.RunAsync(request, new VdiHolder(_store, image, _opening(false).Warn))
+                .ConfigureAwait(false);
     }
 
     private void CheckDeletable(string name, uint vdi, IVdiContainer container, bool withSnapshots)

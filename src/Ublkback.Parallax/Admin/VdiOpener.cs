@@ -59,21 +59,13 @@ public static class VdiOpener
     /// <summary>Makes an empty VDI in a store.</summary>
     internal static void Create(IVdiStore store, string name, long size)
     {
-        CheckSize(size);
+        VdiFormat.CheckSize(size);
         using IDisposable structure = store.LockStructure();
         store.Create(
             name,
             vdi => new VdiVersion(
                 MapRoot.EmptyFor(VdiFormat.BlocksFor(size)), size, vdi,
                 new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1), "");
-    }
-
-    /// <summary>Refuses sizes that a VDI cannot have.</summary>
-    internal static void CheckSize(long size)
-    {
-        if (size is <= 0 or > VdiFormat.MaxSize || size % BlockRequest.SectorSize != 0)
-            throw new TargetException(
-                $"a VDI cannot have {size} bytes: give a multiple of {BlockRequest.SectorSize}, 128T at most");
     }
 
     /// <summary>Opens a VDI of a store, or a snapshot.</summary>

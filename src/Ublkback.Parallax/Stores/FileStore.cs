@@ -4,9 +4,9 @@ using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Images.Raw;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
-using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Stores;
 
@@ -231,18 +231,17 @@ internal sealed class FileStore : IVdiStore
 
     public long MeasureUsage(uint vdi) => DiskUsage.Of(PathOf(vdi));
 
-    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer) =>
-        new FileStoreSocket(DoorFolder, vdi, answer);
+    public IDisposable Listen(uint vdi, MessageDispatcher requests) => new FileStoreSocket(SocketFolder, vdi, requests);
 
-    public Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request) =>
-        FileStoreSocket.TryAskAsync(DoorFolder, vdi, request);
+    public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
+        FileStoreSocket.TryAskAsync(SocketFolder, vdi, request);
 
     public void Dispose()
     {
         // It has nothing open by itself.
     }
 
-    private string DoorFolder => Path.Combine(Folder, "doors");
+    private string SocketFolder => Path.Combine(Folder, "doors");
 
     private FileDescriptor LockByte(long position, string what)
     {

@@ -1,11 +1,10 @@
 using System.Collections.Concurrent;
 using System.Globalization;
-using System.Text.Json;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
-using Ublkback.Parallax.Requests;
 using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
@@ -206,31 +205,31 @@ internal sealed class RadosStore : IVdiStore
         return true;
     });
 
-    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer)
+    public IDisposable Listen(uint vdi, MessageDispatcher requests)
     {
         WriterLock owner = _owners[vdi];
-        owner.Answer = answer;
+        owner.Requests = requests;
         return new Ending(() =>
         {
-            owner.Answer = null;
+            owner.Requests = null;
             _owners.TryRemove(vdi, out _);
         });
     }
 
-    public async Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request)
+    public async Task<byte[]?> TryAskAsync(uint vdi, byte[] request)
     {
         RadosName first = new RadosSegments(vdi).First;
         return await Task.Run(() => Guarded(() =>
         {
             if (WriterTakeover.Find(_pool, first) is not { } holder || !WriterTakeover.IsAlive(_pool, holder))
                 return null;
-            byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, VdiJson.Default.VdiRequest);
             (IReadOnlyList<byte[]> answers, int silent) =
-                RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), message, TaskTime);
+                RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), request, TaskTime);
             if (silent > 0)
                 throw new TargetException(
-                    "who has the VDI open did not answer; look whether it was done, and try again");
-            return answers is [byte[] reply, ..] ? JsonSerializer.Deserialize(reply, VdiJson.Default.VdiReply) : null;
+                    "the process that holds the VDI did not reply",
+                    "check whether the command was carried out, and try again");
+            return answers is [byte[] reply, ..] ? reply : null;
         })).ConfigureAwait(false);
     }
 

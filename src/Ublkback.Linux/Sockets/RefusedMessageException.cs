@@ -1,0 +1,6 @@
+using Ublkback.Block;
+
+namespace Ublkback.Linux.Sockets;
+
+/// <summary>A message that is not of the protocol, or a reply that is an error; the message says which.</summary>
+public sealed class RefusedMessageException(string message) : UserException(message);
