@@ -1,5 +1,7 @@
 using System.CommandLine;
 using Ublkback.Block;
+using Ublkback.Commands.Disks;
+using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.ImageTools;
 using Ublkback.Linux.Workers;
@@ -33,6 +35,23 @@ internal static class VdiSession
         catch (Exception failure) when (failure is TargetException or IOException or UnauthorizedAccessException)
         {
             throw new CommandException(failure.Message);
+        }
+    }
+
+    /// <summary>
+    /// Asks the daemon to tell guests the new sizes of their disks. A guest that uses its disk notices by itself.
+    /// </summary>
+    public static async Task TellGuestAsync()
+    {
+        try
+        {
+            await ControlClient.AskAsync(
+                HostEnvironment.Parse(HostEnvironment.Default), ResizeCommand.Control, new ResizeRequest())
+                .ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is NoDaemonException or RefusedRequestException)
+        {
+            // Another program holds the VDI.
         }
     }
 
