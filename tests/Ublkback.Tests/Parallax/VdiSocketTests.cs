@@ -135,7 +135,9 @@ public sealed class VdiSocketTests : VdiFixture
         }
 
         using CancellationTokenSource limit = new(Soon);
-        while (SnapshotNames().Length == 0) await Task.Delay(1, limit.Token);
+        const string None = "\"snapshots\":[],";
+        while (Ask("""{"version":1,"command":"snapshots"}""").Contains(None, StringComparison.Ordinal))
+            await Task.Delay(1, limit.Token);
         Assert.That(SnapshotNames(), Is.EqualTo(new[] { "left" }), "the complete request was carried out");
         Answers();
         Assert.That(Warnings, Is.Empty);
