@@ -39,7 +39,7 @@ public sealed partial class SchemeTests
         ["Ublkback.Images/Qcow2/Qcow2Scheme.cs"] = "the same",
         ["Ublkback/Commands/Vdis/VdiSession.cs"] = "commands of VDIs, which take the name of a VDI for a target",
         ["Ublkback/Commands/Vdis/VdiCommand.cs"] = "help",
-        ["Ublkback/Commands/Vdis/VdiMakeCommands.cs"] = "help",
+        ["Ublkback/Commands/Vdis/VdiExportCommand.cs"] = "help",
         ["Ublkback/Commands/Images/ImageCommand.cs"] = "help",
         ["Ublkback/Commands/Images/ImageCreateCommand.cs"] = "help",
         ["Ublkback/Commands/Images/ImageInfoCommand.cs"] = "help",

@@ -6,12 +6,11 @@ namespace Ublkback.Linux.Sockets;
 /// <summary>Reads and writes one message of a local socket: a line, whose last byte is a newline.</summary>
 internal static class Line
 {
-    /// <summary>The longest message, in bytes.</summary>
-    public const int MaxLength = 16 << 20;
-
     /// <summary>Reads one message and returns it without its newline.</summary>
+    /// <param name="reader">Where the message comes from.</param>
+    /// <param name="maxLength">The longest message, in bytes.</param>
     /// <exception cref="InvalidDataException">The message is longer than allowed, or has no newline.</exception>
-    public static async Task<byte[]> ReadAsync(PipeReader reader)
+    public static async Task<byte[]> ReadAsync(PipeReader reader, int maxLength)
     {
         while (true)
         {
@@ -19,19 +18,25 @@ internal static class Line
             ReadOnlySequence<byte> buffer = result.Buffer;
             if (buffer.PositionOf((byte)'\n') is SequencePosition end)
             {
+                if (buffer.Slice(0, end).Length > maxLength) break;
                 byte[] line = buffer.Slice(0, end).ToArray();
                 reader.AdvanceTo(buffer.GetPosition(1, end));
                 return line;
             }
 
-            if (buffer.Length > MaxLength)
-                throw new InvalidDataException($"the message is longer than {MaxLength >> 20} MiB");
+            if (buffer.Length > maxLength) break;
             if (result.IsCompleted)
                 throw new InvalidDataException(
                     buffer.IsEmpty ? "the connection closed before a message came" : "the message has no newline");
             reader.AdvanceTo(buffer.Start, buffer.End);
         }
+
+        throw new InvalidDataException(DescribeTooLong(maxLength));
     }
+
+    /// <summary>Returns the sentence about a message that is longer than allowed.</summary>
+    public static string DescribeTooLong(int maxLength) =>
+        $"the message is longer than {(maxLength < 1 << 20 ? $"{maxLength >> 10} KiB" : $"{maxLength >> 20} MiB")}";
 
     /// <summary>Writes one message and its newline.</summary>
     public static async Task WriteAsync(PipeWriter writer, byte[] message)

@@ -1,6 +1,5 @@
 using System.IO.Pipelines;
 using System.Net.Sockets;
-using System.Text.Json;
 
 namespace Ublkback.Linux.Sockets;
 
@@ -13,25 +12,23 @@ public sealed class LineServer : IDisposable
     private static readonly TimeSpan AcceptDelay = TimeSpan.FromMilliseconds(100);
 
     private readonly string _path;
+    private readonly int _maxLength;
     private readonly Func<byte[], Task<byte[]>> _answer;
-    private readonly Func<InvalidDataException, byte[]>? _refuse;
+    private readonly Func<InvalidDataException, byte[]> _refuse;
     private readonly Socket _socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
     private volatile bool _isClosed;
 
     /// <summary>Listens from now on, in place of an earlier socket at the path.</summary>
     /// <param name="path">Where to listen.</param>
-    /// <param name="answer">
-    /// Returns the reply to a message. An <see cref="IOException"/>, <see cref="InvalidDataException"/> or
-    /// <see cref="JsonException"/> of it closes the connection without a reply.
-    /// </param>
-    /// <param name="refuse">
-    /// Returns the reply when no complete message came; if null, the connection closes without a reply.
-    /// </param>
+    /// <param name="maxLength">The longest message, in bytes.</param>
+    /// <param name="answer">Returns the reply to a message. Must not throw.</param>
+    /// <param name="refuse">Returns the reply when no complete message came.</param>
     /// <exception cref="SocketException">The socket cannot be created.</exception>
     public LineServer(
-        string path, Func<byte[], Task<byte[]>> answer, Func<InvalidDataException, byte[]>? refuse = null)
+        string path, int maxLength, Func<byte[], Task<byte[]>> answer, Func<InvalidDataException, byte[]> refuse)
     {
         _path = path;
+        _maxLength = maxLength;
         _answer = answer;
         _refuse = refuse;
         File.Delete(path);
@@ -77,9 +74,9 @@ public sealed class LineServer : IDisposable
             byte[] reply = await ReplyAsync(PipeReader.Create(stream)).ConfigureAwait(false);
             await Line.WriteAsync(PipeWriter.Create(stream), reply).ConfigureAwait(false);
         }
-        catch (Exception failure) when (failure is IOException or InvalidDataException or JsonException)
+        catch (IOException)
         {
-            // The client is gone, or gets no reply.
+            // The client is gone.
         }
     }
 
@@ -88,9 +85,9 @@ public sealed class LineServer : IDisposable
         byte[] message;
         try
         {
-            message = await Line.ReadAsync(reader).ConfigureAwait(false);
+            message = await Line.ReadAsync(reader, _maxLength).ConfigureAwait(false);
         }
-        catch (InvalidDataException failure) when (_refuse is not null)
+        catch (InvalidDataException failure)
         {
             return _refuse(failure);
         }

@@ -4,6 +4,7 @@ using Ublkback.Parallax.Collect;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Handlers;
 using Ublkback.Parallax.Requests;
 using Ublkback.Parallax.Stores;
 
@@ -57,15 +58,16 @@ public sealed class VdiAdmin : IDisposable
 
     /// <summary>Makes a snapshot of what a VDI holds now.</summary>
     public Task SnapshotAsync(string name, string snapshot) =>
-        AskOrDoAsync(name, new VdiRequest("snapshot", VdiName.Check(snapshot)));
+        AskOrDoAsync(name, SnapshotHandler.Instance, new SnapshotRequest(VdiName.Check(snapshot)));
 
     /// <summary>Makes a VDI with the content of a snapshot.</summary>
     public void Clone(string source, string name)
     {
         VdiName from = VdiName.Parse(source);
         if (from.Snapshot is null)
-            throw new TargetException($"{source} is no snapshot: make one with 'ublkback vdi snapshot {source} "
-                + $"NAME', and clone {source}@NAME");
+            throw new TargetException(
+                $"{source} is no snapshot",
+                $"make one with 'ublkback vdi snapshot {source} NAME', and clone {source}@NAME");
         using IDisposable structure = _store.LockStructure();
         (_, IReadOnlyList<VdiSnapshot> snapshots, _) = Read(_store.Find(from.Vdi));
         VdiSnapshot snapshot = FindIn(snapshots, from);
@@ -81,24 +83,24 @@ public sealed class VdiAdmin : IDisposable
     public async Task<string> RollBackAsync(string text, bool whileUsed)
     {
         VdiName name = VdiName.Parse(text);
-        if (name.Snapshot is null) throw new TargetException($"{text} is no snapshot: say which, as in {text}@NAME");
+        if (name.Snapshot is null) throw new TargetException($"{text} is no snapshot", $"say which, as in {text}@NAME");
         using IDisposable structure = _store.LockStructure();
         uint vdi = _store.Find(name.Vdi);
         (_, IReadOnlyList<VdiSnapshot> snapshots, long size) = Read(vdi);
         bool isUsed = _store.IsWritten(vdi);
         if (isUsed && !whileUsed)
-            throw new ImageInUseException($"VDI {name.Vdi} is in use by "
-                + $"{_store.ReadHolder(vdi)?.ToString() ?? "another program"}: detach it, or, when its guest has "
-                + "unmounted it, say --live");
-        VdiRequest request = new("rollback", FindIn(snapshots, name).Name, isUsed ? size : 0);
-        return (await AskOrDoAsync(name.Vdi, request).ConfigureAwait(false)).Snapshot!;
+            throw new ImageInUseException(
+                $"VDI {name.Vdi} is in use by {_store.ReadHolder(vdi)?.ToString() ?? "another program"}",
+                "detach it, or, when its guest has unmounted it, say --live");
+        RollbackRequest request = new(FindIn(snapshots, name).Name, isUsed ? size : 0);
+        return (await AskOrDoAsync(name.Vdi, RollbackHandler.Instance, request).ConfigureAwait(false)).Kept;
     }
 
     /// <summary>Gives a VDI another size: larger, or smaller when nobody has it open.</summary>
     public Task ResizeAsync(string name, long size)
     {
-        VdiOpener.CheckSize(size);
-        return AskOrDoAsync(name, new VdiRequest("resize", SizeBytes: size));
+        VdiFormat.CheckSize(size);
+        return AskOrDoAsync(name, ResizeHandler.Instance, new ResizeRequest(size));
     }
 
     /// <summary>Takes a VDI away from who has it open and does not answer.</summary>
@@ -112,8 +114,8 @@ public sealed class VdiAdmin : IDisposable
         (_, IReadOnlyList<VdiSnapshot> snapshots, _) = Read(number);
         VdiSnapshot found = FindIn(snapshots, new VdiName(vdi, snapshot));
         if (_store.IsPinned(number, found.Id))
-            throw new TargetException($"{vdi}@{snapshot} is in use: detach it first");
-        return AskOrDoAsync(vdi, new VdiRequest("delete", snapshot));
+            throw new TargetException($"{vdi}@{snapshot} is in use", "detach it first");
+        return AskOrDoAsync(vdi, DeleteHandler.Instance, new DeleteRequest(snapshot));
     }
 
     /// <summary>
@@ -141,15 +143,15 @@ public sealed class VdiAdmin : IDisposable
         {
             foreach (string name in Names)
             {
-                VdiReply? reply = await VdiSocket.TryAskAsync(
-                    _store, _store.Find(name), new VdiRequest("collect")).ConfigureAwait(false);
+                CollectReply? reply = await VdiSocket.TryAskAsync(
+                    _store, _store.Find(name), CollectHandler.Instance, new CollectRequest()).ConfigureAwait(false);
                 if (reply is null) TryOpenToWrite(name, closed);
-                else freed += reply.Blocks;
+                else freed += reply.FreedBytes;
             }
 
             Collector collector = new(_store, _opening(false).Warn);
             await collector.RunAsync(closed, withUnnamed: true).ConfigureAwait(false);
-            return (freed + collector.Freed) * VdiFormat.BlockSize;
+            return freed + (collector.Freed * VdiFormat.BlockSize);
         }
         finally
         {
@@ -169,7 +171,7 @@ public sealed class VdiAdmin : IDisposable
     /// Puts together in the file what is together on the disk; gives the number of bytes that were written for that.
     /// </summary>
     public async Task<long> CompactAsync(string name) =>
-        (await AskOrDoAsync(name, new VdiRequest("compact")).ConfigureAwait(false)).Blocks * VdiFormat.BlockSize;
+        (await AskOrDoAsync(name, CompactHandler.Instance, new CompactRequest()).ConfigureAwait(false)).WrittenBytes;
 
     /// <summary>
     /// Looks whether all is whole that VDIs and their snapshots need; null for all VDIs. Says what is not.
@@ -205,14 +207,17 @@ public sealed class VdiAdmin : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _store.Dispose();
 
-    private async Task<VdiReply> AskOrDoAsync(string name, VdiRequest request)
+    private async Task<TReply> AskOrDoAsync<TRequest, TReply>(
+        string name, VdiHandler<TRequest, TReply> handler, TRequest request)
+        where TRequest : VdiRequest
+        where TReply : VdiReply
     {
         uint vdi = _store.Find(name);
-        if (await VdiSocket.TryAskAsync(_store, vdi, request).ConfigureAwait(false) is VdiReply reply) return reply;
+        if (await VdiSocket.TryAskAsync(_store, vdi, handler, request).ConfigureAwait(false) is { } reply) return reply;
         VdiImage image = OpenToWrite(name);
         await using (image.ConfigureAwait(false))
-            return await image.HoldAsync(() =>
-                new VdiRequestHandler(_store, image, _opening(false).Warn).RunAsync(request)).ConfigureAwait(false);
+            return await handler.RunAsync(request, new VdiHolder(_store, image, _opening(false).Warn))
+                .ConfigureAwait(false);
     }
 
     private void CheckDeletable(string name, uint vdi, IVdiContainer container, bool withSnapshots)
@@ -222,15 +227,16 @@ public sealed class VdiAdmin : IDisposable
             IReadOnlyList<VdiSnapshot> snapshots =
                 VdiSnapshots.ReadFile(VdiMetadata.Read(container), container).Snapshots;
             if (snapshots.Count > 0 && !withSnapshots)
-                throw new ImageInUseException($"VDI {name} has {snapshots.Count} snapshots, which would be deleted "
-                    + "with it: add --snapshots if you mean that");
+                throw new ImageInUseException(
+                    $"VDI {name} has {snapshots.Count} snapshots, which would be deleted with it",
+                    "add --snapshots if you mean that");
             if (snapshots.FirstOrDefault(snapshot => _store.IsPinned(vdi, snapshot.Id)) is VdiSnapshot used)
-                throw new ImageInUseException($"{name}@{used.Name} is in use: detach it first");
+                throw new ImageInUseException($"{name}@{used.Name} is in use", "detach it first");
         }
         catch (TargetException damage) when (damage is not ImageInUseException)
         {
             if (!withSnapshots)
-                throw new TargetException($"{damage.Message}; add --snapshots to delete it all the same", damage);
+                throw new TargetException(damage.Message, "add --snapshots to delete it all the same", damage);
         }
     }
 
@@ -271,7 +277,7 @@ public sealed class VdiAdmin : IDisposable
     private static VdiSnapshot FindIn(IReadOnlyList<VdiSnapshot> snapshots, VdiName name) =>
         snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
         ?? throw new TargetException(
-            $"VDI {name.Vdi} has no snapshot {name.Snapshot}: see 'ublkback vdi snapshots {name.Vdi}'");
+            $"VDI {name.Vdi} has no snapshot {name.Snapshot}", $"see 'ublkback vdi snapshots {name.Vdi}'");
 
     private static DateTimeOffset TimeOf(long milliseconds) => DateTimeOffset.FromUnixTimeMilliseconds(milliseconds);
 }

@@ -23,7 +23,7 @@ internal static class VdiDiff
             (BlockStatus otherStatus, MapEntry second, int otherCount) = await other.Reader.FindRunAsync(block, wanted);
             if (status != BlockStatus.Okay || otherStatus != BlockStatus.Okay)
                 throw new TargetException(
-                    $"the map cannot be read at byte {VdiFormat.OffsetOf(block)}: see 'ublkback vdi fsck'");
+                    $"the map cannot be read at byte {VdiFormat.OffsetOf(block)}", "see 'ublkback vdi fsck'");
             int length = Math.Min(count, otherCount);
             if (first.Address != second.Address || first.Address.IsLost)
                 Add(ranges, VdiFormat.OffsetOf(block), VdiFormat.OffsetOf(length));

@@ -59,7 +59,7 @@ public static class VdiOpener
     /// <summary>Makes an empty VDI in a store.</summary>
     internal static void Create(IVdiStore store, string name, long size)
     {
-        CheckSize(size);
+        VdiFormat.CheckSize(size);
         using IDisposable structure = store.LockStructure();
         store.Create(
             name,
@@ -68,20 +68,13 @@ public static class VdiOpener
                 new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1), "");
     }
 
-    /// <summary>Refuses sizes that a VDI cannot have.</summary>
-    internal static void CheckSize(long size)
-    {
-        if (size is <= 0 or > VdiFormat.MaxSize || size % BlockRequest.SectorSize != 0)
-            throw new TargetException(
-                $"a VDI cannot have {size} bytes: give a multiple of {BlockRequest.SectorSize}, 128T at most");
-    }
-
     /// <summary>Opens a VDI of a store, or a snapshot.</summary>
     internal static VdiImage Open(IVdiStore store, VdiName name, string cache, ImageOpening opening)
     {
         if (name.Snapshot is not null && !opening.IsReadOnly)
-            throw new TargetException($"{name} is a snapshot, which is never written: attach it read-only "
-                + $"(access=ro), or make a clone of it with 'ublkback vdi clone {name} NEW'");
+            throw new TargetException(
+                $"{name} is a snapshot, which is never written",
+                $"attach it read-only (access=ro), or make a clone of it with 'ublkback vdi clone {name} NEW'");
         IVdiContainer container = name.Snapshot is null
             ? store.OpenOwn(name.Vdi, cache, opening)
             : store.OpenOther(store.Find(name.Vdi), opening.Warn).Container;

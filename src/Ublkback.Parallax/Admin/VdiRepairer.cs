@@ -35,7 +35,7 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
         catch (Exception failure) when (failure is IOException or InvalidDataException)
         {
             throw new TargetException(
-                $"VDI {name} cannot be repaired: {failure.Message}; restore it from a copy", failure);
+                $"VDI {name} cannot be repaired: {failure.Message}", "restore it from a copy", failure);
         }
         finally
         {

@@ -1,9 +1,9 @@
 using Ublkback.Block;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Handlers;
 using Ublkback.Parallax.Log;
 using Ublkback.Parallax.Map;
-using Ublkback.Parallax.Requests;
 using Ublkback.Parallax.Stores;
 
 namespace Ublkback.Parallax.Admin;
@@ -16,11 +16,9 @@ internal static class VdiSnapshots
     public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(
         IVdiStore store, VdiMetadata known, IVdiContainer container)
     {
-        VdiReply? reply = VdiSocket.TryAskAsync(store, known.Superblock.Vdi, new VdiRequest("snapshots")).GetAwaiter()
-            .GetResult();
-        if (reply?.Snapshots is not null)
-            return ([.. reply.Snapshots.Select(entry => VdiSnapshot.Read(entry))], reply.SizeBytes);
-        return ReadFile(known, container);
+        SnapshotsReply? reply = VdiSocket.TryAskAsync(
+            store, known.Superblock.Vdi, SnapshotsHandler.Instance, new SnapshotsRequest()).GetAwaiter().GetResult();
+        return reply is null ? ReadFile(known, container) : (reply.ReadAll(), reply.SizeBytes);
     }
 
     /// <summary>
@@ -50,5 +48,5 @@ internal static class VdiSnapshots
     public static VdiSnapshot Find(IVdiStore store, VdiName name, VdiMetadata known, IVdiContainer container) =>
         Read(store, known, container).Snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
         ?? throw new TargetException(
-            $"VDI {name.Vdi} has no snapshot {name.Snapshot}: see 'ublkback vdi snapshots {name.Vdi}'");
+            $"VDI {name.Vdi} has no snapshot {name.Snapshot}", $"see 'ublkback vdi snapshots {name.Vdi}'");
 }

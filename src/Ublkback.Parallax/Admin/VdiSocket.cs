@@ -1,41 +1,49 @@
+using System.Text.Json;
 using Ublkback.Block;
+using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Handlers;
 using Ublkback.Parallax.Requests;
 using Ublkback.Parallax.Stores;
 
 namespace Ublkback.Parallax.Admin;
 
 /// <summary>
-/// By which commands have the process that has a VDI open for writing do something to it. Any thread.
+/// How commands ask the process that holds a VDI open for writing, and how that process answers. Any thread.
 /// </summary>
 internal static class VdiSocket
 {
-    /// <summary>Answers from now on, until the result is disposed.</summary>
+    /// <summary>Answers requests from now on, until the result is disposed.</summary>
     public static IDisposable Open(IVdiStore store, uint vdi, VdiImage image, Action<string> warn)
     {
-        VdiRequestHandler tasks = new(store, image, warn);
-        return store.Listen(vdi, async request =>
-        {
-            try
-            {
-                return await image.HoldAsync(() => tasks.RunAsync(request)).ConfigureAwait(false);
-            }
-            catch (TargetException failure)
-            {
-                return new VdiReply(failure.Message);
-            }
-            catch (OperationCanceledException)
-            {
-                return new VdiReply("the VDI is being closed: try again");
-            }
-        });
+        VdiHolder holder = new(store, image, warn);
+        return store.Listen(vdi, new MessageDispatcher(
+            VdiProtocol.Messages,
+            VdiHandlers.All.ToDictionary(
+                handler => handler.Command,
+                handler => new Func<JsonElement, Task<byte[]>>(request => handler.AnswerAsync(request, holder))),
+            (command, failure) => warn($"VDI socket: {command} failed: {failure}")));
     }
 
-    /// <summary>Asks who has a VDI open; null when nobody has.</summary>
-    /// <exception cref="TargetException">It could not be done; the message says why.</exception>
-    public static async Task<VdiReply?> TryAskAsync(IVdiStore store, uint vdi, VdiRequest request)
+    /// <summary>
+    /// Asks the process that holds a VDI to carry out a command and returns the reply; null if no process holds it.
+    /// </summary>
+    /// <exception cref="TargetException">It was not carried out; the message says why.</exception>
+    public static async Task<TReply?> TryAskAsync<TRequest, TReply>(
+        IVdiStore store, uint vdi, VdiHandler<TRequest, TReply> handler, TRequest request)
+        where TRequest : VdiRequest
+        where TReply : VdiReply
     {
-        VdiReply? reply = await store.TryAskAsync(vdi, request).ConfigureAwait(false);
-        return reply?.Error is null ? reply : throw new TargetException(reply.Error);
+        byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, handler.Requests);
+        byte[]? reply = await store.TryAskAsync(vdi, message).ConfigureAwait(false);
+        if (reply is null) return null;
+        try
+        {
+            return VdiProtocol.Messages.ReadReply(reply, handler.Command, handler.Replies);
+        }
+        catch (RefusedMessageException failure)
+        {
+            throw new TargetException(failure.Message, failure);
+        }
     }
 }

@@ -83,8 +83,9 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         }
         catch (InvalidDataException failure)
         {
-            throw new TargetException("nothing is given back, since it cannot be known what is needed: "
-                + $"{failure.Message}; see 'ublkback vdi fsck'", failure);
+            throw new TargetException(
+                $"nothing is given back, since it cannot be known what is needed: {failure.Message}",
+                "see 'ublkback vdi fsck'", failure);
         }
     }
 

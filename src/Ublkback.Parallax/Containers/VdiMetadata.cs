@@ -15,7 +15,7 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
         ReadHeads(container) is (VdiSuperblock superblock, [VdiHead head, ..])
         ? Read(container, superblock, head)
         : throw new TargetException(
-            $"both heads of {container.Path} are damaged: nothing tells where its data is; restore it from a copy");
+            $"both heads of {container.Path} are damaged: nothing tells where its data is", "restore it from a copy");
 
     /// <summary>Reads what one of its heads tells. Blocks the thread.</summary>
     /// <exception cref="TargetException">It is damaged; the message says how.</exception>

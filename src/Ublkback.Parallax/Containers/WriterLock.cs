@@ -1,8 +1,8 @@
 using System.Globalization;
 using System.Text;
-using System.Text.Json;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Requests;
 using Ublkback.Rados.Bindings;
@@ -73,8 +73,8 @@ internal sealed class WriterLock : IDisposable
     /// <summary>Whether somebody else has taken over.</summary>
     public bool IsShutOut => Volatile.Read(ref _isShutOut) != 0;
 
-    /// <summary>Answers commands; null while nothing is open yet.</summary>
-    public Func<VdiRequest, Task<VdiReply>>? Answer { get; set; }
+    /// <summary>Answers requests of other processes; null until the VDI is open.</summary>
+    public MessageDispatcher? Requests { get; set; }
 
     /// <summary>Takes a VDI over, once nobody has it.</summary>
     /// <exception cref="ImageInUseException">Somebody has it.</exception>
@@ -165,20 +165,11 @@ internal sealed class WriterLock : IDisposable
         }
     }
 
-    private async Task<byte[]> AnswerAsync(byte[] message)
+    private Task<byte[]> AnswerAsync(byte[] message)
     {
-        if (message.AsSpan().SequenceEqual(WriterTakeover.Ping)) return WriterTakeover.Ping;
-        try
-        {
-            VdiRequest request = JsonSerializer.Deserialize(message, VdiJson.Default.VdiRequest)!;
-            VdiReply reply = Answer is { } answer
-                ? await answer(request).ConfigureAwait(false)
-                : new VdiReply("the VDI is being opened: try again");
-            return JsonSerializer.SerializeToUtf8Bytes(reply, VdiJson.Default.VdiReply);
-        }
-        catch (JsonException)
-        {
-            return []; // nonsense
-        }
+        if (message.AsSpan().SequenceEqual(WriterTakeover.Ping)) return Task.FromResult(WriterTakeover.Ping);
+        return Requests is { } requests
+            ? requests.AnswerAsync(message)
+            : Task.FromResult(VdiProtocol.Messages.Refuse("the VDI is being opened: try again"));
     }
 }

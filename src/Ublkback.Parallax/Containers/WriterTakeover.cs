@@ -61,8 +61,9 @@ internal static class WriterTakeover
             string who = $"{claim.Describe()}, at {lockers[0].Address}";
             if (IsAlive(pool, lockers[0])) throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}");
             if (!claim.ReplacesSilent)
-                throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}, which does not answer: try "
-                    + $"again, or if it is dead, 'ublkback vdi lock {claim.Vdi} --break'");
+                throw new ImageInUseException(
+                    $"VDI {claim.Vdi} is in use by {who}, which does not answer",
+                    $"try again, or if it is dead, 'ublkback vdi lock {claim.Vdi} --break'");
             claim.Warn($"VDI {claim.Vdi}: {who}, does not answer, and is replaced");
         }
 

@@ -34,10 +34,10 @@ internal sealed class VdiChanges(
     public Task<BlockStatus> SnapshotAsync(string name) => AloneAsync(async () =>
     {
         if (content.Snapshots.Find(name) is not null)
-            throw new TargetException($"there is a snapshot {name} already: choose another name");
+            throw new TargetException($"there is a snapshot {name} already", "choose another name");
         if (content.Snapshots.All.Count >= VdiFormat.MaxSnapshots)
             throw new TargetException(
-                $"the VDI has {VdiFormat.MaxSnapshots} snapshots, and can have no more: delete some");
+                $"the VDI has {VdiFormat.MaxSnapshots} snapshots, and can have no more", "delete some");
         ulong id = content.Snapshots.NextId;
         VdiContent.WriteSnapshot(_block.Span, id, name, DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
         return await AddAsync(batch => batch.Add(LogEntryKind.Snapshot, (long)id, _block.Span));

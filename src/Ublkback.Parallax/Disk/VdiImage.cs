@@ -142,7 +142,8 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
         }
         catch (TimeoutException)
         {
-            throw new TargetException("who has the VDI open has not used it yet: try again when it has");
+            throw new TargetException(
+                "the process that holds the VDI has not used it yet", "try again after the guest's first request");
         }
     }
 

@@ -1,3 +1,5 @@
+using Ublkback.Block;
+
 namespace Ublkback.Parallax.Format;
 
 /// <summary>The numbers of the format (docs/PARALLAX-FORMAT.md). Everything is little-endian.</summary>
@@ -29,6 +31,15 @@ internal static class VdiFormat
 
     /// <summary>Snapshots of a VDI at most, so that their table fits in a segment.</summary>
     public const int MaxSnapshots = SegmentBlocks * (BlockSize / VdiSnapshot.Length);
+
+    /// <summary>Refuses sizes that a VDI cannot have.</summary>
+    /// <exception cref="TargetException">The size is not positive, too large, or not a multiple of 512.</exception>
+    public static void CheckSize(long size)
+    {
+        if (size is <= 0 or > MaxSize || size % BlockRequest.SectorSize != 0)
+            throw new TargetException(
+                $"a VDI cannot have {size} bytes", $"give a multiple of {BlockRequest.SectorSize}, 128T at most");
+    }
 
     /// <summary>Where block n of a file begins, in bytes.</summary>
     public static long OffsetOf(long block) => block * BlockSize;

@@ -30,8 +30,9 @@ internal sealed record VdiName(string Vdi, string? Snapshot)
             && name.All(letter => char.IsAsciiLetterOrDigit(letter) || letter is '.' or '-' or '_');
         return isGood
             ? name
-            : throw new TargetException($"'{name}' is no name: use up to {MaxLength} letters, digits, '.', '-' and "
-                + "'_', the first a letter or digit");
+            : throw new TargetException(
+                $"'{name}' is no name",
+                $"use up to {MaxLength} letters, digits, '.', '-' and '_', the first a letter or digit");
     }
 
     /// <inheritdoc/>

@@ -33,8 +33,9 @@ internal sealed record VdiSuperblock(Guid Store, uint Vdi, Guid Id, long Created
         if (fields.ReadUInt64() != Magic) throw new TargetException($"{path} is no VDI");
         uint version = fields.ReadUInt32();
         if (version != VdiFormat.Version)
-            throw new TargetException($"{path} has version {version} of the format, and this program knows "
-                + $"{VdiFormat.Version}: use a newer one");
+            throw new TargetException(
+                $"{path} has version {version} of the format, and this program knows {VdiFormat.Version}",
+                "use a newer one");
         if (!CheckedBlock.IsValid(block))
             throw new TargetException($"the first block of {path} is damaged: its checksum is wrong");
         uint vdi = fields.ReadUInt32();

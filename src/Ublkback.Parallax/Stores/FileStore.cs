@@ -4,9 +4,9 @@ using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Images.Raw;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
-using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Stores;
 
@@ -57,7 +57,7 @@ internal sealed class FileStore : IVdiStore
     public static FileStore Open(string folder, bool makes = false)
     {
         if (!folder.StartsWith('/'))
-            throw new TargetException($"the store {folder} is not an absolute path: begin it with /");
+            throw new TargetException($"the store {folder} is not an absolute path", "begin it with /");
         string path = Path.Combine(folder, "store");
         try
         {
@@ -65,8 +65,9 @@ internal sealed class FileStore : IVdiStore
             {
                 bool isEmpty = !Directory.Exists(folder) || !Directory.EnumerateFileSystemEntries(folder).Any();
                 if (!isEmpty)
-                    throw new TargetException($"{folder} is no store of VDIs, and is not empty: give another folder "
-                        + "with --store file:FOLDER");
+                    throw new TargetException(
+                        $"{folder} is no store of VDIs, and is not empty",
+                        "give another folder with --store file:FOLDER");
                 if (!makes)
                     throw new TargetException(
                         $"there is no store of VDIs in {folder}: 'ublkback vdi create' makes one");
@@ -86,7 +87,7 @@ internal sealed class FileStore : IVdiStore
     public uint Find(string name)
     {
         string? link = new FileInfo(Path.Combine(_names, VdiName.Check(name))).LinkTarget;
-        if (link is null) throw new TargetException($"there is no VDI {name} in {Folder}: see 'ublkback vdi list'");
+        if (link is null) throw new TargetException($"there is no VDI {name} in {Folder}", "see 'ublkback vdi list'");
         return uint.TryParse(Path.GetFileName(link), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi)
             && vdi is > 0 and <= BlockAddress.MaxVdi
             ? vdi
@@ -120,9 +121,9 @@ internal sealed class FileStore : IVdiStore
     {
         uint vdi = Find(name);
         if (IsWritten(vdi))
-            throw new ImageInUseException($"VDI {name} is in use by "
-                + $"{ReadHolder(vdi)?.ToString() ?? "another program"}, which is alive: detach the disk, or end that "
-                + "process");
+            throw new ImageInUseException(
+                $"VDI {name} is in use by {ReadHolder(vdi)?.ToString() ?? "another program"}, which is alive",
+                "detach the disk, or end that process");
     }
 
     public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
@@ -189,7 +190,7 @@ internal sealed class FileStore : IVdiStore
     {
         string link = Path.Combine(_names, VdiName.Check(name));
         if (new FileInfo(link).LinkTarget is not null)
-            throw new TargetException($"there is a VDI {name} already in {Folder}: choose another name");
+            throw new TargetException($"there is a VDI {name} already in {Folder}", "choose another name");
         uint vdi = (Numbers is [.., uint last] ? last : 0) + 1;
         if (vdi > BlockAddress.MaxVdi)
             throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
@@ -231,18 +232,17 @@ internal sealed class FileStore : IVdiStore
 
     public long MeasureUsage(uint vdi) => DiskUsage.Of(PathOf(vdi));
 
-    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer) =>
-        new FileStoreSocket(DoorFolder, vdi, answer);
+    public IDisposable Listen(uint vdi, MessageDispatcher requests) => new FileStoreSocket(SocketFolder, vdi, requests);
 
-    public Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request) =>
-        FileStoreSocket.TryAskAsync(DoorFolder, vdi, request);
+    public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
+        FileStoreSocket.TryAskAsync(SocketFolder, vdi, request);
 
     public void Dispose()
     {
         // It has nothing open by itself.
     }
 
-    private string DoorFolder => Path.Combine(Folder, "doors");
+    private string SocketFolder => Path.Combine(Folder, "doors");
 
     private FileDescriptor LockByte(long position, string what)
     {
@@ -259,7 +259,7 @@ internal sealed class FileStore : IVdiStore
 
             file.Dispose();
             throw new ImageInUseException(
-                $"{what} {Folder}, and has not ended for {PatienceMs / 1000} s: try again later");
+                $"{what} {Folder}, and has not ended for {PatienceMs / 1000} s", "try again later");
         }
 
         return file;

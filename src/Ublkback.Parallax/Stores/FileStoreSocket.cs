@@ -8,39 +8,38 @@ using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Stores;
 
-/// <summary>A local socket in a store's folder for each VDI that a process has open for writing. Any thread.</summary>
+/// <summary>The socket of a VDI that this process holds open for writing, in the store's folder. Any thread.</summary>
 internal sealed class FileStoreSocket : IDisposable
 {
     private readonly FileDescriptor _folder;
-    private readonly JsonLineServer<VdiRequest, VdiReply> _server;
+    private readonly LineServer _server;
 
-    /// <summary>Answers from now on.</summary>
-    public FileStoreSocket(string folder, uint vdi, Func<VdiRequest, Task<VdiReply>> answer)
+    /// <summary>Listens from now on.</summary>
+    public FileStoreSocket(string folder, uint vdi, MessageDispatcher requests)
     {
         _folder = Open(folder);
-        _server = new JsonLineServer<VdiRequest, VdiReply>(
-            PathOf(_folder, vdi), VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply, answer);
+        _server = requests.Listen(PathOf(_folder, vdi));
     }
 
-    /// <summary>Asks at the door of a VDI; null when nobody answers there.</summary>
-    /// <exception cref="TargetException">The answer was not to be had.</exception>
-    public static async Task<VdiReply?> TryAskAsync(string folder, uint vdi, VdiRequest request)
+    /// <summary>Sends a request and returns the reply; null if no process listens on the VDI's socket.</summary>
+    /// <exception cref="TargetException">The connection closed before the reply was complete.</exception>
+    public static async Task<byte[]?> TryAskAsync(string folder, uint vdi, byte[] request)
     {
         using FileDescriptor directory = Open(folder);
         try
         {
-            return await JsonLineClient.AskAsync(
-                PathOf(directory, vdi), request, VdiJson.Default.VdiRequest, VdiJson.Default.VdiReply)
-                    .ConfigureAwait(false);
+            return await LineClient.AskAsync(
+                PathOf(directory, vdi), request, VdiProtocol.Messages.MaxReplyLength).ConfigureAwait(false);
         }
         catch (SocketException)
         {
-            return null; // nobody listens
+            return null; // no process listens
         }
         catch (IOException failure)
         {
             throw new TargetException(
-                $"who has the VDI open broke off: {failure.Message}; look whether it was done, and try again", failure);
+                $"no complete reply came from the process that holds the VDI: {failure.Message}",
+                "check whether the command was carried out, and try again", failure);
         }
     }
 
@@ -51,7 +50,7 @@ internal sealed class FileStoreSocket : IDisposable
         _folder.Dispose();
     }
 
-    // The path of a socket may have 108 bytes only.
+    // The path of a socket has at most 108 bytes.
     private static FileDescriptor Open(string folder) =>
         FileDescriptor.Open(folder, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
 

@@ -1,7 +1,7 @@
 using Ublkback.Block;
+using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
-using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Stores;
 
@@ -92,11 +92,15 @@ internal interface IVdiStore : IDisposable
     void Remove(uint vdi);
 
     /// <summary>
-    /// Answers from now on what other processes ask of who has a VDI open for writing, until the result is disposed.
+    /// Answers requests of other processes from now on, until the result is disposed. This process holds the VDI open
+    /// for writing.
     /// </summary>
-    IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer);
+    IDisposable Listen(uint vdi, MessageDispatcher requests);
 
-    /// <summary>Asks who has a VDI open for writing; null when nobody has.</summary>
-    /// <exception cref="TargetException">It could not be done; the message says why.</exception>
-    Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request);
+    /// <summary>
+    /// Sends a request to the process that holds a VDI open for writing and returns the reply; null if no process
+    /// does.
+    /// </summary>
+    /// <exception cref="TargetException">The reply did not come; the message says why.</exception>
+    Task<byte[]?> TryAskAsync(uint vdi, byte[] request);
 }

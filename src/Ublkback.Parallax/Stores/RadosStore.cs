@@ -1,11 +1,10 @@
 using System.Collections.Concurrent;
 using System.Globalization;
-using System.Text.Json;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
-using Ublkback.Parallax.Requests;
 using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
@@ -82,7 +81,7 @@ internal sealed class RadosStore : IVdiStore
         string key = NamePrefix + VdiName.Check(name);
         string? number = Guarded(() => GetKey(key));
         if (number is null)
-            throw new TargetException($"there is no VDI {name} in {Description}: see 'ublkback vdi list'");
+            throw new TargetException($"there is no VDI {name} in {Description}", "see 'ublkback vdi list'");
         return ParseNumber(number);
     }
 
@@ -176,7 +175,7 @@ internal sealed class RadosStore : IVdiStore
         string next = GetKey(NextKey) ?? "";
         uint vdi = ParseNumber(next);
         if (GetKey(nameKey) is not null)
-            throw new TargetException($"there is a VDI {name} already in {Description}: choose another name");
+            throw new TargetException($"there is a VDI {name} already in {Description}", "choose another name");
         using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}")
             .SetKey(KeyOf(vdi), "");
         _pool.Change(StoreObject, number);
@@ -206,31 +205,31 @@ internal sealed class RadosStore : IVdiStore
         return true;
     });
 
-    public IDisposable Listen(uint vdi, Func<VdiRequest, Task<VdiReply>> answer)
+    public IDisposable Listen(uint vdi, MessageDispatcher requests)
     {
         WriterLock owner = _owners[vdi];
-        owner.Answer = answer;
+        owner.Requests = requests;
         return new Ending(() =>
         {
-            owner.Answer = null;
+            owner.Requests = null;
             _owners.TryRemove(vdi, out _);
         });
     }
 
-    public async Task<VdiReply?> TryAskAsync(uint vdi, VdiRequest request)
+    public async Task<byte[]?> TryAskAsync(uint vdi, byte[] request)
     {
         RadosName first = new RadosSegments(vdi).First;
         return await Task.Run(() => Guarded(() =>
         {
             if (WriterTakeover.Find(_pool, first) is not { } holder || !WriterTakeover.IsAlive(_pool, holder))
                 return null;
-            byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, VdiJson.Default.VdiRequest);
             (IReadOnlyList<byte[]> answers, int silent) =
-                RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), message, TaskTime);
+                RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), request, TaskTime);
             if (silent > 0)
                 throw new TargetException(
-                    "who has the VDI open did not answer; look whether it was done, and try again");
-            return answers is [byte[] reply, ..] ? JsonSerializer.Deserialize(reply, VdiJson.Default.VdiReply) : null;
+                    "the process that holds the VDI did not reply",
+                    "check whether the command was carried out, and try again");
+            return answers is [byte[] reply, ..] ? reply : null;
         })).ConfigureAwait(false);
     }
 
@@ -264,7 +263,7 @@ internal sealed class RadosStore : IVdiStore
         }
 
         throw new ImageInUseException(
-            $"{what} {Description}, and has not ended for {patience.TotalSeconds:0} s: try again later");
+            $"{what} {Description}, and has not ended for {patience.TotalSeconds:0} s", "try again later");
     }
 
     private static T Guarded<T>(Func<T> action)

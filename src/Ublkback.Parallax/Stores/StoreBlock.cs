@@ -31,8 +31,9 @@ internal static class StoreBlock
             throw new TargetException($"{where} does not say that this is a store of VDIs");
         uint version = fields.ReadUInt32();
         if (version != VdiFormat.Version)
-            throw new TargetException($"{where} has version {version} of the format, and this program knows "
-                + $"{VdiFormat.Version}: use a newer one");
+            throw new TargetException(
+                $"{where} has version {version} of the format, and this program knows {VdiFormat.Version}",
+                "use a newer one");
         return CheckedBlock.IsValid(block)
             ? fields.ReadGuid()
             : throw new TargetException($"{where} is damaged: its checksum is wrong");

@@ -23,7 +23,8 @@ internal static class VdiStoreFactory
             return FileStore.Open(text[FilePrefix.Length..], makes);
         if (!text.StartsWith(RadosPrefix, StringComparison.Ordinal))
             throw new TargetException(
-                $"the store {text} is of no kind that this program knows: use {FilePrefix}FOLDER or {RadosPrefix}POOL");
+                $"the store {text} is of no kind that this program knows",
+                $"use {FilePrefix}FOLDER or {RadosPrefix}POOL");
         (string pool, Dictionary<string, string> all) = Split(text[RadosPrefix.Length..], options);
         return RadosStore.Open(RadosAddress.Of(pool, all), makes);
     }

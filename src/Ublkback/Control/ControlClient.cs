@@ -19,9 +19,14 @@ internal static class ControlClient
     {
         try
         {
-            JsonElement reply = await JsonLineClient.AskAsync(
-                host.ControlSocket, request, command.Requests, ReplyJson.Default.JsonElement).ConfigureAwait(false);
-            return Read(reply, command);
+            byte[] reply = await LineClient.AskAsync(
+                host.ControlSocket, JsonSerializer.SerializeToUtf8Bytes(request, command.Requests),
+                ControlProtocol.Messages.MaxReplyLength).ConfigureAwait(false);
+            return ControlProtocol.Messages.ReadReply(reply, command.Name, command.Replies);
+        }
+        catch (RefusedMessageException failure)
+        {
+            throw new RefusedRequestException(failure.Message, failure);
         }
         catch (SocketException failure)
         {
@@ -35,32 +40,6 @@ internal static class ControlClient
         catch (IOException failure)
         {
             throw new LostDaemonException($"the daemon closed the connection: {failure.Message}", failure);
-        }
-    }
-
-    // An error is understood in any version: it says itself which versions do not fit.
-    private static TReply Read<TRequest, TReply>(JsonElement reply, ControlCommand<TRequest, TReply> command)
-        where TRequest : ControlRequest
-        where TReply : ControlReply
-    {
-        if (reply.ValueKind != JsonValueKind.Object)
-            throw new RefusedRequestException("the daemon's reply is not a JSON object", ControlProtocol.Remedy);
-        if (reply.TryGetProperty("error", out JsonElement error) && error.ValueKind == JsonValueKind.String)
-            throw new RefusedRequestException(error.GetString()!);
-        string version = reply.TryGetProperty("version", out JsonElement given) ? given.GetRawText() : "0";
-        if (version != $"{ControlProtocol.Version}")
-            throw new RefusedRequestException(
-                $"the daemon speaks version {version} of the control protocol and this program version "
-                + $"{ControlProtocol.Version}", ControlProtocol.Remedy);
-        try
-        {
-            return reply.Deserialize(command.Replies) ?? throw new JsonException();
-        }
-        catch (JsonException failure)
-        {
-            throw new RefusedRequestException(
-                $"the daemon's reply to '{command.Name}' has an unexpected field {failure.Path}",
-                ControlProtocol.Remedy, failure);
         }
     }
 }

@@ -11,6 +11,11 @@ internal sealed class RefusedRequestException : CommandException
     {
     }
 
+    public RefusedRequestException(string problem, Exception cause)
+        : base(problem, cause)
+    {
+    }
+
     public RefusedRequestException(string problem, string remedy, Exception? cause = null)
         : base(problem, remedy, cause)
     {

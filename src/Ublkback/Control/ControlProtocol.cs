@@ -1,6 +1,8 @@
+using Ublkback.Linux.Sockets;
+
 namespace Ublkback.Control;
 
-/// <summary>The version of the control socket's protocol, which docs/CONTROL.md describes.</summary>
+/// <summary>The control socket's protocol, which docs/CONTROL.md describes.</summary>
 internal static class ControlProtocol
 {
     /// <summary>
@@ -9,7 +11,11 @@ internal static class ControlProtocol
     /// </summary>
     public const int Version = 1;
 
-    /// <summary>Tells the user how a daemon and a program of different versions come together again.</summary>
-    public const string Remedy =
-        "restart the daemon with the installed version, with 'systemctl restart ublkback' (guests only pause)";
+    private const int MaxLength = 16 << 20; // of a message, in bytes
+
+    /// <summary>What all messages have in common.</summary>
+    public static MessageProtocol Messages { get; } = new(
+        "the control protocol", Version, "the daemon",
+        "restart the daemon with the installed version, with 'systemctl restart ublkback' (guests only pause)",
+        "docs/CONTROL.md", MaxLength, MaxLength);
 }

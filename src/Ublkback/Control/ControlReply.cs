@@ -1,4 +1,3 @@
-using System.Text.Json;
 using System.Text.Json.Serialization;
 
 namespace Ublkback.Control;
@@ -10,10 +9,6 @@ internal abstract record ControlReply
     [JsonPropertyOrder(-1)]
     public int Version { get; init; } = ControlProtocol.Version;
 }
-
-/// <summary>The reply in place of any other, when a request was not carried out.</summary>
-/// <param name="Error">One sentence: what was wrong, and how to fix it.</param>
-internal sealed record ErrorReply(string Error) : ControlReply;
 
 /// <summary>The reply of a command that has nothing to report.</summary>
 internal sealed record DoneReply : ControlReply;
@@ -31,9 +26,7 @@ internal sealed record DaemonReply(IReadOnlyList<VbdReport> Vbds, ProcessReport 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
     DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
-[JsonSerializable(typeof(ErrorReply))]
 [JsonSerializable(typeof(DoneReply))]
 [JsonSerializable(typeof(VbdsReply))]
 [JsonSerializable(typeof(DaemonReply))]
-[JsonSerializable(typeof(JsonElement))]
 internal sealed partial class ReplyJson : JsonSerializerContext;

@@ -1,15 +1,18 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
+using System.Text;
+using System.Text.RegularExpressions;
 using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.EmulatedHost;
 using Ublkback.EmulatedHost.Frontend;
 using Ublkback.HostTests.Fixtures;
+using Ublkback.Rados.Pools;
 
 namespace Ublkback.HostTests.Formats;
 
 /// <summary>VDIs in a pool of Ceph that many hosts share, and images of RBD.</summary>
-public sealed class RadosTests : VdiFixture
+public sealed partial class RadosTests : VdiFixture
 {
     private const int Blocks = 256;
     private const int BlockSize = 4096;
@@ -23,6 +26,29 @@ public sealed class RadosTests : VdiFixture
     {
         _pool = await OneNodeCeph.MakePoolAsync();
         StoreOption = $"rados:{_pool}?conf={OneNodeCeph.Configuration}";
+    }
+
+    [Test]
+    public async Task A_request_of_another_program_gets_a_reply_in_a_pool()
+    {
+        await VdiAsync("create", "web", $"{Blocks * BlockSize}");
+        (_, Blkfront disk) = await ConnectAsync(TargetOf("web"));
+        await using (disk)
+        {
+            Assert.That(await disk.WriteAsync(0, new byte[BlockSize]), Is.EqualTo(BlkifStatus.Okay));
+            foreach ((string request, string reply) in new (string, string)[]
+            {
+                ("""{"version":1,"command":"snapshot","snapshot":"nightly"}""", """{"version":1}"""),
+                ("""{"command":"snapshot","snapshot":"a"}""", """{"version":1,"error":"the request has version 0 ("""),
+                ("""{"version":1,"command":"grow"}""", """{"version":1,"error":"unknown command """),
+                ("""{"version":1,"command":"collect","a":1}""", """{"version":1,"error":"the field $.a of """),
+                ("nonsense", """{"version":1,"error":"the message is not JSON"""),
+                (new string('x', (64 << 10) + 1), """{"version":1,"error":"the message is longer than 64 KiB"""),
+            })
+                Assert.That(await NotifyAsync(request), Does.StartWith(reply), request[..8]);
+            Assert.That(await VdiAsync("snapshots", "web"), Does.Contain("web@nightly").And.Not.Contain("web@a"));
+            await disk.CloseAsync(Soon);
+        }
     }
 
     [Test]
@@ -205,4 +231,19 @@ public sealed class RadosTests : VdiFixture
             new ProcessStartInfo(Program, ["export", target, "--unix", "/nowhere"]) { RedirectStandardError = true })!;
         return await process.StandardError.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
     }
+
+    // Sends a request to the process that holds the only open VDI of the pool.
+    private async Task<string> NotifyAsync(string request)
+    {
+        string objects = await OneNodeCeph.RunToolAsync("rados", "-p", _pool, "ls");
+        RadosName watched = new(WatchedObject().Matches(objects)[^1].Value); // the output is that of all calls
+        using RadosPool pool = RadosPool.Open(new RadosAddress(_pool, OneNodeCeph.Configuration, null), false);
+        (IReadOnlyList<byte[]> answers, int silent) =
+            RadosWatch.Notify(pool, watched, Encoding.UTF8.GetBytes(request), Soon);
+        Assert.That((answers.Count, silent), Is.EqualTo((1, 0)));
+        return Encoding.UTF8.GetString(answers[0]);
+    }
+
+    [GeneratedRegex("vdi\\.door\\.[0-9a-f]+")]
+    private static partial Regex WatchedObject();
 }

@@ -92,7 +92,7 @@ public sealed class VdiTests(bool isFile) : VdiFixture
         {
             (["snapshot", "web", "one"], "there is a snapshot one already"),
             (["rollback", "web@one"], "when its guest has unmounted it, say --live"),
-            (["rollback", "web@one", "--live"], "cannot become smaller while it is used"),
+            (["rollback", "web@one", "--live"], "cannot shrink while it is in use: detach it first"),
             (["delete", "web"], "VDI web is in use by"),
             (["lock", "web", "--break"], "VDI web is in use by"),
             (["delete", "web@two"], "has no snapshot two"),

@@ -72,8 +72,8 @@ public sealed class ControlServerTests
     [TestCase("""{"version":1,"command":"list"}""", "failed to carry out 'list'", "its log says more")]
     [TestCase("GET / HTTP/1.1", "not JSON", "send one JSON object")]
     [TestCase("", "not JSON", "send one JSON object")]
-    [TestCase("[]", "not a JSON object", "\"command\":\"list\"")]
-    [TestCase("null", "not a JSON object", "\"command\":\"list\"")]
+    [TestCase("[]", "not a JSON object", "\"command\":\"change\"")]
+    [TestCase("null", "not a JSON object", "\"command\":\"change\"")]
     public void Another_message_gets_one_error_that_says_how_to_fix_it(string message, string what, string remedy)
     {
         using JsonDocument reply = JsonDocument.Parse(Ask(message));

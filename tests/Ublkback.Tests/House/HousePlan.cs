@@ -31,7 +31,7 @@ internal static class HousePlan
         ["Ublkback.Nbd"] = ["Protocol", "Client", "Server"],
         ["Ublkback.Rados"] = ["Bindings", "Pools", "Locks", "Rbd"],
         ["Ublkback.Parallax"] =
-            ["Format", "Requests", "Containers", "Stores", "Map", "Log", "Disk", "Collect", "Admin"],
+            ["Format", "Requests", "Containers", "Stores", "Map", "Log", "Disk", "Collect", "Handlers", "Admin"],
         ["Ublkback.Backend"] =
             ["Xenbus", "Report", "Journals", "Requests", "Grants", "Rings", "Connections", "Vbds"],
         ["Ublkback.EmulatedHost"] = ["Hypervisor", "Store", "Frontend", ""],

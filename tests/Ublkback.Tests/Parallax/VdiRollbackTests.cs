@@ -1,9 +1,8 @@
 using System.Buffers.Binary;
 using NUnit.Framework;
 using Ublkback.Block;
-using Ublkback.Parallax.Admin;
 using Ublkback.Parallax.Disk;
-using Ublkback.Parallax.Requests;
+using Ublkback.Parallax.Handlers;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;
@@ -127,6 +126,6 @@ public sealed class VdiRollbackTests : VdiFixture
         BinaryPrimitives.ReadInt64LittleEndian(await disk.ReadAsync(block * 4096, 512));
 
     private async Task<string> RollBackAsync(ImageDriver disk, string snapshot) => (await OnAsync(() =>
-        new VdiRequestHandler(Store, (VdiImage)disk.Image, Warnings.Add)
-            .RunAsync(new VdiRequest("rollback", snapshot)))).Snapshot!;
+        RollbackHandler.Instance.RunAsync(
+            new RollbackRequest(snapshot), new VdiHolder(Store, (VdiImage)disk.Image, Warnings.Add)))).Kept;
 }

@@ -3,7 +3,7 @@ using Ublkback.Hosting;
 
 namespace Ublkback.Commands.Vdis;
 
-/// <summary><c>ublkback vdi</c></summary>
+/// <summary><c>ublkback vdi</c>. A new command is one file and one line here.</summary>
 internal static class VdiCommand
 {
     public static Command Make(CatalogMaker catalog) => new("vdi", """
@@ -19,22 +19,22 @@ internal static class VdiCommand
           ublkback vdi tree
         """)
     {
-        VdiMakeCommands.MakeCreate(catalog),
-        VdiShowCommands.MakeList(),
-        VdiShowCommands.MakeInfo(),
-        VdiShowCommands.MakeSnapshots(),
+        VdiCreateCommand.Make(catalog),
+        VdiListCommand.Make(),
+        VdiInfoCommand.Make(),
+        VdiSnapshotsCommand.Make(),
         VdiTreeCommand.Make(),
-        VdiChangeCommands.MakeSnapshot(),
-        VdiMakeCommands.MakeClone(),
-        VdiChangeCommands.MakeRollback(),
-        VdiChangeCommands.MakeResize(),
-        VdiShowCommands.MakeDiff(),
-        VdiChangeCommands.MakeDelete(),
-        VdiMakeCommands.MakeImport(catalog),
-        VdiMakeCommands.MakeExport(catalog),
-        VdiCareCommands.MakeCollect(),
-        VdiCareCommands.MakeCompact(),
-        VdiCareCommands.MakeCheck(),
+        VdiSnapshotCommand.Make(),
+        VdiCloneCommand.Make(),
+        VdiRollbackCommand.Make(),
+        VdiResizeCommand.Make(),
+        VdiDiffCommand.Make(),
+        VdiDeleteCommand.Make(),
+        VdiImportCommand.Make(catalog),
+        VdiExportCommand.Make(catalog),
+        VdiCollectCommand.Make(),
+        VdiCompactCommand.Make(),
+        VdiCheckCommand.Make(),
         VdiLockCommand.Make(),
     };
 }

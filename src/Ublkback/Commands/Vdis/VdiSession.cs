@@ -1,5 +1,7 @@
 using System.CommandLine;
 using Ublkback.Block;
+using Ublkback.Commands.Disks;
+using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.ImageTools;
 using Ublkback.Linux.Workers;
@@ -19,20 +21,30 @@ internal static class VdiSession
             _ => Environment.GetEnvironmentVariable("UBLKBACK_VDI_STORE") is { Length: > 0 } store ? store : null,
     };
 
-    /// <summary>Does something with a store.</summary>
-    /// <exception cref="CommandException">It could not be done.</exception>
+    /// <summary>Opens a store and runs something on it.</summary>
+    /// <exception cref="UserException">It could not be done.</exception>
     public static async Task<int> RunAsync(string? store, Func<VdiAdmin, Task<int>> action, bool makes = false)
     {
         using Worker worker = new("vdi");
+        using VdiAdmin opened = VdiAdmin.Open(
+            store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
+        return await action(opened).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// Asks the daemon to tell guests the new sizes of their disks. A guest that uses its disk notices by itself.
+    /// </summary>
+    public static async Task TellGuestAsync()
+    {
         try
         {
-            using VdiAdmin opened = VdiAdmin.Open(
-                store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
-            return await action(opened).ConfigureAwait(false);
+            await ControlClient.AskAsync(
+                HostEnvironment.Parse(HostEnvironment.Default), ResizeCommand.Control, new ResizeRequest())
+                .ConfigureAwait(false);
         }
-        catch (Exception failure) when (failure is TargetException or IOException or UnauthorizedAccessException)
+        catch (Exception failure) when (failure is NoDaemonException or RefusedRequestException)
         {
-            throw new CommandException(failure.Message);
+            // Another program holds the VDI.
         }
     }
 

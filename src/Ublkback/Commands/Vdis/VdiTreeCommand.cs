@@ -21,7 +21,7 @@ internal static class VdiTreeCommand
             new("tree", "Show VDIs, their snapshots, and what was cloned from these.") { json, dot, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), vdis =>
         {
-            List<VdiInfo> infos = VdiShowCommands.DescribeAll(vdis, out int status);
+            List<VdiInfo> infos = VdiReports.DescribeAll(vdis, out int status);
             if (arguments.GetValue(json))
                 Console.WriteLine(JsonSerializer.Serialize(infos, VdiReportJson.Default.ListVdiInfo));
             else if (arguments.GetValue(dot)) WriteDot(infos);

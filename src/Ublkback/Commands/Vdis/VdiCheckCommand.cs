@@ -2,49 +2,15 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using Ublkback.Block;
-using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.Parallax.Admin;
 
 namespace Ublkback.Commands.Vdis;
 
-/// <summary><c>ublkback vdi gc</c>, <c>compact</c> and <c>fsck</c></summary>
-internal static class VdiCareCommands
+/// <summary><c>ublkback vdi fsck</c></summary>
+internal static class VdiCheckCommand
 {
-    public static Command MakeCollect()
-    {
-        Option<string?> store = VdiSession.Store();
-        Command command = new(
-            "gc",
-            "Give back what no VDI and no snapshot needs any more. VDIs in use do that by themselves when much was "
-            + "written.") { store };
-        command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), async vdis =>
-        {
-            long freed = await vdis.CollectAsync().ConfigureAwait(false);
-            Console.WriteLine($"{Reports.Size((ulong)freed)} given back");
-            return 0;
-        }));
-        return command;
-    }
-
-    public static Command MakeCompact()
-    {
-        Argument<string> name = new("name") { Description = "The VDI, in use or not." };
-        Option<string?> store = VdiSession.Store();
-        Command command = new(
-            "compact",
-            "Put together in the file what is together on the disk, for faster reading. Needs space for what "
-            + "snapshots still have elsewhere.") { name, store };
-        command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), async vdis =>
-        {
-            long written = await vdis.CompactAsync(arguments.GetRequiredValue(name)).ConfigureAwait(false);
-            Console.WriteLine($"{Reports.Size((ulong)written)} written again");
-            return 0;
-        }));
-        return command;
-    }
-
-    public static Command MakeCheck()
+    public static Command Make()
     {
         Argument<string?> name =
             new("name") { Description = "The VDI, in use or not. Default: all.", Arity = ArgumentArity.ZeroOrOne };
