@@ -41,7 +41,7 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
 
         UseL1(header.L1Offset, _tables.L1, isActive: true);
         foreach ((long offset, int size) in ReadSnapshots())
-            UseL1(offset, Qcow2Tables.ReadTable(path, file, offset, size, "a snapshot"), isActive: false);
+            UseL1(offset, Qcow2Tables.ReadTable(path, file, Layout, offset, size, "a snapshot"), isActive: false);
         for (long cluster = 0; cluster < _used.Length; cluster++) Compare(cluster);
         CheckMarks(repair: false);
         return _report;
@@ -92,7 +92,7 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
                 continue;
             }
 
-            foreach (ulong value in Qcow2Tables.ReadTable(path, file, table, Layout.EntriesPerTable, "level 2"))
+            foreach (ulong value in Qcow2Tables.ReadTable(path, file, Layout, table, Layout.EntriesPerTable, "level 2"))
                 UseEntry(new L2Entry(value), isActive);
         }
     }
@@ -187,7 +187,7 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             long table = (long)(_tables.L1[i] & L2Entry.OffsetMask);
             if (table == 0 || !Layout.IsAligned(table) || Layout.ClusterOf(table) >= _used.Length) continue;
             CheckMark(_tables.L1[i], table, _tables.Header.L1Offset + ((long)i * Qcow2Layout.EntrySize), repair);
-            ulong[] entries = Qcow2Tables.ReadTable(path, file, table, Layout.EntriesPerTable, "level 2");
+            ulong[] entries = Qcow2Tables.ReadTable(path, file, Layout, table, Layout.EntriesPerTable, "level 2");
             for (int j = 0; j < entries.Length; j++)
             {
                 L2Entry entry = new(entries[j]);

@@ -136,7 +136,8 @@ internal sealed class ClusterReader
         (long offset, int length) = entry.CompressedRangeIn(_header.Layout);
         long start = offset & ~(SectorSize - 1L);
         int skipped = (int)(offset - start);
-        if (offset + 1 > _file.Length) return BlockStatus.IoError;
+        if (offset >= _file.Length)
+            return _corruption.ReportData($"the compressed cluster at {offset} is behind the file's end");
         if (_unpacked.IsEmpty) _unpacked = new byte[_header.Layout.ClusterSize];
         // Memory of its own: who waits for this may hold all that there is for copies.
         if (_packed.IsEmpty) _packed = PinnedMemory.AllocatePages((2 * _header.Layout.ClusterSize) + (2 * SectorSize));
@@ -148,7 +149,7 @@ internal sealed class ClusterReader
             bool isWhole = await Task.Run( // off the path: a helper thread unpacks
                 () => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
             if (isWhole) _lastUnpacked = entry;
-            else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");
+            else status = _corruption.ReportData($"the compressed cluster at {offset} cannot be unpacked");
         }
 
         return status;

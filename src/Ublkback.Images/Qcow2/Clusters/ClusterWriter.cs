@@ -35,11 +35,12 @@ internal sealed class ClusterWriter(
             EntryPlace place = await map.FindAsync(Layout.ClusterOf(offset));
             Extent extent = Extent.Find(place, header, offset, data.Length);
             if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, offset);
-            bool isInPlace = extent.Kind == ClusterKind.Data && extent.Entry.IsCopied;
-            if (isInPlace && !MayBeWritten(extent))
+            bool isInPlace = IsWrittenInPlace(extent.Kind, extent.Entry);
+            int length = isInPlace ? (int)Math.Min(extent.Length, InPlaceEnd - extent.HostOffset) : 0;
+            if (isInPlace && !MayBeWritten(extent.HostOffset, length))
                 return corruption.Report($"the guest's byte {offset} is at {extent.HostOffset}, where it must not be");
             (BlockStatus status, int done) = isInPlace
-                ? (await file.WriteAsync(extent.HostOffset, data[..extent.Length]), extent.Length)
+                ? (await WriteInPlaceAsync(extent.HostOffset, data[..length]), length)
                 : await WriteNewAsync(offset, data);
             if (status != BlockStatus.Okay) return status;
             offset += done;
@@ -83,16 +84,30 @@ internal sealed class ClusterWriter(
         return BlockStatus.Okay;
     }
 
-    private bool MayBeWritten(in Extent extent)
+    // The end of the last cluster that is written in place. A file's last cluster may be incomplete, and a file can
+    // grow. What lies behind is zeros, and gets a new cluster.
+    private long InPlaceEnd =>
+        Layout.OffsetOf(file.CanGrow ? Layout.ClustersFor(file.Length) : Layout.ClusterOf(file.Length));
+
+    private bool IsWrittenInPlace(ClusterKind kind, L2Entry entry) =>
+        kind == ClusterKind.Data && entry.IsCopied && entry.HostOffset < InPlaceEnd;
+
+    private bool MayBeWritten(long hostOffset, int length)
     {
-        if (extent.HostOffset + extent.Length > file.Length) return false;
-        for (long cluster = Layout.ClusterOf(extent.HostOffset); cluster
-            < Layout.ClustersFor(extent.HostOffset + extent.Length); cluster++)
+        for (long cluster = Layout.ClusterOf(hostOffset); cluster < Layout.ClustersFor(hostOffset + length); cluster++)
         {
             if (reserved.Contains(cluster)) return false;
         }
 
         return true;
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> WriteInPlaceAsync(long hostOffset, Memory<byte> data)
+    {
+        // Before the first change the file gets complete clusters.
+        BlockStatus status = hostOffset + data.Length > file.Length ? await links.PrepareAsync() : BlockStatus.Okay;
+        return status == BlockStatus.Okay ? await file.WriteAsync(hostOffset, data) : status;
     }
 
     // Without what is below, a free cluster is zeros; over it, only an entry that says so hides it. Version 2 has none.
@@ -210,7 +225,7 @@ internal sealed class ClusterWriter(
         {
             L2Entry entry = new(place.Page![place.Index + count]);
             ClusterKind kind = entry.KindIn(Layout, header.Version);
-            if (kind == ClusterKind.Invalid || (kind == ClusterKind.Data && entry.IsCopied)) break;
+            if (kind == ClusterKind.Invalid || IsWrittenInPlace(kind, entry)) break;
             count++;
         }
 

@@ -47,10 +47,10 @@ internal sealed class Qcow2Tables
         Memory<byte> firstSector = PinnedMemory.AllocatePages(BlockRequest.SectorSize);
         head.AsSpan(0, BlockRequest.SectorSize).CopyTo(firstSector.Span);
         return new Qcow2Tables(
-            header, firstSector, ReadTable(path, file, header.L1Offset, header.L1Size, "level 1"),
+            header, firstSector, ReadTable(path, file, header.Layout, header.L1Offset, header.L1Size, "level 1"),
             ReadTable(
-                path, file, header.RefcountTableOffset, header.RefcountTableClusters * header.Layout.EntriesPerTable,
-                "reference counts"));
+                path, file, header.Layout, header.RefcountTableOffset,
+                header.RefcountTableClusters * header.Layout.EntriesPerTable, "reference counts"));
     }
 
     /// <summary>Reads the header alone, and the bytes that it is in.</summary>
@@ -62,17 +62,22 @@ internal sealed class Qcow2Tables
         return Qcow2Header.Parse(path, head.AsSpan(0, length));
     }
 
-    /// <summary>Reads entries of 8 bytes.</summary>
+    /// <summary>
+    /// Reads entries of 8 bytes. The file's last cluster may be incomplete; what lies behind its end is zeros.
+    /// </summary>
     /// <exception cref="TargetException">They are not in the file.</exception>
-    public static ulong[] ReadTable(string path, SafeFileHandle file, long offset, int count, string name)
+    public static ulong[] ReadTable(
+        string path, SafeFileHandle file, Qcow2Layout layout, long offset, int count, string name)
     {
         if (offset is < 0 or > MaxOffset)
             throw new TargetException($"{path} is broken: its table of {name} is at {offset}");
         ulong[] entries = new ulong[count];
-        Span<byte> rest = MemoryMarshal.AsBytes(entries.AsSpan());
+        Span<byte> bytes = MemoryMarshal.AsBytes(entries.AsSpan());
+        Span<byte> rest = bytes;
         while (!rest.IsEmpty)
         {
             int done = RandomAccess.Read(file, rest, offset);
+            if (done == 0 && rest.Length < Math.Min(bytes.Length, layout.ClusterSize)) break;
             if (done == 0)
                 throw new TargetException($"{path} is broken: it ends within its table of {name}: was it cut short?");
             rest = rest[done..];

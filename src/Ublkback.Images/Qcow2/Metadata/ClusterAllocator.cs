@@ -34,7 +34,7 @@ internal sealed class ClusterAllocator(
     public long TableOffset { get; private set; } = tableOffset;
 
     /// <summary>The end of the last cluster that may be in use; bytes.</summary>
-    public long UsedEnd { get; private set; } = file.Length;
+    public long UsedEnd { get; private set; } = layout.OffsetOf(layout.ClustersFor(file.Length));
 
     /// <summary>Clusters that the file does not refer to any more, and that are still counted.</summary>
     public List<long> Unused { get; } = [];

@@ -26,6 +26,15 @@ internal sealed class Corruption(string path, HeaderFile? header, Action<string>
     }
 
     /// <summary>
+    /// Data of the guest was found that cannot be read. The tables are sound, so all else is read and written.
+    /// </summary>
+    public BlockStatus ReportData(string what)
+    {
+        warn($"{path}: {what}");
+        return BlockStatus.IoError;
+    }
+
+    /// <summary>
     /// An entry was found that makes no sense, or could not be read, of which the storage has said why.
     /// </summary>
     public BlockStatus Report(in Extent extent, long guestOffset) => extent.Length == 0
