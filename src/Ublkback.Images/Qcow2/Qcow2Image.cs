@@ -158,8 +158,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         if (await parts.Commit.RunAsync() != BlockStatus.Okay) return false;
         await parts.Commit.Releasing;
         if (await parts.Commit.RunAsync() != BlockStatus.Okay || parts.Corruption.IsFound) return false;
-        if (parts.File.CanGrow && parts.Allocator.UsedEnd < parts.File.Length)
-            await parts.File.SetLengthAsync(parts.Allocator.UsedEnd);
+        if (parts.File.CanGrow && parts.Space.UsedEnd < parts.File.Length)
+            await parts.File.SetLengthAsync(parts.Space.UsedEnd);
         return await parts.HeaderFile.ClearDirtyAsync() == BlockStatus.Okay
             && await parts.File.FlushAsync() == BlockStatus.Okay;
     }

@@ -78,9 +78,11 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
                 if (tables.Header.IsCorrupt && !isReadOnly)
                     throw new TargetException($"{path} was found to be broken: repair it with 'ublkback image check "
                         + "--repair', or attach it read-only (access=ro)");
-                if (tables.Header.IsDirty && !isReadOnly && !isBelieved)
+                // A file ends with what is counted, or nearly; what is not may be in use all the same. A device goes on.
+                bool isDoubtful = tables.Header.IsDirty || (!raw.IsDevice && tables.HasUncounted(raw.Length));
+                if (isDoubtful && !isReadOnly && !isBelieved)
                 {
-                    Repair(path, raw, opening.Warn);
+                    Repair(path, raw, tables.Header.IsDirty, opening.Warn);
                     tables = ReadTables(path, raw);
                 }
 
@@ -120,16 +122,18 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     }
 
     // The writer before died with the host, or was another program that leaves reference counts for later.
-    private static void Repair(string path, RawFile raw, Action<string> warn)
+    private static void Repair(string path, RawFile raw, bool isDirty, Action<string> warn)
     {
         using SafeFileHandle file = raw.OpenForWriting();
-        Qcow2Checker checker = new(path, file, raw.Length);
+        Qcow2Checker checker = new(path, file, raw.Length, canGrow: !raw.IsDevice);
         Qcow2CheckReport report = checker.Check();
+        if (!isDirty && report.Errors == 0) return;
+        string cause = isDirty ? "was not closed by who wrote it last" : "uses clusters that it does not count";
         if (report.Unrepairable.Count > 0)
-            throw new TargetException($"{path} was not closed and cannot be made whole: {report.Unrepairable[0]}");
+            throw new TargetException($"{path} {cause} and cannot be repaired: {report.Unrepairable[0]}");
         checker.Repair();
-        warn($"{path} was not closed by who wrote it last; its reference counts were made anew: {report.Leaks} were "
-            + $"too high, {report.Errors} wrong");
+        warn($"{path} {cause}; its reference counts were made anew: {report.Leaks} were too high, "
+            + $"{report.Errors} wrong");
     }
 
     private static Qcow2Image Assemble(
@@ -137,7 +141,10 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     {
         Qcow2Header header = tables.Header;
         RawImage image = raw.MakeImage(opening.Warn);
-        ContainerFile file = new(image, raw.Length, raw.IsDevice ? null : image.SetLength);
+        long length = image.MeasureLength(); // a repair may have made it longer
+        ContainerFile file = raw.IsDevice
+            ? new ContainerFile(image, length, null, image.MeasureLength)
+            : new ContainerFile(image, length, image.SetLength);
         int sectorSize = Math.Max(image.Geometry.SectorSize, backing?.Geometry.SectorSize ?? 0);
         ImageGeometry geometry = new(
             Qcow2Image.SectorsOf(header.VirtualSize, sectorSize), sectorSize,

@@ -94,7 +94,7 @@ public static class Qcow2Tool
         try
         {
             using SafeFileHandle file = repair ? raw.OpenForWriting() : raw.OpenForReading();
-            Qcow2Checker checker = new(path, file, raw.Length);
+            Qcow2Checker checker = new(path, file, raw.Length, canGrow: !raw.IsDevice);
             Qcow2CheckReport report = checker.Check();
             if (repair && report.Unrepairable.Count == 0) checker.Repair();
             return report;

@@ -80,8 +80,7 @@ internal sealed class RawImage(
     public bool Remeasure()
     {
         ImageGeometry now = _geometry;
-        long length = isDevice ? BlockDevice.SizeOf(file) : FileStatus.Of(file).Length;
-        ulong sectorCount = SectorsOf(length, now.SectorSize);
+        ulong sectorCount = SectorsOf(MeasureLength(), now.SectorSize);
         if (sectorCount == now.SectorCount) return false;
         _geometry = now with { SectorCount = sectorCount };
         return true;
@@ -96,6 +95,9 @@ internal sealed class RawImage(
         const int Unit = BlockRequest.SectorSize;
         return (ulong)(sectorSize == Unit ? (length + Unit - 1) / Unit : length / sectorSize * (sectorSize / Unit));
     }
+
+    /// <summary>Returns the length of the file or device now, in bytes.</summary>
+    public long MeasureLength() => isDevice ? BlockDevice.SizeOf(file) : FileStatus.Of(file).Length;
 
     /// <summary>Makes the file longer or shorter. Blocks, so runs on a helper thread.</summary>
     public BlockStatus SetLength(long length)

@@ -34,7 +34,7 @@ internal sealed class ClusterWriter(
             if (corruption.IsFound) return BlockStatus.IoError;
             EntryPlace place = await map.FindAsync(Layout.ClusterOf(offset));
             Extent extent = Extent.Find(place, header, offset, data.Length);
-            if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, offset);
+            if (extent.Kind == ClusterKind.Invalid) return extent.ReportTo(corruption, offset);
             bool isInPlace = IsWrittenInPlace(extent.Kind, extent.Entry);
             int length = isInPlace ? (int)Math.Min(extent.Length, InPlaceEnd - extent.HostOffset) : 0;
             if (isInPlace && !MayBeWritten(extent.HostOffset, length))
@@ -69,7 +69,7 @@ internal sealed class ClusterWriter(
             EntryPlace place = await map.FindAsync(cluster);
             int most = (int)Math.Min(Layout.OffsetOf(end - cluster), int.MaxValue & -Layout.ClusterSize);
             Extent extent = Extent.Find(place, header, Layout.OffsetOf(cluster), most);
-            if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, Layout.OffsetOf(cluster));
+            if (extent.Kind == ClusterKind.Invalid) return extent.ReportTo(corruption, Layout.OffsetOf(cluster));
             int count = (int)Layout.ClustersFor(extent.Length);
             bool isHeld = extent.Kind is ClusterKind.Data or ClusterKind.Compressed || extent.Entry.HostOffset != 0;
             if (isHeld || (isHiding && extent.Kind == ClusterKind.Unallocated))

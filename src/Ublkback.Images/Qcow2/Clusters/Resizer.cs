@@ -12,8 +12,8 @@ namespace Ublkback.Images.Qcow2.Clusters;
 /// </remarks>
 internal sealed class Resizer(
     Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, ClusterAllocator allocator,
-    ClusterReader reader,
-    ClusterWriter writer, ClusterLinks links, MetadataCommit commit, ReservedClusters reserved, LoopMutex tables)
+    RefcountBlocks blocks, ClusterReader reader, ClusterWriter writer, ClusterLinks links, MetadataCommit commit,
+    ReservedClusters reserved, LoopMutex tables)
 {
     private const int MaxTries = 1000; // for neighbouring clusters, while a guest takes some too
     private const int CopyBytes = 64 << 10;
@@ -91,7 +91,7 @@ internal sealed class Resizer(
         if (status == BlockStatus.Okay) status = await headerFile.SetL1Async(offset, entries);
         if (status != BlockStatus.Okay) return status;
         for (long cluster = 0; cluster < Math.Max(1, Layout.ClustersFor(oldBytes)); cluster++)
-            allocator.Unused.Add(Layout.ClusterOf(oldOffset) + cluster);
+            blocks.Unused.Add(Layout.ClusterOf(oldOffset) + cluster);
         commit.L1Offset = offset;
         map.Enlarge(entries);
         return await file.FlushAsync();

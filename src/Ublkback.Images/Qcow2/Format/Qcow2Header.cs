@@ -101,8 +101,11 @@ internal sealed record Qcow2Header
     /// <summary>How compressed clusters are packed.</summary>
     public CompressionType Compression { get; init; }
 
-    /// <summary>The kinds of header extensions that it has.</summary>
-    public IReadOnlyList<uint> Extensions { get; init; } = [];
+    /// <summary>
+    /// Its bitmaps of changed blocks; null if it has none. Those that another program has not kept true are none: the
+    /// specification says so, and their clusters count as leaks.
+    /// </summary>
+    public BitmapDirectory? Bitmaps { get; init; }
 
     /// <summary>Whether reference counts may be wrong.</summary>
     public bool IsDirty => (Incompatible & DirtyFeature) != 0;
@@ -224,9 +227,10 @@ internal sealed record Qcow2Header
             uint length = Uint(bytes, at + 4);
             if (length > bytes.Length - at - 8) throw Broken(path, $"a header extension has {length} bytes");
             ReadOnlySpan<byte> content = bytes.Slice(at + 8, (int)length);
-            header = header with { Extensions = [.. header.Extensions, type] };
             if (type == BackingFormatExtension)
                 header = header with { BackingFormat = Encoding.UTF8.GetString(content) };
+            if (type == BitmapDirectory.Extension && (Autoclear & BitmapDirectory.AutoclearFeature) != 0)
+                header = header with { Bitmaps = BitmapDirectory.Parse(path, content) };
             if (type == EncryptionExtension)
                 throw new TargetException($"{path} is encrypted by qcow2, which is not supported");
             at += 8 + (((int)length + 7) & ~7);

@@ -39,6 +39,14 @@ internal sealed class Qcow2Tables
         (long)(L1.Count(entry => entry != 0) + RefcountTable.Count(entry => entry != 0) + L1.Length)
             * Header.Layout.ClusterSize;
 
+    /// <summary>Whether a file of a length has clusters that no block of reference counts is for.</summary>
+    public bool HasUncounted(long length)
+    {
+        long perBlock = Header.Layout.RefcountsPerBlock;
+        long blocks = (Header.Layout.ClustersFor(length) + perBlock - 1) / perBlock;
+        return blocks > RefcountTable.Length || RefcountTable.AsSpan(0, (int)blocks).Contains(0ul);
+    }
+
     /// <summary>Reads them.</summary>
     /// <exception cref="TargetException">The image cannot be served; the message says why.</exception>
     public static Qcow2Tables Read(string path, SafeFileHandle file)
@@ -88,21 +96,35 @@ internal sealed class Qcow2Tables
         return entries;
     }
 
-    /// <summary>The clusters that hold tables.</summary>
-    public ReservedClusters FindReserved()
+    /// <summary>
+    /// The clusters that hold tables. Tables of different kinds never share one, so an image in which they do is broken;
+    /// what is wrong says <paramref name="conflict"/>, or null.
+    /// </summary>
+    public ReservedClusters FindReserved(out string? conflict)
     {
-        ReservedClusters reserved = new(Header.Layout);
+        Qcow2Layout layout = Header.Layout;
+        ReservedClusters reserved = new(layout);
         reserved.Add(0);
-        reserved.AddRange(Header.L1Offset, (long)L1.Length * Qcow2Layout.EntrySize);
-        reserved.AddRange(Header.RefcountTableOffset, Header.Layout.OffsetOf(Header.RefcountTableClusters));
-        if (Header.SnapshotCount > 0) reserved.Add(Header.Layout.ClusterOf(Header.SnapshotsOffset));
-        foreach (ulong entry in L1) AddTable(reserved, entry & L2Entry.OffsetMask);
-        foreach (ulong entry in RefcountTable) AddTable(reserved, entry);
-        return reserved;
-    }
+        conflict = null;
+        if (!reserved.AddRange(Header.RefcountTableOffset, layout.OffsetOf(Header.RefcountTableClusters)))
+            conflict = "its table of reference counts is where another table is";
+        if (!reserved.AddRange(Header.L1Offset, (long)L1.Length * Qcow2Layout.EntrySize))
+            conflict = "its table of level 1 is where another table is";
+        if (Header.SnapshotCount > 0 && !reserved.Add(layout.ClusterOf(Header.SnapshotsOffset)))
+            conflict = "its table of snapshots is where another table is";
+        foreach (ulong entry in RefcountTable)
+        {
+            if (entry != 0 && !reserved.Add(layout.ClusterOf((long)entry)))
+                conflict = $"its block of reference counts at {entry:x} is where another table is";
+        }
 
-    private void AddTable(ReservedClusters reserved, ulong offset)
-    {
-        if (offset != 0) reserved.Add(Header.Layout.ClusterOf((long)offset));
+        foreach (ulong entry in L1)
+        {
+            long table = (long)(entry & L2Entry.OffsetMask);
+            if (table != 0 && !reserved.Add(layout.ClusterOf(table)))
+                conflict = $"its table of level 2 at {table:x} is where another table is";
+        }
+
+        return reserved;
     }
 }

@@ -11,12 +11,12 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// <param name="cache">Keeps what was changed.</param>
 /// <param name="commit">Brings it into the file.</param>
 /// <param name="log">Keeps changes beyond this process.</param>
+/// <param name="corruption">Refuses changes of tables that overlap.</param>
 /// <param name="commitsEach">Whether each change must be in the file before it is answered, since the log cannot be
 /// believed later.</param>
 internal sealed class ClusterLinks(
     Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, MetadataCache cache,
-    MetadataCommit commit, MetadataLog log,
-    bool commitsEach)
+    MetadataCommit commit, MetadataLog log, Corruption corruption, bool commitsEach)
 {
     private static readonly TimeSpan CommitDelay = TimeSpan.FromSeconds(5);
 
@@ -103,7 +103,8 @@ internal sealed class ClusterLinks(
 
     private async Task<BlockStatus> PrepareOnceAsync()
     {
-        BlockStatus status = BlockStatus.Okay;
+        BlockStatus status = corruption.ReportConflict();
+        if (status != BlockStatus.Okay) return status;
         long whole = header.Layout.OffsetOf(header.Layout.ClustersFor(file.Length));
         if (file.CanGrow && file.Length < whole) status = await file.SetLengthAsync(whole);
         return status == BlockStatus.Okay ? await headerFile.SetDirtyAsync() : status;

@@ -1,43 +1,46 @@
 using Ublkback.Block;
 using Ublkback.Images.Qcow2.Format;
 
-namespace Ublkback.Images.Qcow2.Clusters;
+namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// Takes notice that an image's tables are broken: says so once, has the image say so, and from then on nothing is
-/// written to it, as the specification wants it of the corrupt bit. On the image's worker.
+/// Reports that an image's tables are broken: logs it once and sets the image's corrupt bit. From then on nothing is
+/// written to the image, as the specification says of that bit. On the image's worker.
 /// </summary>
-internal sealed class Corruption(string path, HeaderFile? header, Action<string> warn)
+/// <param name="path">The image's name in messages.</param>
+/// <param name="header">The header in the file; null if the bit is set already, or must not be set.</param>
+/// <param name="warn">Takes messages.</param>
+/// <param name="conflict">What was found when the image was opened; null if nothing was.</param>
+internal sealed class Corruption(string path, HeaderFile? header, Action<string> warn, string? conflict = null)
 {
-    /// <summary>Whether it is broken.</summary>
+    /// <summary>True if the tables are broken.</summary>
     public bool IsFound { get; private set; }
 
-    /// <summary>Ends when the image says so, if it is to.</summary>
+    /// <summary>Ends when the image has its corrupt bit, if it gets one.</summary>
     public Task Marking { get; private set; } = Task.CompletedTask;
 
-    /// <summary>Something that makes no sense was found; the status is that of the request which met it.</summary>
+    /// <summary>Reports a fault of the tables. Returns the status of the request that met it.</summary>
     public BlockStatus Report(string what)
     {
         if (IsFound) return BlockStatus.IoError;
         IsFound = true;
-        warn($"{path} is broken: {what}; it is not written any more: repair it with 'ublkback image check --repair'");
+        Log($"is broken: {what}; it is not written any more: repair it with 'ublkback image check --repair'");
         if (header is not null) Marking = header.SetCorruptAsync().AsTask();
         return BlockStatus.IoError;
     }
 
+    /// <summary>Before the first change: reports what was found when the image was opened.</summary>
+    public BlockStatus ReportConflict() => conflict is null ? BlockStatus.Okay : Report(conflict);
+
     /// <summary>
-    /// Data of the guest was found that cannot be read. The tables are sound, so all else is read and written.
+    /// Reports data of the guest that cannot be read. The tables are sound, so everything else is read and written.
     /// </summary>
     public BlockStatus ReportData(string what)
     {
-        warn($"{path}: {what}");
+        Log(what);
         return BlockStatus.IoError;
     }
 
-    /// <summary>
-    /// An entry was found that makes no sense, or could not be read, of which the storage has said why.
-    /// </summary>
-    public BlockStatus Report(in Extent extent, long guestOffset) => extent.Length == 0
-        ? extent.Status
-        : Report($"the entry of the guest's byte {guestOffset} is {extent.Entry.Value:x16}");
+    /// <summary>Logs a message about the image.</summary>
+    public void Log(string what) => warn($"{path} {what}");
 }
