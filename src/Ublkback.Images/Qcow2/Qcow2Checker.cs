@@ -15,6 +15,7 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
     private readonly Qcow2Tables _tables = Qcow2Tables.Read(path, file);
     private readonly Qcow2CheckReport _report = new();
     private readonly List<long> _refcountClusters = []; // of the table and of the blocks
+    private readonly List<long> _bitmapClusters = [];
     private uint[] _used = [];
     private bool _mustRebuild; // blocks are missing, or are where something else is
 
@@ -37,13 +38,24 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             foreach ((long offset, int size) in snapshots.Level1) UseL1(offset, size, isActive: false);
         }
 
-        UseBitmaps();
+        foreach ((long offset, long bytes) in header.Bitmaps?.ReadRanges(path, file, Layout) ?? [])
+        {
+            if (!Use(offset, bytes, "a part of a bitmap")) continue;
+            for (long i = 0; i < Layout.ClustersFor(bytes); i++) _bitmapClusters.Add(Layout.ClusterOf(offset) + i);
+        }
+
         foreach (long cluster in _refcountClusters.Where(cluster => _used[cluster] > 1))
             MustRebuild($"cluster {cluster} holds reference counts and something else");
         for (long cluster = 0; cluster < _used.Length; cluster++) Compare(cluster);
         CheckMarks(repair: false);
         return _report;
     }
+
+    /// <summary>
+    /// The clusters of bitmaps, after a check; none unless everything is in order, and so nothing else uses them.
+    /// </summary>
+    public IReadOnlyList<long> BitmapClusters =>
+        _report.Leaks + _report.Errors + _report.Unrepairable.Count == 0 ? _bitmapClusters : [];
 
     /// <summary>
     /// Makes counts and marks what they should be, and takes the bits back that say the image is dirty or broken.
@@ -109,23 +121,6 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         _mustRebuild = true;
         _report.Errors++;
         Qcow2CheckReport.Add(_report.Repairable, why);
-    }
-
-    private void UseBitmaps()
-    {
-        if (_tables.Header.Bitmaps is not BitmapDirectory directory) return;
-        Use(directory.Offset, directory.Length, "the directory of bitmaps");
-        foreach ((long offset, int size) in directory.ReadTables(path, file, Layout))
-        {
-            if (size == 0 || !Use(offset, (long)size * Qcow2Layout.EntrySize, "a table of a bitmap")) continue;
-            foreach (ulong entry in Qcow2Tables.ReadTable(path, file, Layout, offset, size, "a bitmap"))
-            {
-                long cluster = (long)(entry & L2Entry.OffsetMask);
-                if (!Layout.IsAligned(cluster))
-                    Qcow2CheckReport.Add(_report.Unrepairable, $"an entry of a bitmap is {entry:x16}");
-                else if (cluster != 0) Use(cluster, Layout.ClusterSize, "a cluster of a bitmap");
-            }
-        }
     }
 
     private void UseL1(long offset, int size, bool isActive)

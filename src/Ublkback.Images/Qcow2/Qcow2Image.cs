@@ -28,8 +28,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public string Identity => identity;
 
-    // what shows from below is not hidden where nothing is allocated
-    public bool DiscardMakesZeros => !parts.Reader.HasBacking;
+    public bool DiscardMakesZeros => parts.Writer.DiscardMakesZeros;
 
     public bool HasLostWrites => parts.File.HasLostWrites;
 

@@ -86,6 +86,8 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
                     tables = ReadTables(path, raw);
                 }
 
+                if (tables.Header.Bitmaps is not null && !isReadOnly && !isBelieved)
+                    tables.BitmapClusters = FindBitmapClusters(path, raw);
                 IBlockImage? backing = isAlone ? null : OpenBacking(tables.Header, target, opening, place);
                 return Assemble(raw, tables, backing, log, own);
             }
@@ -119,6 +121,22 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     {
         using SafeFileHandle file = raw.OpenForReading();
         return Qcow2Tables.Read(path, file);
+    }
+
+    // Nothing is freed because of what broken bitmaps say.
+    private static IReadOnlyList<long> FindBitmapClusters(string path, RawFile raw)
+    {
+        try
+        {
+            using SafeFileHandle file = raw.OpenForReading();
+            Qcow2Checker checker = new(path, file, raw.Length, canGrow: !raw.IsDevice);
+            checker.Check();
+            return checker.BitmapClusters;
+        }
+        catch (TargetException)
+        {
+            return [];
+        }
     }
 
     // The writer before died with the host, or was another program that leaves reference counts for later.

@@ -47,7 +47,8 @@ internal sealed class Qcow2Parts : IAsyncDisposable
             header.Layout, file, _cache, blocks, Allocator, map, log, reserved, Epochs, gate, Corruption)
         { L1Offset = header.L1Offset };
         Links = new ClusterLinks(
-            header, file, HeaderFile, map, _cache, Commit, log, Corruption, commitsEach: log.IsKept && header.Version < 3);
+            header, file, HeaderFile, map, _cache, Commit, log, Corruption, tables.BitmapClusters,
+            commitsEach: log.IsKept && header.Version < 3);
         Writer = new ClusterWriter(header, file, map, Allocator, Reader, Links, reserved, _buffers, Corruption);
         Resizer = new Resizer(
             header, file, HeaderFile, map, Allocator, blocks, Reader, Writer, Links, Commit, reserved, gate);

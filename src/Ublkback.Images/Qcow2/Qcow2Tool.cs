@@ -28,7 +28,7 @@ public static class Qcow2Tool
         const int MaxClusterSize = 1 << Qcow2Layout.MaxClusterBits;
         if (!BitOperations.IsPow2(clusterSize) || clusterSize is < MinClusterSize or > MaxClusterSize)
             throw new TargetException($"clusters cannot have {clusterSize} bytes: give a power of two from 4K to 2M");
-        if (virtualSize is <= 0 or > MaxVirtualSize || virtualSize % BlockRequest.SectorSize != 0)
+        if (virtualSize is < 0 or > MaxVirtualSize || virtualSize % BlockRequest.SectorSize != 0)
             throw new TargetException(
                 $"a disk cannot have {virtualSize} bytes: give a multiple of {BlockRequest.SectorSize}");
         if (backing is (string name, _) && Encoding.UTF8.GetByteCount(name) > Qcow2Header.MaxBackingName)

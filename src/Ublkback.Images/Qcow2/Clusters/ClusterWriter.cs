@@ -50,13 +50,22 @@ internal sealed class ClusterWriter(
         return BlockStatus.Okay;
     }
 
-    /// <summary>Frees the clusters that lie in a range as a whole.</summary>
-    public async ValueTask<BlockStatus> DiscardAsync(long offset, long byteCount)
+    /// <summary>
+    /// Whether what is discarded reads as zeros. Over a backing image only version 3 can say that of a cluster.
+    /// </summary>
+    public bool DiscardMakesZeros => !reader.HasBacking || header.Version >= 3;
+
+    /// <summary>Frees the clusters that lie in a range as a whole; they read as zeros if that can be.</summary>
+    public ValueTask<BlockStatus> DiscardAsync(long offset, long byteCount)
     {
         long end = Math.Min(offset + byteCount, map.DiskSize);
         long last = end == map.DiskSize ? Layout.ClustersFor(end) : Layout.ClusterOf(end);
-        return await FreeAllAsync(Layout.ClustersFor(offset), last, isHiding: false);
+        return FreeAllAsync(Layout.ClustersFor(offset), last, isHiding: DiscardMakesZeros);
     }
+
+    /// <summary>Frees the clusters behind a byte, where the disk is to end.</summary>
+    public ValueTask<BlockStatus> CutAsync(long offset) =>
+        FreeAllAsync(Layout.ClustersFor(offset), Layout.ClustersFor(map.DiskSize), isHiding: false);
 
     /// <summary>Has clusters show zeros where they would show what lies below. Not for version 2.</summary>
     public ValueTask<BlockStatus> HideBackingAsync(long first, long end) => FreeAllAsync(first, end, isHiding: true);
@@ -72,7 +81,8 @@ internal sealed class ClusterWriter(
             if (extent.Kind == ClusterKind.Invalid) return extent.ReportTo(corruption, Layout.OffsetOf(cluster));
             int count = (int)Layout.ClustersFor(extent.Length);
             bool isHeld = extent.Kind is ClusterKind.Data or ClusterKind.Compressed || extent.Entry.HostOffset != 0;
-            if (isHeld || (isHiding && extent.Kind == ClusterKind.Unallocated))
+            bool isShown = extent.Kind == ClusterKind.Unallocated && Layout.OffsetOf(cluster) < reader.BackingSize;
+            if (isHeld || (isHiding && isShown))
             {
                 (BlockStatus status, count) = await FreeAsync(cluster, count);
                 if (status != BlockStatus.Okay) return status;

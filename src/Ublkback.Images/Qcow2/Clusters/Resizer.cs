@@ -33,7 +33,7 @@ internal sealed class Resizer(
         BlockStatus status = await links.PrepareAsync();
         if (status == BlockStatus.Okay)
             status = bytes < map.DiskSize
-                ? await writer.DiscardAsync(bytes, map.DiskSize - bytes)
+                ? await writer.CutAsync(bytes)
                 : await ExtendAsync(bytes);
         if (status == BlockStatus.Okay) status = await commit.RunAsync();
         if (status == BlockStatus.Okay) status = await headerFile.SetSizeAsync(bytes);
@@ -90,7 +90,7 @@ internal sealed class Resizer(
         if (status == BlockStatus.Okay) status = await file.FlushAsync();
         if (status == BlockStatus.Okay) status = await headerFile.SetL1Async(offset, entries);
         if (status != BlockStatus.Okay) return status;
-        for (long cluster = 0; cluster < Math.Max(1, Layout.ClustersFor(oldBytes)); cluster++)
+        for (long cluster = 0; cluster < Layout.ClustersFor(oldBytes); cluster++)
             blocks.Unused.Add(Layout.ClusterOf(oldOffset) + cluster);
         commit.L1Offset = offset;
         map.Enlarge(entries);

@@ -38,9 +38,27 @@ internal sealed record BitmapDirectory(uint Count, long Length, long Offset)
         return directory.Count == 0 ? null : directory;
     }
 
-    /// <summary>Reads the place of each bitmap's table, and how many entries it has. Blocks.</summary>
-    /// <exception cref="TargetException">The directory is broken.</exception>
-    public IReadOnlyList<(long Offset, int Size)> ReadTables(string path, SafeFileHandle file, Qcow2Layout layout)
+    /// <summary>
+    /// Reads which ranges of the file the bitmaps take: the directory, their tables, and their clusters. Blocks.
+    /// </summary>
+    /// <exception cref="TargetException">The directory or a table is broken.</exception>
+    public IEnumerable<(long Offset, long Length)> ReadRanges(string path, SafeFileHandle file, Qcow2Layout layout)
+    {
+        IReadOnlyList<(long Offset, int Size)> tables = ReadTables(path, file, layout);
+        yield return (Offset, Length);
+        foreach ((long offset, int size) in tables.Where(table => table.Size > 0))
+        {
+            yield return (offset, (long)size * Qcow2Layout.EntrySize);
+            foreach (ulong entry in Qcow2Tables.ReadTable(path, file, layout, offset, size, "a bitmap"))
+            {
+                long cluster = (long)(entry & L2Entry.OffsetMask);
+                if (!layout.IsAligned(cluster)) throw Broken(path, $"an entry of a bitmap is {entry:x16}");
+                if (cluster != 0) yield return (cluster, layout.ClusterSize);
+            }
+        }
+    }
+
+    private List<(long Offset, int Size)> ReadTables(string path, SafeFileHandle file, Qcow2Layout layout)
     {
         if (Count > MaxCount || Length is < EntryHeaderSize or > MaxBytes || Offset <= 0 || !layout.IsAligned(Offset))
             throw Broken(path, $"it has {Count} of them in {Length} bytes at {Offset}");

@@ -200,14 +200,14 @@ internal sealed record Qcow2Header
 
     private void CheckTables(string path)
     {
-        if (VirtualSize <= 0) throw Broken(path, $"the disk has {VirtualSize} bytes");
+        if (VirtualSize < 0) throw Broken(path, $"the disk has {VirtualSize} bytes");
         long needed = Layout.L1EntriesFor(VirtualSize);
         if (needed > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
             throw new TargetException($"{path}: a disk of {VirtualSize} bytes needs larger clusters than "
                 + $"{Layout.ClusterSize} bytes: make it anew with --cluster-size");
         if (L1Size < needed || L1Size > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
             throw Broken(path, $"its table of level 1 has {L1Size} entries and the disk needs {needed}");
-        if (!IsTable(L1Offset)) throw Broken(path, $"its table of level 1 is at {L1Offset}");
+        if (L1Size > 0 && !IsTable(L1Offset)) throw Broken(path, $"its table of level 1 is at {L1Offset}");
         if (RefcountTableClusters <= 0
             || Layout.OffsetOf(RefcountTableClusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, Layout.ClusterSize))
             throw Broken(path, $"its table of reference counts has {(uint)RefcountTableClusters} clusters");

@@ -34,6 +34,9 @@ internal sealed class Qcow2Tables
     /// <summary>The places of the blocks of reference counts.</summary>
     public ulong[] RefcountTable { get; }
 
+    /// <summary>The clusters of bitmaps, which become free with the first change of the image.</summary>
+    public IReadOnlyList<long> BitmapClusters { get; set; } = [];
+
     /// <summary>Bytes of all tables of level 2 and blocks of reference counts.</summary>
     public long BytesInUse =>
         (long)(L1.Count(entry => entry != 0) + RefcountTable.Count(entry => entry != 0) + L1.Length)
