@@ -68,7 +68,8 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         bool isReadOnly = opening.IsReadOnly;
         // A writer keeps tables in memory, so two of them do not go together, in one virtual machine or not.
         ImageOpening own = isReadOnly ? opening : opening with { SharingGroup = null };
-        RawFile raw = RawFile.Open(path, own, RawImageOpener.WantsDirect(target), isShared: false, MeasureContainer);
+        RawFile raw = RawFile.Open(
+            path, own, RawImageOpener.WantsDirect(target), isShared: false, MeasureContainer, isContainer: true);
         try
         {
             Qcow2Tables tables = ReadTables(path, raw);
@@ -233,8 +234,7 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
             throw new TargetException($"{raw.Path} is empty: make an image with 'ublkback image create'");
         return new ImageGeometry(
             (ulong)raw.Length / BlockRequest.SectorSize,
-            raw.IsDevice ? BlockDevice.SectorSizeOf(raw.File) : BlockRequest.SectorSize,
-            raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
+            BlockRequest.SectorSize, raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
             opening.IsReadOnly ? 0 : RawImageOpener.MeasureDiscard(raw.File, raw.Status));
     }
 }

@@ -50,7 +50,9 @@ internal sealed class ContainerFile(
     {
         SeamAssert.IsInside(offset, byteCount, long.MaxValue, Seam);
         byteCount = Math.Min(byteCount, Length - offset);
-        return raw.Geometry.DiscardGranularity == 0 || byteCount <= 0
+        // A device frees no part of its own sectors.
+        bool isWhole = (offset | byteCount) % raw.Geometry.PhysicalSectorSize == 0;
+        return raw.Geometry.DiscardGranularity == 0 || byteCount <= 0 || !isWhole
             ? new ValueTask<BlockStatus>(BlockStatus.Okay)
             : _access.RunAsync(BlockOperation.Discard, offset, byteCount, default);
     }
