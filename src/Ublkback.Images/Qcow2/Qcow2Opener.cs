@@ -38,10 +38,6 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         ArgumentNullException.ThrowIfNull(opening);
         target.AllowOnly("cache", BackingOption);
         string path = target.Location;
-        string place = Path.GetFullPath(path);
-        if (opening.Overlays.Contains(place))
-            throw new TargetException(
-                $"{path} is its own backing file, by way of {string.Join(", ", opening.Overlays)}");
         if (opening.Overlays.Count >= MaxChain)
             throw new TargetException(
                 $"{path} is below {opening.Overlays.Count} other images, and this program opens {MaxChain}");
@@ -64,7 +60,6 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
     private Qcow2Image Open(BlockTarget target, ImageOpening opening, bool isAlone)
     {
         string path = target.Location;
-        string place = Path.GetFullPath(path);
         bool isReadOnly = opening.IsReadOnly;
         // A writer keeps tables in memory, so two of them do not go together, in one virtual machine or not.
         ImageOpening own = isReadOnly ? opening : opening with { SharingGroup = null };
@@ -89,7 +84,7 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
 
                 if (tables.Header.Bitmaps is not null && !isReadOnly && !isBelieved)
                     tables.BitmapClusters = FindBitmapClusters(path, raw);
-                IBlockImage? backing = isAlone ? null : OpenBacking(tables.Header, target, opening, place);
+                IBlockImage? backing = isAlone ? null : OpenBacking(tables.Header, target, opening);
                 return Assemble(raw, tables, backing, log, own);
             }
             catch
@@ -108,14 +103,18 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         }
     }
 
-    /// <summary>What an image says lies below it, as a target; null when nothing does. Blocks.</summary>
-    /// <exception cref="TargetException">It is no image, or its backing file none that this program opens.</exception>
-    public BlockTarget? FindBacking(string path)
+    /// <summary>
+    /// Finds what an image says lies below it; null when nothing does. The target must allow it, as for opening. Blocks.
+    /// </summary>
+    /// <exception cref="TargetException">It is no image, or its backing file is not allowed, or none that this program
+    /// opens.</exception>
+    public BlockTarget? FindBacking(BlockTarget target)
     {
-        Qcow2Info info = Qcow2Tool.Read(path);
+        ArgumentNullException.ThrowIfNull(target);
+        Qcow2Info info = Qcow2Tool.Read(target.Location);
         return info.BackingFile is null
             ? null
-            : FindBacking(info.BackingFile, info.BackingFormat, Path.GetFullPath(path));
+            : new BackingFiles(catalog).Find(target, info.BackingFile, info.BackingFormat, [target.Location]);
     }
 
     private static Qcow2Tables ReadTables(string path, RawFile raw)
@@ -175,56 +174,20 @@ public sealed class Qcow2Opener(BlockCatalog catalog)
         return new Qcow2Image(parts, geometry, $"qcow2 in {image.Identity}");
     }
 
-    private IBlockImage? OpenBacking(Qcow2Header header, BlockTarget target, ImageOpening opening, string place)
+    private IBlockImage? OpenBacking(Qcow2Header header, BlockTarget target, ImageOpening opening)
     {
         if (header.BackingFile is not string name) return null;
-        string allowed = target.Options.GetValueOrDefault(BackingOption, "no");
-        BlockTarget backing = FindBacking(name, header.BackingFormat, place);
-        // A folder allows files only: what a server is called may look like a path in it.
-        bool isFile = backing.Scheme is Scheme or BlockTarget.RawScheme;
-        bool isAllowed = allowed == "allow"
-            || (isFile && allowed.StartsWith('/')
-                && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
-        if (!isAllowed)
-        {
-            throw new TargetException(allowed == "no"
-                ? $"{target.Location} names {name} as its backing file: add ?{BackingOption}=allow to the target if "
-                    + "it may name files of this host"
-                : $"{target.Location} names {name} as its backing file, which {BackingOption}={allowed} does not "
-                    + $"allow: give the folder that it is in, or {BackingOption}=allow");
-        }
-
-        if (backing.Scheme == Scheme) backing = backing.WithDefault(BackingOption, allowed);
+        List<string> overlays = [.. opening.Overlays, target.Location];
+        BlockTarget backing = new BackingFiles(catalog).Find(target, name, header.BackingFormat, overlays);
         try
         {
             return catalog.Open(
-                backing,
-                opening with { IsReadOnly = true, AllowsDiscard = false, Overlays = [.. opening.Overlays, place] });
+                backing, opening with { IsReadOnly = true, AllowsDiscard = false, Overlays = overlays });
         }
         catch (TargetException refusal)
         {
             throw new TargetException($"the backing file of {target.Location}: {refusal.Message}", refusal);
         }
-    }
-
-    // Formats are never guessed: the guest below could have written itself a header.
-    private BlockTarget FindBacking(string name, string? format, string place)
-    {
-        if (format is null)
-            throw new TargetException($"{place} does not say of which format its backing file is: say so with "
-                + $"'qemu-img rebase -u -F raw -b {name}', or -F qcow2");
-        if (format is not ("raw" or Scheme))
-            throw new TargetException(
-                $"the backing file of {place} is {format}, and this program knows raw and {Scheme} there");
-        int colon = name.IndexOf(':');
-        string scheme = colon < 0 ? "" : name[..colon];
-        if (scheme == "file") (name, scheme) = (name[(colon + 1)..], "");
-        if (format == "raw" && catalog.Images.ContainsKey(scheme)) return BlockTarget.Parse(name);
-        if (scheme.Length > 0 && !name.StartsWith('/'))
-            throw new TargetException($"the backing file of {place}, {name}, is not one that this program can open");
-        string path = Path.GetFullPath(name, Path.GetDirectoryName(place)!);
-        return new BlockTarget(
-            [], format == "raw" ? BlockTarget.RawScheme : Scheme, path, new Dictionary<string, string>());
     }
 
     /// <summary>The shape of the file that an image is in.</summary>

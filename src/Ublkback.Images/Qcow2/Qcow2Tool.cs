@@ -5,6 +5,7 @@ using Ublkback.Block;
 using Ublkback.Images.Qcow2.Format;
 using Ublkback.Images.Qcow2.Metadata;
 using Ublkback.Images.Raw;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Images.Qcow2;
 
@@ -57,13 +58,21 @@ public static class Qcow2Tool
     {
         try
         {
+            // The place first: opening a pipe would wait for a writer, and '..' is the kernel's to resolve.
+            using FileDescriptor place = FileDescriptor.OpenPath(path);
+            if (FileStatus.Of(place).Kind is not (FileKind.Regular or FileKind.BlockDevice))
+                throw new TargetException($"{path} is neither a file nor a block device");
             using SafeFileHandle file = File.OpenHandle(
-                path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+                place.DevicePath, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
             Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _);
             return new Qcow2Info(
                 header.Version, header.VirtualSize, RandomAccess.GetLength(file), header.Layout.ClusterSize,
                 1 << header.Layout.RefcountOrder,
                 header.BackingFile, header.BackingFormat, header.SnapshotCount, header.IsDirty, header.IsCorrupt);
+        }
+        catch (LinuxException failure)
+        {
+            throw new TargetException($"{path} cannot be read: {LinuxError.Describe(failure.Errno)}", failure);
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {

@@ -45,7 +45,6 @@ internal static class ImageMapCommand
         try
         {
             BlockTarget target = BlockTarget.Parse(text);
-            target = catalog.Find(target).Trust(target);
             using Worker worker = new("map");
             IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
             await using (image.ConfigureAwait(false))
