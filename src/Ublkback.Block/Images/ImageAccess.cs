@@ -27,10 +27,14 @@ public sealed class ImageAccess(IBlockImage image)
         return status;
     }
 
-    /// <summary>Reads from an image of a size; what lies behind its end is zeros.</summary>
+    /// <summary>
+    /// Reads from an image of a size in bytes; what lies behind its end is zeros. If the size ends within a sector, the
+    /// image itself fills that sector up with zeros.
+    /// </summary>
     public ValueTask<BlockStatus> ReadAsync(long offset, Memory<byte> buffer, long size)
     {
-        int available = (int)(Math.Clamp(size - offset, 0, buffer.Length) & ~(BlockRequest.SectorSize - 1));
+        const int SectorSize = BlockRequest.SectorSize;
+        int available = (int)(Math.Clamp(size - offset, 0, buffer.Length) + SectorSize - 1) & ~(SectorSize - 1);
         if (available < buffer.Length) buffer.Span[available..].Clear();
         return available == 0
             ? new ValueTask<BlockStatus>(BlockStatus.Okay)

@@ -40,8 +40,8 @@ public sealed record ImageScheme(string Name, ImageOpener Open)
     public Func<BlockTarget, string?> FindUri { get; init; } = static _ => null;
 
     /// <summary>
-    /// Returns the target with the right to open the backing images that it names, for tools that the administrator
-    /// runs.
+    /// Returns the target with the right to open the backing images that it names, to show to the administrator. No
+    /// command takes that right by itself: whoever made an image chose what it names.
     /// </summary>
     public BlockTarget Trust(BlockTarget target) => Overlay?.Trust(target) ?? target;
 }
@@ -49,7 +49,8 @@ public sealed record ImageScheme(string Name, ImageOpener Open)
 /// <summary>Images that show a backing image where they have no data.</summary>
 /// <param name="Trust">Returns a target with the right to open the backing images that it names.</param>
 /// <param name="Alone">Returns a target that opens an image for reading, without its backing image.</param>
-/// <param name="FindBacking">Returns the backing image of an image; null if it has none.</param>
+/// <param name="FindBacking">Returns the backing image of an image; null if it has none. Refuses one that the target
+/// does not allow.</param>
 public sealed record OverlayScheme(
     Func<BlockTarget, BlockTarget> Trust, Func<BlockTarget, BlockTarget> Alone,
     Func<BlockTarget, BlockTarget?> FindBacking);

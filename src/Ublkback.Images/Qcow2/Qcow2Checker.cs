@@ -10,15 +10,14 @@ namespace Ublkback.Images.Qcow2;
 /// Compares the reference counts of an image that nobody uses with what is referred to, and makes them the same.
 /// Blocks; the whole file's counts are in memory, 4 bytes a cluster.
 /// </summary>
-internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length)
+internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length, bool canGrow)
 {
-    private const int SnapshotHeaderSize = 40;
-    private const int MaxSnapshotBytes = 64 << 20; // QCOW_MAX_SNAPSHOTS_SIZE
-    private const uint BitmapsExtension = 0x23852875;
-
     private readonly Qcow2Tables _tables = Qcow2Tables.Read(path, file);
     private readonly Qcow2CheckReport _report = new();
+    private readonly List<long> _refcountClusters = []; // of the table and of the blocks
+    private readonly List<long> _bitmapClusters = [];
     private uint[] _used = [];
+    private bool _mustRebuild; // blocks are missing, or are where something else is
 
     private Qcow2Layout Layout => _tables.Header.Layout;
 
@@ -29,34 +28,60 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         _used = new uint[Layout.ClustersFor(length)];
         Qcow2Header header = _tables.Header;
         _report.Total = Layout.ClustersFor(header.VirtualSize);
-        if (HasBitmaps())
-            Qcow2CheckReport.Add(
-                _report.Unrepairable, "it has persistent bitmaps, which only qemu-img check understands");
         Use(0, Layout.ClusterSize, "the header");
-        Use(header.RefcountTableOffset, Layout.OffsetOf(header.RefcountTableClusters), "the table of reference counts");
-        foreach (ulong block in _tables.RefcountTable)
+        UseRefcounts();
+        UseL1(header.L1Offset, header.L1Size, isActive: true);
+        if (header.SnapshotCount > 0)
         {
-            if (block != 0) Use((long)block, Layout.ClusterSize, "a block of reference counts");
+            SnapshotTable snapshots = SnapshotTable.Read(path, file, header);
+            Use(header.SnapshotsOffset, snapshots.Length, "the table of snapshots");
+            foreach ((long offset, int size) in snapshots.Level1) UseL1(offset, size, isActive: false);
         }
 
-        UseL1(header.L1Offset, _tables.L1, isActive: true);
-        foreach ((long offset, int size) in ReadSnapshots())
-            UseL1(offset, Qcow2Tables.ReadTable(path, file, offset, size, "a snapshot"), isActive: false);
+        foreach ((long offset, long bytes) in header.Bitmaps?.ReadRanges(path, file, Layout) ?? [])
+        {
+            if (!Use(offset, bytes, "a part of a bitmap")) continue;
+            for (long i = 0; i < Layout.ClustersFor(bytes); i++) _bitmapClusters.Add(Layout.ClusterOf(offset) + i);
+        }
+
+        foreach (long cluster in _refcountClusters.Where(cluster => _used[cluster] > 1))
+            MustRebuild($"cluster {cluster} holds reference counts and something else");
         for (long cluster = 0; cluster < _used.Length; cluster++) Compare(cluster);
         CheckMarks(repair: false);
         return _report;
     }
 
     /// <summary>
+    /// The clusters of bitmaps, after a check; none unless everything is in order, and so nothing else uses them.
+    /// </summary>
+    public IReadOnlyList<long> BitmapClusters =>
+        _report.Leaks + _report.Errors + _report.Unrepairable.Count == 0 ? _bitmapClusters : [];
+
+    /// <summary>
     /// Makes counts and marks what they should be, and takes the bits back that say the image is dirty or broken.
     /// </summary>
     public void Repair()
+    {
+        if (_mustRebuild)
+            _used = new RefcountRebuilder(path, file, _tables, canGrow).Rebuild(_used, _refcountClusters);
+        else WriteCounts();
+        CheckMarks(repair: true);
+        RandomAccess.FlushToDisk(file);
+        if (_tables.Header.Version < 3) return;
+        byte[] features = new byte[8];
+        BinaryPrimitives.WriteUInt64BigEndian(
+            features, _tables.Header.Incompatible & ~(Qcow2Header.DirtyFeature | Qcow2Header.CorruptFeature));
+        RandomAccess.Write(file, features, Qcow2Header.IncompatibleAt);
+        RandomAccess.FlushToDisk(file);
+    }
+
+    private void WriteCounts()
     {
         Dictionary<long, byte[]> blocks = [];
         for (long cluster = 0; cluster < _used.Length; cluster++)
         {
             if (CountOf(cluster) == _used[cluster]) continue;
-            long at = (long)_tables.RefcountTable[cluster / Layout.RefcountsPerBlock];
+            long at = BlockOf(cluster);
             if (!blocks.TryGetValue(at, out byte[]? block))
             {
                 block = new byte[Layout.ClusterSize];
@@ -68,19 +93,42 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         }
 
         foreach ((long at, byte[] block) in blocks) RandomAccess.Write(file, block, at);
-        CheckMarks(repair: true);
-        RandomAccess.FlushToDisk(file);
-        if (_tables.Header.Version < 3) return;
-        byte[] features = new byte[8];
-        BinaryPrimitives.WriteUInt64BigEndian(
-            features, _tables.Header.Incompatible & ~(Qcow2Header.DirtyFeature | Qcow2Header.CorruptFeature));
-        RandomAccess.Write(file, features, Qcow2Header.IncompatibleAt);
-        RandomAccess.FlushToDisk(file);
     }
 
-    private void UseL1(long offset, ulong[] l1, bool isActive)
+    private void UseRefcounts()
     {
-        Use(offset, (long)l1.Length * Qcow2Layout.EntrySize, "a table of level 1");
+        Qcow2Header header = _tables.Header;
+        UseRefcounts(
+            header.RefcountTableOffset, Layout.OffsetOf(header.RefcountTableClusters), "the table of reference counts");
+        for (int i = 0; i < _tables.RefcountTable.Length; i++)
+        {
+            long block = (long)_tables.RefcountTable[i];
+            if (block == 0) continue;
+            if (Layout.IsTablePlace(block, length)) UseRefcounts(block, Layout.ClusterSize, "a block of counts");
+            else MustRebuild($"block {i} of reference counts is at {block:x}, where none can be");
+        }
+    }
+
+    private void UseRefcounts(long offset, long bytes, string what)
+    {
+        if (!Use(offset, bytes, what)) return;
+        for (long cluster = Layout.ClusterOf(offset); cluster < Layout.ClustersFor(offset + bytes); cluster++)
+            _refcountClusters.Add(cluster);
+    }
+
+    private void MustRebuild(string why)
+    {
+        _mustRebuild = true;
+        _report.Errors++;
+        Qcow2CheckReport.Add(_report.Repairable, why);
+    }
+
+    private void UseL1(long offset, int size, bool isActive)
+    {
+        if (size == 0 || !Use(offset, (long)size * Qcow2Layout.EntrySize, "a table of level 1")) return;
+        ulong[] l1 = isActive
+            ? _tables.L1
+            : Qcow2Tables.ReadTable(path, file, Layout, offset, size, "level 1 of a snapshot");
         foreach (ulong entry in l1)
         {
             long table = (long)(entry & L2Entry.OffsetMask);
@@ -92,7 +140,7 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
                 continue;
             }
 
-            foreach (ulong value in Qcow2Tables.ReadTable(path, file, table, Layout.EntriesPerTable, "level 2"))
+            foreach (ulong value in Qcow2Tables.ReadTable(path, file, Layout, table, Layout.EntriesPerTable, "level 2"))
                 UseEntry(new L2Entry(value), isActive);
         }
     }
@@ -146,10 +194,9 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         string message = string.Create(
             CultureInfo.InvariantCulture,
             $"cluster {cluster} is used {_used[cluster]} times and counted {count} times");
-        if (_used[cluster] > 0 && BlockOf(cluster) == 0)
-            Qcow2CheckReport.Add(_report.Unrepairable, $"{message}: its block of counts is missing");
-        else if (_used[cluster] > Layout.MaxRefcount) Qcow2CheckReport.Add(_report.Unrepairable, message);
+        if (_used[cluster] > Layout.MaxRefcount) Qcow2CheckReport.Add(_report.Unrepairable, message);
         else Qcow2CheckReport.Add(_report.Repairable, message);
+        _mustRebuild |= _used[cluster] > 0 && BlockOf(cluster) == 0;
         if (count > _used[cluster]) _report.Leaks++;
         else _report.Errors++;
     }
@@ -158,7 +205,7 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
     {
         long index = cluster / Layout.RefcountsPerBlock;
         long at = index < _tables.RefcountTable.Length ? (long)_tables.RefcountTable[index] : 0;
-        return at >= 0 && at < length ? at : 0;
+        return Layout.IsTablePlace(at, length) ? at : 0;
     }
 
     private readonly byte[] _block = new byte[1 << Qcow2Layout.MaxClusterBits];
@@ -187,7 +234,7 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             long table = (long)(_tables.L1[i] & L2Entry.OffsetMask);
             if (table == 0 || !Layout.IsAligned(table) || Layout.ClusterOf(table) >= _used.Length) continue;
             CheckMark(_tables.L1[i], table, _tables.Header.L1Offset + ((long)i * Qcow2Layout.EntrySize), repair);
-            ulong[] entries = Qcow2Tables.ReadTable(path, file, table, Layout.EntriesPerTable, "level 2");
+            ulong[] entries = Qcow2Tables.ReadTable(path, file, Layout, table, Layout.EntriesPerTable, "level 2");
             for (int j = 0; j < entries.Length; j++)
             {
                 L2Entry entry = new(entries[j]);
@@ -217,35 +264,4 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         BinaryPrimitives.WriteUInt64BigEndian(bytes, value ^ L2Entry.CopiedFlag);
         RandomAccess.Write(file, bytes, at);
     }
-
-    // Each: place of its level 1 (8 bytes), entries of it (4), lengths of its id and name (2, 2), …, length of more (4
-    // at 36), more, id, name, up to a multiple of 8 (specification, "Snapshots").
-    private List<(long Offset, int Size)> ReadSnapshots()
-    {
-        List<(long, int)> snapshots = [];
-        long at = _tables.Header.SnapshotsOffset;
-        byte[] head = new byte[SnapshotHeaderSize];
-        for (int i = 0; i < _tables.Header.SnapshotCount; i++)
-        {
-            if (RandomAccess.Read(file, head, at) < SnapshotHeaderSize
-                || at - _tables.Header.SnapshotsOffset > MaxSnapshotBytes)
-                throw new TargetException($"{path} is broken: its table of snapshots is cut short");
-            long offset = BinaryPrimitives.ReadInt64BigEndian(head);
-            int size = BinaryPrimitives.ReadInt32BigEndian(head.AsSpan(8));
-            if (!Layout.IsAligned(offset) || size is < 0 or > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
-                throw new TargetException(
-                    $"{path} is broken: a snapshot has a table of {(uint)size} entries at {offset}");
-            snapshots.Add((offset, size));
-            long bytes = SnapshotHeaderSize + BinaryPrimitives.ReadUInt32BigEndian(head.AsSpan(36))
-                + BinaryPrimitives.ReadUInt16BigEndian(head.AsSpan(12))
-                + BinaryPrimitives.ReadUInt16BigEndian(head.AsSpan(14));
-            at += (bytes + 7) & ~7L;
-        }
-
-        if (snapshots.Count > 0)
-            Use(_tables.Header.SnapshotsOffset, at - _tables.Header.SnapshotsOffset, "the table of snapshots");
-        return snapshots;
-    }
-
-    private bool HasBitmaps() => _tables.Header.Extensions.Contains(BitmapsExtension);
 }

@@ -19,13 +19,13 @@ internal static class Qcow2Creator
     {
         Qcow2Layout layout = new(clusterBits, RefcountOrder);
         int l1Size = (int)layout.L1EntriesFor(virtualSize);
-        long l1Clusters = Math.Max(1, layout.ClustersFor((long)l1Size * Qcow2Layout.EntrySize));
+        long l1Clusters = layout.ClustersFor((long)l1Size * Qcow2Layout.EntrySize);
         long clusters = 3 + l1Clusters;
         int blocks = 1;
         while (clusters + blocks - 1 > (long)blocks * layout.RefcountsPerBlock) blocks++;
         clusters += blocks - 1;
         byte[] image = new byte[layout.OffsetOf(clusters)];
-        long l1Offset = layout.OffsetOf(2 + blocks);
+        long l1Offset = l1Size == 0 ? 0 : layout.OffsetOf(2 + blocks);
         Span<byte> header = image;
         "QFI"u8.CopyTo(header);
         header[3] = 0xFB;

@@ -28,8 +28,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
 
     public string Identity => identity;
 
-    // what shows from below is not hidden where nothing is allocated
-    public bool DiscardMakesZeros => !parts.Reader.HasBacking;
+    public bool DiscardMakesZeros => parts.Writer.DiscardMakesZeros;
 
     public bool HasLostWrites => parts.File.HasLostWrites;
 
@@ -63,7 +62,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         BeginOnce();
         BlockStatus status = await _recovery!;
         if (!_resizing.IsCompleted)
-            throw new TargetException("the disk is being resized: try again when that has ended");
+            throw new TargetException("the disk is being resized", "try again when that has ended");
         if (status == BlockStatus.Okay) status = await (_resizing = parts.Resizer.ResizeAsync(byteCount));
         if (status != BlockStatus.Okay)
             throw new TargetException($"the image could not be resized: {status}; what failed is said in the log");
@@ -158,8 +157,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         if (await parts.Commit.RunAsync() != BlockStatus.Okay) return false;
         await parts.Commit.Releasing;
         if (await parts.Commit.RunAsync() != BlockStatus.Okay || parts.Corruption.IsFound) return false;
-        if (parts.File.CanGrow && parts.Allocator.UsedEnd < parts.File.Length)
-            await parts.File.SetLengthAsync(parts.Allocator.UsedEnd);
+        if (parts.File.CanGrow && parts.Space.UsedEnd < parts.File.Length)
+            await parts.File.SetLengthAsync(parts.Space.UsedEnd);
         return await parts.HeaderFile.ClearDirtyAsync() == BlockStatus.Okay
             && await parts.File.FlushAsync() == BlockStatus.Okay;
     }

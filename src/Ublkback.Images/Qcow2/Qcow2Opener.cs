@@ -38,10 +38,6 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
         ArgumentNullException.ThrowIfNull(opening);
         target.AllowOnly("cache", BackingOption);
         string path = target.Location;
-        string place = Path.GetFullPath(path);
-        if (opening.Overlays.Contains(place))
-            throw new TargetException(
-                $"{path} is its own backing file, by way of {string.Join(", ", opening.Overlays)}");
         if (opening.Overlays.Count >= MaxChain)
             throw new TargetException(
                 $"{path} is below {opening.Overlays.Count} other images, and this program opens {MaxChain}");
@@ -64,11 +60,11 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
     private Qcow2Image Open(BlockTarget target, ImageOpening opening, bool isAlone)
     {
         string path = target.Location;
-        string place = Path.GetFullPath(path);
         bool isReadOnly = opening.IsReadOnly;
         // A writer keeps tables in memory, so two of them do not go together, in one virtual machine or not.
         ImageOpening own = isReadOnly ? opening : opening with { SharingGroup = null };
-        RawFile raw = RawFile.Open(path, own, RawImageOpener.WantsDirect(target), isShared: false, MeasureContainer);
+        RawFile raw = RawFile.Open(
+            path, own, RawImageOpener.WantsDirect(target), isShared: false, MeasureContainer, isContainer: true);
         try
         {
             Qcow2Tables tables = ReadTables(path, raw);
@@ -76,15 +72,20 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
             try
             {
                 if (tables.Header.IsCorrupt && !isReadOnly)
-                    throw new TargetException($"{path} was found to be broken: repair it with 'ublkback image check "
-                        + "--repair', or attach it read-only (access=ro)");
-                if (tables.Header.IsDirty && !isReadOnly && !isBelieved)
+                    throw new TargetException(
+                        $"{path} was found to be broken",
+                        "repair it with 'ublkback image check --repair', or attach it read-only (access=ro)");
+                // A file ends with what is counted, or nearly; what is not may be in use all the same. A device goes on.
+                bool isDoubtful = tables.Header.IsDirty || (!raw.IsDevice && tables.HasUncounted(raw.Length));
+                if (isDoubtful && !isReadOnly && !isBelieved)
                 {
-                    Repair(path, raw, opening.Warn);
+                    Repair(path, raw, tables.Header.IsDirty, opening.Warn);
                     tables = ReadTables(path, raw);
                 }
 
-                IBlockImage? backing = isAlone ? null : OpenBacking(tables.Header, target, opening, place);
+                if (tables.Header.Bitmaps is not null && !isReadOnly && !isBelieved)
+                    tables.BitmapClusters = FindBitmapClusters(path, raw);
+                IBlockImage? backing = isAlone ? null : OpenBacking(tables.Header, target, opening);
                 return Assemble(raw, tables, backing, log, own);
             }
             catch
@@ -96,21 +97,25 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
         catch (Exception failure)
         {
             raw.Dispose();
-            if (failure is LinuxException linux)
-                throw new TargetException($"{path} cannot be opened: {linux.Message}", linux);
+            if (failure is LinuxException)
+                throw new TargetException($"{path} cannot be opened: {failure.Message}", failure);
             if (failure is IOException) throw new TargetException($"{path} cannot be read: {failure.Message}", failure);
             throw;
         }
     }
 
-    /// <summary>What an image says lies below it, as a target; null when nothing does. Blocks.</summary>
-    /// <exception cref="TargetException">It is no image, or its backing file none that this program opens.</exception>
-    public BlockTarget? FindBacking(string path)
+    /// <summary>
+    /// Finds what an image says lies below it; null when nothing does. The target must allow it, as for opening. Blocks.
+    /// </summary>
+    /// <exception cref="TargetException">It is no image, or its backing file is not allowed, or none that this program
+    /// opens.</exception>
+    public BlockTarget? FindBacking(BlockTarget target)
     {
-        Qcow2Info info = Qcow2Tool.Read(path);
+        ArgumentNullException.ThrowIfNull(target);
+        Qcow2Info info = Qcow2Tool.Read(target.Location);
         return info.BackingFile is null
             ? null
-            : FindBacking(info.BackingFile, info.BackingFormat, Path.GetFullPath(path));
+            : new BackingFiles(catalog).Find(target, info.BackingFile, info.BackingFormat, [target.Location]);
     }
 
     private static Qcow2Tables ReadTables(string path, RawFile raw)
@@ -119,17 +124,35 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
         return Qcow2Tables.Read(path, file);
     }
 
+    // Nothing is freed because of what broken bitmaps say.
+    private static IReadOnlyList<long> FindBitmapClusters(string path, RawFile raw)
+    {
+        try
+        {
+            using SafeFileHandle file = raw.OpenForReading();
+            Qcow2Checker checker = new(path, file, raw.Length, canGrow: !raw.IsDevice);
+            checker.Check();
+            return checker.BitmapClusters;
+        }
+        catch (TargetException)
+        {
+            return [];
+        }
+    }
+
     // The writer before died with the host, or was another program that leaves reference counts for later.
-    private static void Repair(string path, RawFile raw, Action<string> warn)
+    private static void Repair(string path, RawFile raw, bool isDirty, Action<string> warn)
     {
         using SafeFileHandle file = raw.OpenForWriting();
-        Qcow2Checker checker = new(path, file, raw.Length);
+        Qcow2Checker checker = new(path, file, raw.Length, canGrow: !raw.IsDevice);
         Qcow2CheckReport report = checker.Check();
+        if (!isDirty && report.Errors == 0) return;
+        string cause = isDirty ? "was not closed by who wrote it last" : "uses clusters that it does not count";
         if (report.Unrepairable.Count > 0)
-            throw new TargetException($"{path} was not closed and cannot be made whole: {report.Unrepairable[0]}");
+            throw new TargetException($"{path} {cause} and cannot be repaired: {report.Unrepairable[0]}");
         checker.Repair();
-        warn($"{path} was not closed by who wrote it last; its reference counts were made anew: {report.Leaks} were "
-            + $"too high, {report.Errors} wrong");
+        warn($"{path} {cause}; its reference counts were made anew: {report.Leaks} were too high, "
+            + $"{report.Errors} wrong");
     }
 
     private static Qcow2Image Assemble(
@@ -137,7 +160,10 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
     {
         Qcow2Header header = tables.Header;
         RawImage image = raw.MakeImage(opening.Warn);
-        ContainerFile file = new(image, raw.Length, raw.IsDevice ? null : image.SetLength);
+        long length = image.MeasureLength(); // a repair may have made it longer
+        ContainerFile file = raw.IsDevice
+            ? new ContainerFile(image, length, null, image.MeasureLength)
+            : new ContainerFile(image, length, image.SetLength);
         int sectorSize = Math.Max(image.Geometry.SectorSize, backing?.Geometry.SectorSize ?? 0);
         ImageGeometry geometry = new(
             Qcow2Image.SectorsOf(header.VirtualSize, sectorSize), sectorSize,
@@ -149,31 +175,15 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
         return new Qcow2Image(parts, geometry, $"qcow2 in {image.Identity}");
     }
 
-    private IBlockImage? OpenBacking(Qcow2Header header, BlockTarget target, ImageOpening opening, string place)
+    private IBlockImage? OpenBacking(Qcow2Header header, BlockTarget target, ImageOpening opening)
     {
         if (header.BackingFile is not string name) return null;
-        string allowed = target.Options.GetValueOrDefault(BackingOption, "no");
-        BlockTarget backing = FindBacking(name, header.BackingFormat, place);
-        // A folder allows files only: what a server is called may look like a path in it.
-        bool isFile = backing.Scheme is Scheme or BlockTarget.RawScheme;
-        bool isAllowed = allowed == "allow"
-            || (isFile && allowed.StartsWith('/')
-                && Path.GetFullPath(backing.Location).StartsWith(allowed.TrimEnd('/') + '/', StringComparison.Ordinal));
-        if (!isAllowed)
-        {
-            throw new TargetException(allowed == "no"
-                ? $"{target.Location} names {name} as its backing file: add ?{BackingOption}=allow to the target if "
-                    + "it may name files of this host"
-                : $"{target.Location} names {name} as its backing file, which {BackingOption}={allowed} does not "
-                    + $"allow: give the folder that it is in, or {BackingOption}=allow");
-        }
-
-        if (backing.Scheme == Scheme) backing = backing.WithDefault(BackingOption, allowed);
+        List<string> overlays = [.. opening.Overlays, target.Location];
+        BlockTarget backing = new BackingFiles(catalog).Find(target, name, header.BackingFormat, overlays);
         try
         {
             return catalog.Open(
-                backing,
-                opening with { IsReadOnly = true, AllowsDiscard = false, Overlays = [.. opening.Overlays, place] });
+                backing, opening with { IsReadOnly = true, AllowsDiscard = false, Overlays = overlays });
         }
         catch (TargetException refusal)
         {
@@ -181,35 +191,14 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
         }
     }
 
-    // Formats are never guessed: the guest below could have written itself a header.
-    private BlockTarget FindBacking(string name, string? format, string place)
-    {
-        if (format is null)
-            throw new TargetException($"{place} does not say of which format its backing file is: say so with "
-                + $"'qemu-img rebase -u -F raw -b {name}', or -F qcow2");
-        if (format is not ("raw" or Scheme))
-            throw new TargetException(
-                $"the backing file of {place} is {format}, and this program knows raw and {Scheme} there");
-        int colon = name.IndexOf(':');
-        string scheme = colon < 0 ? "" : name[..colon];
-        if (scheme == "file") (name, scheme) = (name[(colon + 1)..], "");
-        if (format == "raw" && catalog.Images.ContainsKey(scheme)) return BlockTarget.Parse(name);
-        if (scheme.Length > 0 && !name.StartsWith('/'))
-            throw new TargetException($"the backing file of {place}, {name}, is not one that this program can open");
-        string path = Path.GetFullPath(name, Path.GetDirectoryName(place)!);
-        return new BlockTarget(
-            [], format == "raw" ? BlockTarget.RawScheme : Scheme, path, new Dictionary<string, string>());
-    }
-
     /// <summary>The shape of the file that an image is in.</summary>
     internal static ImageGeometry MeasureContainer(RawFile raw, ImageOpening opening)
     {
         if (raw.Length == 0)
-            throw new TargetException($"{raw.Path} is empty: make an image with 'ublkback image create'");
+            throw new TargetException($"{raw.Path} is empty", "make an image with 'ublkback image create'");
         return new ImageGeometry(
             (ulong)raw.Length / BlockRequest.SectorSize,
-            raw.IsDevice ? BlockDevice.SectorSizeOf(raw.File) : BlockRequest.SectorSize,
-            raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
+            BlockRequest.SectorSize, raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
             opening.IsReadOnly ? 0 : RawImageOpener.MeasureDiscard(raw.File, raw.Status));
     }
 }

@@ -30,22 +30,28 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         File = file;
         Log = log;
         _backing = backing;
-        ReservedClusters reserved = tables.FindReserved();
+        ReservedClusters reserved = tables.FindReserved(out string? conflict);
         LoopMutex gate = new();
         _cache = new MetadataCache(file, header.Layout, tables.BytesInUse);
         HeaderFile = new HeaderFile(file, header, tables.FirstSector);
-        Corruption = new Corruption(path, header.IsCorrupt || isReadOnly ? null : HeaderFile, warn);
-        Allocator = new ClusterAllocator(
-            header.Layout, file, _cache, reserved, HeaderFile, gate, tables.RefcountTable, header.RefcountTableOffset);
-        ClusterMap map = new(header.Layout, file, _cache, Allocator, reserved, tables.L1, header.VirtualSize);
+        Corruption = new Corruption(path, header.IsCorrupt || isReadOnly ? null : HeaderFile, warn, conflict);
+        Space = new FileSpace(header.Layout, file, Corruption);
+        RefcountBlocks blocks = new(
+            header.Layout, file, Space, _cache, reserved, HeaderFile, gate, Corruption, tables.RefcountTable,
+            header.RefcountTableOffset);
+        Allocator = new ClusterAllocator(header.Layout, file, Space, _cache, blocks, reserved, Corruption);
+        ClusterMap map = new(
+            header.Layout, file, _cache, Allocator, reserved, Corruption, tables.L1, header.VirtualSize);
         Reader = new ClusterReader(header, file, map, backing, below, Corruption);
         Commit = new MetadataCommit(
-            header.Layout, file, _cache, Allocator, map, log, reserved, Epochs, gate)
+            header.Layout, file, _cache, blocks, Allocator, map, log, reserved, Epochs, gate, Corruption)
         { L1Offset = header.L1Offset };
         Links = new ClusterLinks(
-            header, file, HeaderFile, map, _cache, Commit, log, commitsEach: log.IsKept && header.Version < 3);
+            header, file, HeaderFile, map, _cache, Commit, log, Corruption, tables.BitmapClusters,
+            commitsEach: log.IsKept && header.Version < 3);
         Writer = new ClusterWriter(header, file, map, Allocator, Reader, Links, reserved, _buffers, Corruption);
-        Resizer = new Resizer(header, file, HeaderFile, map, Allocator, Reader, Writer, Links, Commit, reserved, gate);
+        Resizer = new Resizer(
+            header, file, HeaderFile, map, Allocator, blocks, Reader, Writer, Links, Commit, reserved, gate);
     }
 
     /// <summary>What the image is in.</summary>
@@ -53,6 +59,9 @@ internal sealed class Qcow2Parts : IAsyncDisposable
 
     /// <summary>The header in the file.</summary>
     public HeaderFile HeaderFile { get; }
+
+    /// <summary>The space for clusters.</summary>
+    public FileSpace Space { get; }
 
     /// <summary>Knows which clusters of the file are free.</summary>
     public ClusterAllocator Allocator { get; }

@@ -23,7 +23,7 @@ public static class Qcow2Scheme
             target => target.WithDefault(Qcow2Opener.BackingOption, "allow"),
             target => new BlockTarget([], target.Scheme, target.Location, new Dictionary<string, string>())
                 .WithDefault(Qcow2Opener.BackingOption, Qcow2Opener.NoBacking),
-            target => new Qcow2Opener(catalog).FindBacking(target.Location)),
+            new Qcow2Opener(catalog).FindBacking),
     };
 
     private static void Create(BlockCatalog catalog, BlockTarget target, NewImage image) => Qcow2Tool.Create(
@@ -37,8 +37,8 @@ public static class Qcow2Scheme
         if (backing.Hooks.Count > 0) throw new TargetException("a backing image cannot have hooks");
         return backing.Scheme switch
         {
-            BlockTarget.RawScheme => (Path.GetFullPath(backing.Location), "raw"),
-            Qcow2Opener.Scheme => (Path.GetFullPath(backing.Location), Qcow2Opener.Scheme),
+            BlockTarget.RawScheme => (backing.Location, "raw"), // as it is: '..' may follow a symbolic link
+            Qcow2Opener.Scheme => (backing.Location, Qcow2Opener.Scheme),
             _ => (catalog.Find(backing).FindUri(backing) ?? TextOf(backing), "raw"),
         };
     }

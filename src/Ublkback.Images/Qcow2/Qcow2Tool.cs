@@ -5,6 +5,7 @@ using Ublkback.Block;
 using Ublkback.Images.Qcow2.Format;
 using Ublkback.Images.Qcow2.Metadata;
 using Ublkback.Images.Raw;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Images.Qcow2;
 
@@ -27,17 +28,17 @@ internal static class Qcow2Tool
     {
         const int MaxClusterSize = 1 << Qcow2Layout.MaxClusterBits;
         if (!BitOperations.IsPow2(clusterSize) || clusterSize is < MinClusterSize or > MaxClusterSize)
-            throw new TargetException($"clusters cannot have {clusterSize} bytes: give a power of two from 4K to 2M");
-        if (virtualSize is <= 0 or > MaxVirtualSize || virtualSize % BlockRequest.SectorSize != 0)
+            throw new TargetException($"clusters cannot have {clusterSize} bytes", "give a power of two from 4K to 2M");
+        if (virtualSize is < 0 or > MaxVirtualSize || virtualSize % BlockRequest.SectorSize != 0)
             throw new TargetException(
-                $"a disk cannot have {virtualSize} bytes: give a multiple of {BlockRequest.SectorSize}");
+                $"a disk cannot have {virtualSize} bytes", $"give a multiple of {BlockRequest.SectorSize}");
         if (backing is (string name, _) && Encoding.UTF8.GetByteCount(name) > Qcow2Header.MaxBackingName)
             throw new TargetException(
                 $"the name of the backing file is longer than {Qcow2Header.MaxBackingName} bytes");
         Qcow2Layout layout = new(BitOperations.Log2((uint)clusterSize), 4);
         if (layout.L1EntriesFor(virtualSize) > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
             throw new TargetException(
-                $"a disk of {virtualSize} bytes needs larger clusters than {clusterSize} bytes: give --cluster-size");
+                $"a disk of {virtualSize} bytes needs larger clusters than {clusterSize} bytes", "give --cluster-size");
         byte[] image = Qcow2Creator.Make(virtualSize, layout.ClusterBits, backing);
         try
         {
@@ -57,13 +58,21 @@ internal static class Qcow2Tool
     {
         try
         {
+            // The place first: opening a pipe would wait for a writer, and '..' is the kernel's to resolve.
+            using FileDescriptor place = FileDescriptor.OpenPath(path);
+            if (FileStatus.Of(place).Kind is not (FileKind.Regular or FileKind.BlockDevice))
+                throw new TargetException($"{path} is neither a file nor a block device");
             using SafeFileHandle file = File.OpenHandle(
-                path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+                place.DevicePath, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
             Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _);
             return new Qcow2Info(
                 header.Version, header.VirtualSize, RandomAccess.GetLength(file), header.Layout.ClusterSize,
                 1 << header.Layout.RefcountOrder,
                 header.BackingFile, header.BackingFormat, header.SnapshotCount, header.IsDirty, header.IsCorrupt);
+        }
+        catch (LinuxException failure)
+        {
+            throw new TargetException($"{path} cannot be read: {LinuxError.Describe(failure.Errno)}", failure);
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
@@ -94,7 +103,7 @@ internal static class Qcow2Tool
         try
         {
             using SafeFileHandle file = repair ? raw.OpenForWriting() : raw.OpenForReading();
-            Qcow2Checker checker = new(path, file, raw.Length);
+            Qcow2Checker checker = new(path, file, raw.Length, canGrow: !raw.IsDevice);
             Qcow2CheckReport report = checker.Check();
             if (repair && report.Unrepairable.Count == 0) checker.Repair();
             return report;

@@ -5,7 +5,7 @@ namespace Ublkback.Images.Raw;
 /// <summary>Checks the target of an image that will be a new file.</summary>
 internal static class NewFile
 {
-    /// <summary>Returns the path.</summary>
+    /// <summary>Returns the path, as the kernel resolves it.</summary>
     /// <exception cref="TargetException">
     /// The target has hooks or options, the path is relative, or there is a file already.
     /// </exception>
@@ -15,7 +15,8 @@ internal static class NewFile
         if (target.Hooks.Count > 0 || target.Options.Count > 0)
             throw new TargetException("the target of a new image is a scheme and a path alone");
         if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path", "begin it with /");
-        if (Path.Exists(path)) throw new TargetException($"{path} exists", "remove it first, or choose another name");
-        return path;
+        string real = RealPath.OfNew(path);
+        if (Path.Exists(real)) throw new TargetException($"{path} exists", "remove it first, or choose another name");
+        return real;
     }
 }

@@ -46,17 +46,27 @@ internal sealed class RawFile : IDisposable
     /// <param name="isShared">Whether nobody is excluded.</param>
     /// <param name="measure">Finds its shape; may refuse it.</param>
     /// <param name="sectorSize">The smallest unit of I/O on a file; devices say themselves.</param>
+    /// <param name="isContainer">Whether it holds a format whose parts are at any sector of 512 bytes. A device with
+    /// larger sectors is used through the page cache then.</param>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
     public static RawFile Open(
         string path, ImageOpening opening, bool wantsDirect, bool isShared,
         Func<RawFile, ImageOpening, ImageGeometry> measure,
-        int sectorSize = BlockRequest.SectorSize)
+        int sectorSize = BlockRequest.SectorSize, bool isContainer = false)
     {
         if (!path.StartsWith('/')) throw new TargetException($"{path} is not an absolute path", "begin it with /");
         try
         {
             FileStatus status = Examine(path, opening.IsReadOnly);
-            FileDescriptor file = Reopen(path, opening.IsReadOnly, wantsDirect && AllowsDirect(status, sectorSize));
+            bool isDirect = wantsDirect && AllowsDirect(status, sectorSize);
+            FileDescriptor file = Reopen(path, opening.IsReadOnly, isDirect);
+            if (isDirect && isContainer && status.Kind == FileKind.BlockDevice
+                && BlockDevice.SectorSizeOf(file) > BlockRequest.SectorSize)
+            {
+                file.Dispose();
+                file = Reopen(path, opening.IsReadOnly, direct: false);
+            }
+
             ImageLock? imageLock = null;
             try
             {

@@ -13,7 +13,8 @@ namespace Ublkback.Images.Raw;
 /// locks; any number of workers.
 /// </summary>
 /// <remarks>
-/// A failed fdatasync is remembered: the kernel drops the pages that it could not write and reports that once, so no
+/// A file may end within a sector of 512 bytes: the rest of that sector reads as zeros, and writing the sector makes the
+/// file longer. A failed fdatasync is remembered: the kernel drops the pages that it could not write and reports that once, so no
 /// later flush can promise anything until the image is opened again.
 /// </remarks>
 [DataPath]
@@ -79,12 +80,24 @@ internal sealed class RawImage(
     public bool Remeasure()
     {
         ImageGeometry now = _geometry;
-        long length = isDevice ? BlockDevice.SizeOf(file) : FileStatus.Of(file).Length;
-        ulong sectorCount = (ulong)(length / now.SectorSize * now.SectorSize / BlockRequest.SectorSize);
+        ulong sectorCount = SectorsOf(MeasureLength(), now.SectorSize);
         if (sectorCount == now.SectorCount) return false;
         _geometry = now with { SectorCount = sectorCount };
         return true;
     }
+
+    /// <summary>
+    /// Returns the sectors of 512 bytes of a file. A last sector that the file ends in counts; of larger sectors, only
+    /// complete ones do.
+    /// </summary>
+    internal static ulong SectorsOf(long length, int sectorSize)
+    {
+        const int Unit = BlockRequest.SectorSize;
+        return (ulong)(sectorSize == Unit ? (length + Unit - 1) / Unit : length / sectorSize * (sectorSize / Unit));
+    }
+
+    /// <summary>Returns the length of the file or device now, in bytes.</summary>
+    public long MeasureLength() => isDevice ? BlockDevice.SizeOf(file) : FileStatus.Of(file).Length;
 
     /// <summary>Makes the file longer or shorter. Blocks, so runs on a helper thread.</summary>
     public BlockStatus SetLength(long length)
@@ -111,6 +124,12 @@ internal sealed class RawImage(
         {
             int done = await (isRead ? ReadAsync(rest, offset) : WriteAsync(rest, offset));
             if (done == -LinuxError.Interrupted) continue;
+            if (isRead && EndsWithinSector(done, offset, rest.Length))
+            {
+                rest.Span.Clear();
+                break;
+            }
+
             if (done <= 0) return Fail(isRead ? "reading" : "writing", rest.Length, offset, -done);
             rest = rest[done..];
             offset += done;
@@ -118,6 +137,11 @@ internal sealed class RawImage(
 
         return BlockStatus.Okay;
     }
+
+    // After a read that ended within a sector. Direct I/O refuses to read from there, at the end of the file or not.
+    private static bool EndsWithinSector(int done, long offset, int rest) =>
+        offset % BlockRequest.SectorSize != 0 && rest < BlockRequest.SectorSize
+        && done is 0 or -LinuxError.InvalidArgument;
 
     private ValueTask<int> ReadAsync(Memory<byte> buffer, long offset) => _isInMemory
         ? new ValueTask<int>(MemoryFileIo.Read(file, buffer, offset))

@@ -56,13 +56,13 @@ public static class RawImageOpener
         int physicalSize = raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : fileSectorSize;
         if (length == 0)
             throw new TargetException($"{path} is empty", "give it a size, for instance with truncate --size=10G");
-        if (length % sectorSize != 0)
+        if (length % sectorSize != 0 && sectorSize != BlockRequest.SectorSize)
             throw new TargetException($"the size of {path}, {length} bytes, is not a multiple of {sectorSize}: it is "
                 + "no disk image, or was cut short");
         if (sectorSize > MaxSectorSize)
             throw new TargetException($"{path} has sectors of {sectorSize} bytes; guests know up to {MaxSectorSize}");
         return new ImageGeometry(
-            (ulong)length / BlockRequest.SectorSize, sectorSize, physicalSize, isReadOnly,
+            RawImage.SectorsOf(length, sectorSize), sectorSize, physicalSize, isReadOnly,
             isReadOnly || !opening.AllowsDiscard ? 0 : MeasureDiscard(raw.File, raw.Status));
     }
 }

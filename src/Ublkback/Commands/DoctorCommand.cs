@@ -7,6 +7,7 @@ using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Sockets;
 using Ublkback.Linux.Workers;
 using Ublkback.Plugins;
 using Ublkback.Xen;
@@ -132,7 +133,7 @@ internal static class DoctorCommand
                 .ConfigureAwait(false);
             return new Finding($"{What} ({reply.Vbds.Count} disks)", null);
         }
-        catch (RefusedRequestException failure)
+        catch (RefusedMessageException failure)
         {
             return new Finding(What, failure.Message);
         }

@@ -53,8 +53,9 @@ internal static class ReplayCommand
         long changes = capture.Requests.LongCount(
             entry => entry.Record.Operation is BlockOperation.Write or BlockOperation.Discard);
         if (changes > 0 && write == readsOnly)
-            throw new CommandException($"the capture has {changes} writes and discards, which would change {target}: "
-                + "say --write to play them, or --reads-only to leave them out");
+            throw new CommandException(
+                $"the capture has {changes} writes and discards, which would change {target}",
+                "say --write to play them, or --reads-only to leave them out");
         ReplayReport report;
         using Worker worker = new("replay");
         IBlockImage image = catalog.Open(

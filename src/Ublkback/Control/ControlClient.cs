@@ -11,7 +11,7 @@ internal static class ControlClient
     /// <summary>Sends a request and awaits the reply.</summary>
     /// <exception cref="NoDaemonException">No daemon answers on the socket.</exception>
     /// <exception cref="LostDaemonException">The connection closed before the reply was complete.</exception>
-    /// <exception cref="RefusedRequestException">The daemon did not carry it out; the message says why.</exception>
+    /// <exception cref="RefusedMessageException">The daemon did not carry it out; the message says why.</exception>
     public static async Task<TReply> AskAsync<TRequest, TReply>(
         HostEnvironment host, ControlCommand<TRequest, TReply> command, TRequest request)
         where TRequest : ControlRequest
@@ -23,10 +23,6 @@ internal static class ControlClient
                 host.ControlSocket, JsonSerializer.SerializeToUtf8Bytes(request, command.Requests),
                 ControlProtocol.Messages.MaxReplyLength).ConfigureAwait(false);
             return ControlProtocol.Messages.ReadReply(reply, command.Name, command.Replies);
-        }
-        catch (RefusedMessageException failure)
-        {
-            throw new RefusedRequestException(failure.Message, failure);
         }
         catch (SocketException failure)
         {

@@ -16,7 +16,7 @@ internal abstract class ControlCommand(string name)
 
     /// <summary>Carries out a request and returns the reply as JSON. In the daemon.</summary>
     /// <exception cref="JsonException">A field is unknown, missing, or has the wrong type.</exception>
-    /// <exception cref="RefusedRequestException">It cannot be carried out; the message says why.</exception>
+    /// <exception cref="Ublkback.Block.UserException">It cannot be carried out; the message says why.</exception>
     public abstract Task<byte[]> AnswerAsync(JsonElement request, ControlServices services);
 }
 

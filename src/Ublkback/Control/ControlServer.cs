@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Microsoft.Extensions.Logging;
+using Ublkback.Hosting;
 using Ublkback.Linux.Sockets;
 using Ublkback.XenStore;
 
@@ -39,7 +40,7 @@ internal sealed partial class ControlServer : IDisposable
         }
         catch (XenStoreException failure)
         {
-            throw new RefusedRequestException(failure.Message, failure);
+            throw new CommandException(failure.Message, failure);
         }
     }
 

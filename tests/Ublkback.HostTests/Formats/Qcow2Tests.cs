@@ -203,13 +203,20 @@ public sealed class Qcow2Tests : HostFixture
         await RunOtherAsync(
             "qemu-io", "-c", "write -P 3 512k 1M", "-c", "write -z 3M 64k", "-c", "write -P 4 8M 4k", over);
 
-        (int status, string own, string errors) = await RunAsync("image", "map", $"qcow2:{over}", "--json");
+        (int status, string own, string errors) = await RunAsync("image", "map", $"qcow2:{over}?backing={Scratch}", "--json");
         Assert.That(status, Is.Zero, errors);
         Assert.That(
             Ranges(own), Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "--output=json", over))[2..])));
 
         Assert.That((await RunAsync("image", "convert", $"qcow2:{over}?backing=allow", flat)).Status, Is.Zero);
-        (status, own, errors) = await RunAsync("image", "commit", $"qcow2:{over}");
+        foreach (string command in new[] { "map", "commit" })
+        {
+            (status, _, errors) = await RunAsync("image", command, $"qcow2:{over}");
+            Assert.That((status, errors), Is.EqualTo((1, errors)));
+            Assert.That(errors, Does.Contain("add ?backing=allow"));
+        }
+
+        (status, own, errors) = await RunAsync("image", "commit", $"qcow2:{over}?backing=allow");
         Assert.That(status, Is.Zero, errors);
         Assert.That(own, Does.StartWith("1.1 MiB committed"), "what only the overlay has");
         Assert.That(

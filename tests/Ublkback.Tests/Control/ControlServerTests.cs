@@ -5,6 +5,7 @@ using Microsoft.Extensions.Logging.Abstractions;
 using NUnit.Framework;
 using Ublkback.Commands.Disks;
 using Ublkback.Control;
+using Ublkback.Hosting;
 
 namespace Ublkback.Tests.Control;
 
@@ -31,7 +32,7 @@ public sealed class ControlServerTests
                     }),
                 new ControlCommand<ResumeRequest, DoneReply>(
                     "resume", ResumeJson.Default.ResumeRequest, ReplyJson.Default.DoneReply,
-                    (_, _) => throw new RefusedRequestException("not today")),
+                    (_, _) => throw new CommandException("not today")),
                 new ControlCommand<ListRequest, DoneReply>(
                     "list", ListJson.Default.ListRequest, ReplyJson.Default.DoneReply,
                     (_, _) => throw new InvalidOperationException("a bug")),

@@ -64,8 +64,7 @@ public sealed class ErrorTests
 
     private static readonly string[] UserErrors =
     [
-        "UserException", "TargetException", "CommandException", "ImageInUseException", "RefusedRequestException",
-        "RefusedMessageException",
+        "UserException", "TargetException", "CommandException", "ImageInUseException", "RefusedMessageException",
     ];
 
     private static IEnumerable<BaseObjectCreationExpressionSyntax> All() =>

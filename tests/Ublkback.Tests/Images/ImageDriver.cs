@@ -89,6 +89,7 @@ internal sealed class ImageDriver(Worker worker, IBlockImage image)
 
     public async Task<BlockStatus> RunAsync(BlockOperation operation, long offset, long byteCount, byte[] data)
     {
+        if (byteCount == 0 && operation != BlockOperation.Flush) return BlockStatus.Okay; // no request at all
         return await worker.InvokeAsync(async () =>
         {
             Memory<byte> memory = data.Length == 0 ? default : PinnedMemory.AllocatePages(data.Length);

@@ -104,7 +104,7 @@ public sealed class RawImageTests
             using (FileStream file = new(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
                 file.SetLength(length);
             Assert.That(image.Remeasure(), Is.True);
-            Assert.That(image.Geometry.SectorCount, Is.EqualTo(length / 512), "whole sectors only");
+            Assert.That(image.Geometry.SectorCount, Is.EqualTo((length + 511) / 512), "with the last, partial one");
         }
     }
 
@@ -140,6 +140,27 @@ public sealed class RawImageTests
         Assert.That(new FileInfo(path).Length, Is.EqualTo(1 << 20));
     }
 
+    [TestCase("none")]
+    [TestCase("writeback")]
+    public async Task A_file_that_ends_within_a_sector_is_read_to_its_end_and_filled_up_by_a_write(string cache)
+    {
+        string path = Make("a.img", 0);
+        byte[] content = new byte[4096 + 100];
+        new Random(7).NextBytes(content);
+        File.WriteAllBytes(path, content);
+        await using IBlockImage image = Open($"{path}?cache={cache}");
+        Assert.That(image.Geometry.SectorCount, Is.EqualTo(9));
+
+        byte[] read = new byte[9 * 512];
+        Assert.That(await DoAsync(image, BlockOperation.Read, 0, read), Is.EqualTo(BlockStatus.Okay));
+        Assert.That(read, Is.EqualTo((byte[])[.. content, .. new byte[412]]));
+        byte[] sector = [.. Enumerable.Repeat((byte)5, 512)];
+        Assert.That(await DoAsync(image, BlockOperation.Write, 8, sector), Is.EqualTo(BlockStatus.Okay));
+
+        Assert.That(File.ReadAllBytes(path), Is.EqualTo((byte[])[.. content[..4096], .. sector]));
+        Assert.That(_warnings, Is.Empty);
+    }
+
     [Test]
     public async Task A_file_that_was_cut_short_is_an_error_with_its_cause()
     {
@@ -155,7 +176,7 @@ public sealed class RawImageTests
     [TestCase("missing.img", "does not exist")]
     [TestCase("", "is a directory")]
     [TestCase("empty.img", "is empty")]
-    [TestCase("odd.img", "1000 bytes, is not a multiple of 512")]
+    [TestCase("odd.img?sector-size=4096", "1000 bytes, is not a multiple of 4096")]
     [TestCase("pipe", "neither a file nor a block device")]
     [TestCase("readonly.img", "is read-only")]
     [TestCase("good.img?cache=sometimes", "cache=sometimes")]

@@ -60,7 +60,7 @@ internal sealed class ClusterReader
                     await reader._map.FindAsync(reader._header.Layout.ClusterOf(offset)), reader._header, offset, most);
             }
 
-            if (extent.Kind == ClusterKind.Invalid) return reader._corruption.Report(extent, offset);
+            if (extent.Kind == ClusterKind.Invalid) return extent.ReportTo(reader._corruption, offset);
             Memory<byte> piece = buffer[..extent.Length];
             BlockStatus status = extent.Kind switch
             {
@@ -103,7 +103,7 @@ internal sealed class ClusterReader
                     : new SectorRange(BlockStatus.Okay, sectors, 0, true, false, offset);
                 return below with { Depth = below.Depth + 1 };
             default:
-                return new SectorRange(_corruption.Report(extent, offset), 0, 0, false, false, null);
+                return new SectorRange(extent.ReportTo(_corruption, offset), 0, 0, false, false, null);
         }
     }
 
@@ -136,7 +136,8 @@ internal sealed class ClusterReader
         (long offset, int length) = entry.CompressedRangeIn(_header.Layout);
         long start = offset & ~(SectorSize - 1L);
         int skipped = (int)(offset - start);
-        if (offset + 1 > _file.Length) return BlockStatus.IoError;
+        if (offset >= _file.Length)
+            return _corruption.ReportData($"has a compressed cluster at {offset}, behind the file's end");
         if (_unpacked.IsEmpty) _unpacked = new byte[_header.Layout.ClusterSize];
         // Memory of its own: who waits for this may hold all that there is for copies.
         if (_packed.IsEmpty) _packed = PinnedMemory.AllocatePages((2 * _header.Layout.ClusterSize) + (2 * SectorSize));
@@ -148,7 +149,7 @@ internal sealed class ClusterReader
             bool isWhole = await Task.Run( // off the path: a helper thread unpacks
                 () => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
             if (isWhole) _lastUnpacked = entry;
-            else status = _corruption.Report($"the compressed cluster at {offset} cannot be unpacked");
+            else status = _corruption.ReportData($"has a compressed cluster at {offset} that cannot be unpacked");
         }
 
         return status;

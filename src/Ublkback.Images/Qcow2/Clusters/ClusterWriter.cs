@@ -34,12 +34,13 @@ internal sealed class ClusterWriter(
             if (corruption.IsFound) return BlockStatus.IoError;
             EntryPlace place = await map.FindAsync(Layout.ClusterOf(offset));
             Extent extent = Extent.Find(place, header, offset, data.Length);
-            if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, offset);
-            bool isInPlace = extent.Kind == ClusterKind.Data && extent.Entry.IsCopied;
-            if (isInPlace && !MayBeWritten(extent))
+            if (extent.Kind == ClusterKind.Invalid) return extent.ReportTo(corruption, offset);
+            bool isInPlace = IsWrittenInPlace(extent.Kind, extent.Entry);
+            int length = isInPlace ? (int)Math.Min(extent.Length, InPlaceEnd - extent.HostOffset) : 0;
+            if (isInPlace && !MayBeWritten(extent.HostOffset, length))
                 return corruption.Report($"the guest's byte {offset} is at {extent.HostOffset}, where it must not be");
             (BlockStatus status, int done) = isInPlace
-                ? (await file.WriteAsync(extent.HostOffset, data[..extent.Length]), extent.Length)
+                ? (await WriteInPlaceAsync(extent.HostOffset, data[..length]), length)
                 : await WriteNewAsync(offset, data);
             if (status != BlockStatus.Okay) return status;
             offset += done;
@@ -49,13 +50,22 @@ internal sealed class ClusterWriter(
         return BlockStatus.Okay;
     }
 
-    /// <summary>Frees the clusters that lie in a range as a whole.</summary>
-    public async ValueTask<BlockStatus> DiscardAsync(long offset, long byteCount)
+    /// <summary>
+    /// Whether what is discarded reads as zeros. Over a backing image only version 3 can say that of a cluster.
+    /// </summary>
+    public bool DiscardMakesZeros => !reader.HasBacking || header.Version >= 3;
+
+    /// <summary>Frees the clusters that lie in a range as a whole; they read as zeros if that can be.</summary>
+    public ValueTask<BlockStatus> DiscardAsync(long offset, long byteCount)
     {
         long end = Math.Min(offset + byteCount, map.DiskSize);
         long last = end == map.DiskSize ? Layout.ClustersFor(end) : Layout.ClusterOf(end);
-        return await FreeAllAsync(Layout.ClustersFor(offset), last, isHiding: false);
+        return FreeAllAsync(Layout.ClustersFor(offset), last, isHiding: DiscardMakesZeros);
     }
+
+    /// <summary>Frees the clusters behind a byte, where the disk is to end.</summary>
+    public ValueTask<BlockStatus> CutAsync(long offset) =>
+        FreeAllAsync(Layout.ClustersFor(offset), Layout.ClustersFor(map.DiskSize), isHiding: false);
 
     /// <summary>Has clusters show zeros where they would show what lies below. Not for version 2.</summary>
     public ValueTask<BlockStatus> HideBackingAsync(long first, long end) => FreeAllAsync(first, end, isHiding: true);
@@ -68,10 +78,11 @@ internal sealed class ClusterWriter(
             EntryPlace place = await map.FindAsync(cluster);
             int most = (int)Math.Min(Layout.OffsetOf(end - cluster), int.MaxValue & -Layout.ClusterSize);
             Extent extent = Extent.Find(place, header, Layout.OffsetOf(cluster), most);
-            if (extent.Kind == ClusterKind.Invalid) return corruption.Report(extent, Layout.OffsetOf(cluster));
+            if (extent.Kind == ClusterKind.Invalid) return extent.ReportTo(corruption, Layout.OffsetOf(cluster));
             int count = (int)Layout.ClustersFor(extent.Length);
             bool isHeld = extent.Kind is ClusterKind.Data or ClusterKind.Compressed || extent.Entry.HostOffset != 0;
-            if (isHeld || (isHiding && extent.Kind == ClusterKind.Unallocated))
+            bool isShown = extent.Kind == ClusterKind.Unallocated && Layout.OffsetOf(cluster) < reader.BackingSize;
+            if (isHeld || (isHiding && isShown))
             {
                 (BlockStatus status, count) = await FreeAsync(cluster, count);
                 if (status != BlockStatus.Okay) return status;
@@ -83,16 +94,30 @@ internal sealed class ClusterWriter(
         return BlockStatus.Okay;
     }
 
-    private bool MayBeWritten(in Extent extent)
+    // The end of the last cluster that is written in place. A file's last cluster may be incomplete, and a file can
+    // grow. What lies behind is zeros, and gets a new cluster.
+    private long InPlaceEnd =>
+        Layout.OffsetOf(file.CanGrow ? Layout.ClustersFor(file.Length) : Layout.ClusterOf(file.Length));
+
+    private bool IsWrittenInPlace(ClusterKind kind, L2Entry entry) =>
+        kind == ClusterKind.Data && entry.IsCopied && entry.HostOffset < InPlaceEnd;
+
+    private bool MayBeWritten(long hostOffset, int length)
     {
-        if (extent.HostOffset + extent.Length > file.Length) return false;
-        for (long cluster = Layout.ClusterOf(extent.HostOffset); cluster
-            < Layout.ClustersFor(extent.HostOffset + extent.Length); cluster++)
+        for (long cluster = Layout.ClusterOf(hostOffset); cluster < Layout.ClustersFor(hostOffset + length); cluster++)
         {
             if (reserved.Contains(cluster)) return false;
         }
 
         return true;
+    }
+
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
+    private async ValueTask<BlockStatus> WriteInPlaceAsync(long hostOffset, Memory<byte> data)
+    {
+        // Before the first change the file gets complete clusters.
+        BlockStatus status = hostOffset + data.Length > file.Length ? await links.PrepareAsync() : BlockStatus.Okay;
+        return status == BlockStatus.Okay ? await file.WriteAsync(hostOffset, data) : status;
     }
 
     // Without what is below, a free cluster is zeros; over it, only an entry that says so hides it. Version 2 has none.
@@ -210,7 +235,7 @@ internal sealed class ClusterWriter(
         {
             L2Entry entry = new(place.Page![place.Index + count]);
             ClusterKind kind = entry.KindIn(Layout, header.Version);
-            if (kind == ClusterKind.Invalid || (kind == ClusterKind.Data && entry.IsCopied)) break;
+            if (kind == ClusterKind.Invalid || IsWrittenInPlace(kind, entry)) break;
             count++;
         }
 

@@ -52,4 +52,11 @@ internal readonly record struct Extent(BlockStatus Status, ClusterKind Kind, int
             first,
             first.HostOffset + within);
     }
+
+    /// <summary>
+    /// Reports an entry that makes no sense. The storage itself has reported one that could not be read.
+    /// </summary>
+    public BlockStatus ReportTo(Corruption corruption, long guestOffset) => Length == 0
+        ? Status
+        : corruption.Report($"the entry of the guest's byte {guestOffset} is {Entry.Value:x16}");
 }

@@ -12,8 +12,8 @@ namespace Ublkback.Images.Qcow2.Clusters;
 /// </remarks>
 internal sealed class Resizer(
     Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, ClusterAllocator allocator,
-    ClusterReader reader,
-    ClusterWriter writer, ClusterLinks links, MetadataCommit commit, ReservedClusters reserved, LoopMutex tables)
+    RefcountBlocks blocks, ClusterReader reader, ClusterWriter writer, ClusterLinks links, MetadataCommit commit,
+    ReservedClusters reserved, LoopMutex tables)
 {
     private const int MaxTries = 1000; // for neighbouring clusters, while a guest takes some too
     private const int CopyBytes = 64 << 10;
@@ -25,15 +25,17 @@ internal sealed class Resizer(
     public async Task<BlockStatus> ResizeAsync(long bytes)
     {
         if (header.Version < 3 && (header.SnapshotCount > 0 || reader.HasBacking))
-            throw new TargetException("an image of version 2 with snapshots or a backing file cannot be resized: "
-                + "make it version 3 with 'qemu-img amend -o compat=1.1'");
+            throw new TargetException(
+                "an image of version 2 with snapshots or a backing file cannot be resized",
+                "make it version 3 with 'qemu-img amend -o compat=1.1'");
         if (Layout.L1EntriesFor(bytes) > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
-            throw new TargetException($"a disk of {bytes} bytes needs larger clusters than {Layout.ClusterSize} "
-                + "bytes: make it anew with --cluster-size");
+            throw new TargetException(
+                $"a disk of {bytes} bytes needs larger clusters than {Layout.ClusterSize} bytes",
+                "make it anew with --cluster-size");
         BlockStatus status = await links.PrepareAsync();
         if (status == BlockStatus.Okay)
             status = bytes < map.DiskSize
-                ? await writer.DiscardAsync(bytes, map.DiskSize - bytes)
+                ? await writer.CutAsync(bytes)
                 : await ExtendAsync(bytes);
         if (status == BlockStatus.Okay) status = await commit.RunAsync();
         if (status == BlockStatus.Okay) status = await headerFile.SetSizeAsync(bytes);
@@ -90,8 +92,8 @@ internal sealed class Resizer(
         if (status == BlockStatus.Okay) status = await file.FlushAsync();
         if (status == BlockStatus.Okay) status = await headerFile.SetL1Async(offset, entries);
         if (status != BlockStatus.Okay) return status;
-        for (long cluster = 0; cluster < Math.Max(1, Layout.ClustersFor(oldBytes)); cluster++)
-            allocator.Unused.Add(Layout.ClusterOf(oldOffset) + cluster);
+        for (long cluster = 0; cluster < Layout.ClustersFor(oldBytes); cluster++)
+            blocks.Unused.Add(Layout.ClusterOf(oldOffset) + cluster);
         commit.L1Offset = offset;
         map.Enlarge(entries);
         return await file.FlushAsync();

@@ -9,8 +9,10 @@ namespace Ublkback.Images.Qcow2.Format;
 /// <param name="raw">Does the I/O.</param>
 /// <param name="length">Its length now.</param>
 /// <param name="setLength">Sets the length of a file; may block. Null for a device, which has the one it has.</param>
+/// <param name="measure">Finds the length of a device now; may block. Null for a file.</param>
 [DataPath]
-internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, BlockStatus>? setLength)
+internal sealed class ContainerFile(
+    IBlockImage raw, long length, Func<long, BlockStatus>? setLength, Func<long>? measure = null)
 {
     private const string Seam = "the qcow2 container";
 
@@ -47,7 +49,10 @@ internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, Blo
     public ValueTask<BlockStatus> FreeAsync(long offset, long byteCount)
     {
         SeamAssert.IsInside(offset, byteCount, long.MaxValue, Seam);
-        return raw.Geometry.DiscardGranularity == 0
+        byteCount = Math.Min(byteCount, Length - offset);
+        // A device frees no part of its own sectors.
+        bool isWhole = (offset | byteCount) % raw.Geometry.PhysicalSectorSize == 0;
+        return raw.Geometry.DiscardGranularity == 0 || byteCount <= 0 || !isWhole
             ? new ValueTask<BlockStatus>(BlockStatus.Okay)
             : _access.RunAsync(BlockOperation.Discard, offset, byteCount, default);
     }
@@ -59,6 +64,12 @@ internal sealed class ContainerFile(IBlockImage raw, long length, Func<long, Blo
         BlockStatus status = await Task.Run(() => setLength(newLength)); // off the path: the file grows
         if (status == BlockStatus.Okay) Length = newLength;
         return status;
+    }
+
+    /// <summary>Finds out whether a device has become longer.</summary>
+    public async ValueTask RemeasureAsync()
+    {
+        if (measure is not null) Length = Math.Max(Length, await Task.Run(measure)); // off the path: the device is full
     }
 
     /// <summary>Closes it. Any thread.</summary>

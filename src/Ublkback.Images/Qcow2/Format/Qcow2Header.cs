@@ -101,8 +101,11 @@ internal sealed record Qcow2Header
     /// <summary>How compressed clusters are packed.</summary>
     public CompressionType Compression { get; init; }
 
-    /// <summary>The kinds of header extensions that it has.</summary>
-    public IReadOnlyList<uint> Extensions { get; init; } = [];
+    /// <summary>
+    /// Its bitmaps of changed blocks; null if it has none. Those that another program has not kept true are none: the
+    /// specification says so, and their clusters count as leaks.
+    /// </summary>
+    public BitmapDirectory? Bitmaps { get; init; }
 
     /// <summary>Whether reference counts may be wrong.</summary>
     public bool IsDirty => (Incompatible & DirtyFeature) != 0;
@@ -123,7 +126,7 @@ internal sealed record Qcow2Header
     {
         if (bytes.Length < Version2Length || !bytes.StartsWith(Magic) || bytes[3] != 0xFB)
             throw new TargetException(
-                $"{path} is no qcow2 image: correct the target, or make one with 'ublkback image create'");
+                $"{path} is no qcow2 image", "correct the target, or make one with 'ublkback image create'");
         int version = (int)Uint(bytes, 4);
         if (version is not (2 or 3))
             throw new TargetException($"{path} is qcow2 of version {version}, and this program knows 2 and 3");
@@ -140,7 +143,8 @@ internal sealed record Qcow2Header
             throw Broken(path, $"its reference counts have 2^{layout.RefcountOrder} bits");
         if (Uint(bytes, 32) != 0)
             throw new TargetException(
-                $"{path} is encrypted by qcow2, which is not supported: use the hook crypt over an image that is not");
+                $"{path} is encrypted by qcow2, which is not supported",
+                "use the hook crypt over an image that is not");
         bytes = bytes[..Math.Min(bytes.Length, layout.ClusterSize)];
 
         Qcow2Header header = new()
@@ -197,14 +201,15 @@ internal sealed record Qcow2Header
 
     private void CheckTables(string path)
     {
-        if (VirtualSize <= 0) throw Broken(path, $"the disk has {VirtualSize} bytes");
+        if (VirtualSize < 0) throw Broken(path, $"the disk has {VirtualSize} bytes");
         long needed = Layout.L1EntriesFor(VirtualSize);
         if (needed > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
-            throw new TargetException($"{path}: a disk of {VirtualSize} bytes needs larger clusters than "
-                + $"{Layout.ClusterSize} bytes: make it anew with --cluster-size");
+            throw new TargetException(
+                $"{path}: a disk of {VirtualSize} bytes needs larger clusters than {Layout.ClusterSize} bytes",
+                "make it anew with --cluster-size");
         if (L1Size < needed || L1Size > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
             throw Broken(path, $"its table of level 1 has {L1Size} entries and the disk needs {needed}");
-        if (!IsTable(L1Offset)) throw Broken(path, $"its table of level 1 is at {L1Offset}");
+        if (L1Size > 0 && !IsTable(L1Offset)) throw Broken(path, $"its table of level 1 is at {L1Offset}");
         if (RefcountTableClusters <= 0
             || Layout.OffsetOf(RefcountTableClusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, Layout.ClusterSize))
             throw Broken(path, $"its table of reference counts has {(uint)RefcountTableClusters} clusters");
@@ -224,9 +229,10 @@ internal sealed record Qcow2Header
             uint length = Uint(bytes, at + 4);
             if (length > bytes.Length - at - 8) throw Broken(path, $"a header extension has {length} bytes");
             ReadOnlySpan<byte> content = bytes.Slice(at + 8, (int)length);
-            header = header with { Extensions = [.. header.Extensions, type] };
             if (type == BackingFormatExtension)
                 header = header with { BackingFormat = Encoding.UTF8.GetString(content) };
+            if (type == BitmapDirectory.Extension && (Autoclear & BitmapDirectory.AutoclearFeature) != 0)
+                header = header with { Bitmaps = BitmapDirectory.Parse(path, content) };
             if (type == EncryptionExtension)
                 throw new TargetException($"{path} is encrypted by qcow2, which is not supported");
             at += 8 + (((int)length + 7) & ~7);

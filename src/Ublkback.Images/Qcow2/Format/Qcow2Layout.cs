@@ -54,4 +54,11 @@ internal readonly record struct Qcow2Layout(int ClusterBits, int RefcountOrder)
 
     /// <summary>Whether an offset is the start of a cluster.</summary>
     public bool IsAligned(long offset) => WithinCluster(offset) == 0;
+
+    /// <summary>
+    /// Whether a table of one cluster can be at an offset of a file: at the start of a cluster that is not the header's,
+    /// and begins in the file.
+    /// </summary>
+    public bool IsTablePlace(long offset, long fileLength) =>
+        offset >= ClusterSize && IsAligned(offset) && offset < fileLength;
 }

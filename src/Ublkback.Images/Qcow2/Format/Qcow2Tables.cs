@@ -34,10 +34,21 @@ internal sealed class Qcow2Tables
     /// <summary>The places of the blocks of reference counts.</summary>
     public ulong[] RefcountTable { get; }
 
+    /// <summary>The clusters of bitmaps, which become free with the first change of the image.</summary>
+    public IReadOnlyList<long> BitmapClusters { get; set; } = [];
+
     /// <summary>Bytes of all tables of level 2 and blocks of reference counts.</summary>
     public long BytesInUse =>
         (long)(L1.Count(entry => entry != 0) + RefcountTable.Count(entry => entry != 0) + L1.Length)
             * Header.Layout.ClusterSize;
+
+    /// <summary>Whether a file of a length has clusters that no block of reference counts is for.</summary>
+    public bool HasUncounted(long length)
+    {
+        long perBlock = Header.Layout.RefcountsPerBlock;
+        long blocks = (Header.Layout.ClustersFor(length) + perBlock - 1) / perBlock;
+        return blocks > RefcountTable.Length || RefcountTable.AsSpan(0, (int)blocks).Contains(0ul);
+    }
 
     /// <summary>Reads them.</summary>
     /// <exception cref="TargetException">The image cannot be served; the message says why.</exception>
@@ -47,10 +58,10 @@ internal sealed class Qcow2Tables
         Memory<byte> firstSector = PinnedMemory.AllocatePages(BlockRequest.SectorSize);
         head.AsSpan(0, BlockRequest.SectorSize).CopyTo(firstSector.Span);
         return new Qcow2Tables(
-            header, firstSector, ReadTable(path, file, header.L1Offset, header.L1Size, "level 1"),
+            header, firstSector, ReadTable(path, file, header.Layout, header.L1Offset, header.L1Size, "level 1"),
             ReadTable(
-                path, file, header.RefcountTableOffset, header.RefcountTableClusters * header.Layout.EntriesPerTable,
-                "reference counts"));
+                path, file, header.Layout, header.RefcountTableOffset,
+                header.RefcountTableClusters * header.Layout.EntriesPerTable, "reference counts"));
     }
 
     /// <summary>Reads the header alone, and the bytes that it is in.</summary>
@@ -62,17 +73,22 @@ internal sealed class Qcow2Tables
         return Qcow2Header.Parse(path, head.AsSpan(0, length));
     }
 
-    /// <summary>Reads entries of 8 bytes.</summary>
+    /// <summary>
+    /// Reads entries of 8 bytes. The file's last cluster may be incomplete; what lies behind its end is zeros.
+    /// </summary>
     /// <exception cref="TargetException">They are not in the file.</exception>
-    public static ulong[] ReadTable(string path, SafeFileHandle file, long offset, int count, string name)
+    public static ulong[] ReadTable(
+        string path, SafeFileHandle file, Qcow2Layout layout, long offset, int count, string name)
     {
         if (offset is < 0 or > MaxOffset)
             throw new TargetException($"{path} is broken: its table of {name} is at {offset}");
         ulong[] entries = new ulong[count];
-        Span<byte> rest = MemoryMarshal.AsBytes(entries.AsSpan());
+        Span<byte> bytes = MemoryMarshal.AsBytes(entries.AsSpan());
+        Span<byte> rest = bytes;
         while (!rest.IsEmpty)
         {
             int done = RandomAccess.Read(file, rest, offset);
+            if (done == 0 && rest.Length < Math.Min(bytes.Length, layout.ClusterSize)) break;
             if (done == 0)
                 throw new TargetException($"{path} is broken: it ends within its table of {name}: was it cut short?");
             rest = rest[done..];
@@ -83,21 +99,35 @@ internal sealed class Qcow2Tables
         return entries;
     }
 
-    /// <summary>The clusters that hold tables.</summary>
-    public ReservedClusters FindReserved()
+    /// <summary>
+    /// The clusters that hold tables. Tables of different kinds never share one, so an image in which they do is broken;
+    /// what is wrong says <paramref name="conflict"/>, or null.
+    /// </summary>
+    public ReservedClusters FindReserved(out string? conflict)
     {
-        ReservedClusters reserved = new(Header.Layout);
+        Qcow2Layout layout = Header.Layout;
+        ReservedClusters reserved = new(layout);
         reserved.Add(0);
-        reserved.AddRange(Header.L1Offset, (long)L1.Length * Qcow2Layout.EntrySize);
-        reserved.AddRange(Header.RefcountTableOffset, Header.Layout.OffsetOf(Header.RefcountTableClusters));
-        if (Header.SnapshotCount > 0) reserved.Add(Header.Layout.ClusterOf(Header.SnapshotsOffset));
-        foreach (ulong entry in L1) AddTable(reserved, entry & L2Entry.OffsetMask);
-        foreach (ulong entry in RefcountTable) AddTable(reserved, entry);
-        return reserved;
-    }
+        conflict = null;
+        if (!reserved.AddRange(Header.RefcountTableOffset, layout.OffsetOf(Header.RefcountTableClusters)))
+            conflict = "its table of reference counts is where another table is";
+        if (!reserved.AddRange(Header.L1Offset, (long)L1.Length * Qcow2Layout.EntrySize))
+            conflict = "its table of level 1 is where another table is";
+        if (Header.SnapshotCount > 0 && !reserved.Add(layout.ClusterOf(Header.SnapshotsOffset)))
+            conflict = "its table of snapshots is where another table is";
+        foreach (ulong entry in RefcountTable)
+        {
+            if (entry != 0 && !reserved.Add(layout.ClusterOf((long)entry)))
+                conflict = $"its block of reference counts at {entry:x} is where another table is";
+        }
 
-    private void AddTable(ReservedClusters reserved, ulong offset)
-    {
-        if (offset != 0) reserved.Add(Header.Layout.ClusterOf((long)offset));
+        foreach (ulong entry in L1)
+        {
+            long table = (long)(entry & L2Entry.OffsetMask);
+            if (table != 0 && !reserved.Add(layout.ClusterOf(table)))
+                conflict = $"its table of level 2 at {table:x} is where another table is";
+        }
+
+        return reserved;
     }
 }

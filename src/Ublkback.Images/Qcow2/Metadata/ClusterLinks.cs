@@ -11,12 +11,15 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// <param name="cache">Keeps what was changed.</param>
 /// <param name="commit">Brings it into the file.</param>
 /// <param name="log">Keeps changes beyond this process.</param>
+/// <param name="corruption">Refuses changes of tables that overlap.</param>
+/// <param name="bitmapClusters">What the first change frees: the header says from then on that bitmaps are not true.
+/// </param>
 /// <param name="commitsEach">Whether each change must be in the file before it is answered, since the log cannot be
 /// believed later.</param>
 internal sealed class ClusterLinks(
     Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, MetadataCache cache,
-    MetadataCommit commit, MetadataLog log,
-    bool commitsEach)
+    MetadataCommit commit, MetadataLog log, Corruption corruption,
+    IReadOnlyList<long> bitmapClusters, bool commitsEach)
 {
     private static readonly TimeSpan CommitDelay = TimeSpan.FromSeconds(5);
 
@@ -103,10 +106,15 @@ internal sealed class ClusterLinks(
 
     private async Task<BlockStatus> PrepareOnceAsync()
     {
-        BlockStatus status = BlockStatus.Okay;
+        BlockStatus status = corruption.ReportConflict();
+        if (status != BlockStatus.Okay) return status;
         long whole = header.Layout.OffsetOf(header.Layout.ClustersFor(file.Length));
         if (file.CanGrow && file.Length < whole) status = await file.SetLengthAsync(whole);
-        return status == BlockStatus.Okay ? await headerFile.SetDirtyAsync() : status;
+        if (status == BlockStatus.Okay) status = await headerFile.SetDirtyAsync();
+        if (status != BlockStatus.Okay) return status;
+        foreach (long cluster in bitmapClusters) commit.AddUnused(cluster);
+        bitmapClusters = [];
+        return status;
     }
 
     private async Task CommitLaterAsync()

@@ -19,8 +19,7 @@ internal readonly record struct EntryPlace(BlockStatus Status, MetadataPage? Pag
 [DataPath]
 internal sealed class ClusterMap(
     Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ReservedClusters reserved,
-    ulong[] l1,
-    long diskSize)
+    Corruption corruption, ulong[] l1, long diskSize)
 {
     private const int CopyBytes = 64 << 10;
 
@@ -80,14 +79,20 @@ internal sealed class ClusterMap(
 
     private bool TryLocate(long guestCluster, out long offset, out BlockStatus status)
     {
-        ulong entry = L1[L1IndexOf(guestCluster)];
-        offset = (long)(entry & L2Entry.OffsetMask);
-        status = (entry & ~(L2Entry.OffsetMask | L2Entry.CopiedFlag)) == 0 && layout.IsAligned(offset)
-            ? BlockStatus.Okay
-            : BlockStatus.IoError;
+        status = CheckTable(L1IndexOf(guestCluster), out offset);
         if (offset == 0 || status != BlockStatus.Okay) return false;
         offset += guestCluster % layout.EntriesPerTable / EntriesPerPage * cache.PageSize;
         return true;
+    }
+
+    // The place of a table of level 2, or 0 if there is none.
+    private BlockStatus CheckTable(int index, out long offset)
+    {
+        ulong entry = L1[index];
+        offset = (long)(entry & L2Entry.OffsetMask);
+        bool isSound = (entry & ~(L2Entry.OffsetMask | L2Entry.CopiedFlag)) == 0
+            && (offset == 0 || layout.IsTablePlace(offset, file.Length));
+        return isSound ? BlockStatus.Okay : corruption.Report($"its entry {index} of level 1 is {entry:x16}");
     }
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
@@ -109,8 +114,8 @@ internal sealed class ClusterMap(
     // Empty, or as the one that it shares with a snapshot: all of it is written before level 1 refers to it.
     private async ValueTask<BlockStatus> MakeTableAtAsync(int index)
     {
-        long old = (long)(L1[index] & L2Entry.OffsetMask);
-        if (!layout.IsAligned(old)) return BlockStatus.IoError;
+        BlockStatus found = CheckTable(index, out long old);
+        if (found != BlockStatus.Okay) return found;
         HostRun run = await allocator.AllocateAsync(1);
         if (run.Status != BlockStatus.Okay) return run.Status;
         if (_copy.IsEmpty) _copy = PinnedMemory.AllocatePages(Math.Min(CopyBytes, layout.ClusterSize));

@@ -16,9 +16,9 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// before, when also the requests have ended that may have looked them up.
 /// </remarks>
 internal sealed class MetadataCommit(
-    Qcow2Layout layout, ContainerFile file, MetadataCache cache, ClusterAllocator allocator, ClusterMap map,
-    MetadataLog log,
-    ReservedClusters reserved, RequestQuiescence epochs, LoopMutex tables)
+    Qcow2Layout layout, ContainerFile file, MetadataCache cache, RefcountBlocks blocks, ClusterAllocator allocator,
+    ClusterMap map, MetadataLog log, ReservedClusters reserved, RequestQuiescence epochs, LoopMutex tables,
+    Corruption corruption)
 {
     private const int MaxWritesUnderWay = 16;
 
@@ -29,7 +29,7 @@ internal sealed class MetadataCommit(
 
     /// <summary>Whether everything is in the file, and durable if it was flushed.</summary>
     public bool IsClean => IsIdle && cache.DirtyMappings.Count == 0 && cache.DirtyRefcounts.Count == 0
-        && map.L1.IsClean && allocator.Table.IsClean;
+        && map.L1.IsClean && blocks.Table.IsClean;
 
     /// <summary>Whether none is under way.</summary>
     public bool IsIdle => _running.IsCompleted;
@@ -70,17 +70,17 @@ internal sealed class MetadataCommit(
         long logEnd = log.Added;
         List<(MetadataPage Page, Memory<byte> Copy)> mappings = Freeze();
         List<(int Sector, Memory<byte> Content)> l1 = map.L1.TakeDirty();
-        List<(int Sector, Memory<byte> Content)> blocks = allocator.Table.TakeDirty();
+        List<(int Sector, Memory<byte> Content)> places = blocks.Table.TakeDirty();
         List<long> unusedTables = map.TakeUnused();
-        unusedTables.AddRange(allocator.Unused);
-        allocator.Unused.Clear();
+        unusedTables.AddRange(blocks.Unused);
+        blocks.Unused.Clear();
         (List<long> unused, _unused) = (_unused, []);
 
         BlockStatus status = await WriteRefcountsAsync();
         if (status == BlockStatus.Okay) status = await file.FlushAsync();
-        if (status == BlockStatus.Okay && blocks.Count > 0)
+        if (status == BlockStatus.Okay && places.Count > 0)
         {
-            status = await WriteSectorsAsync(allocator.TableOffset, blocks);
+            status = await WriteSectorsAsync(blocks.TableOffset, places);
             if (status == BlockStatus.Okay) status = await file.FlushAsync();
         }
 
@@ -102,7 +102,7 @@ internal sealed class MetadataCommit(
         if (status != BlockStatus.Okay)
         {
             map.L1.GiveBack(l1);
-            allocator.Table.GiveBack(blocks);
+            blocks.Table.GiveBack(places);
             unused.AddRange(_unused);
             _unused = unused;
             map.Unused.AddRange(unusedTables);
@@ -209,7 +209,9 @@ internal sealed class MetadataCommit(
             if (await allocator.ReleaseAsync(cluster)) reserved.Remove(cluster);
         }
 
-        // What fails stays counted.
+        // What fails stays counted, and so do tables that the guest's entries pointed to.
+        if (clusters.RemoveAll(reserved.Contains) > 0)
+            corruption.Report("a cluster of the guest was one that holds a table");
         clusters.Sort();
         for (int first = 0, next; first < clusters.Count; first = next)
         {

@@ -59,8 +59,10 @@ internal static class MetadataLogFile
         }
         catch (LinuxException failure)
         {
-            throw new TargetException($"{image} was not closed, and whether a killed daemon left changes of it in "
-                + $"{path} cannot be seen ({LinuxError.Describe(failure.Errno)}): run this as root", failure);
+            throw new TargetException(
+                $"{image} was not closed, and whether a killed daemon left changes of it in "
+                    + $"{path} cannot be seen ({LinuxError.Describe(failure.Errno)})",
+                "run this as root", failure);
         }
     }
 }

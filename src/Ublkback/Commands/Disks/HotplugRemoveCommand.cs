@@ -1,5 +1,6 @@
 using System.Text.Json.Serialization;
 using Ublkback.Control;
+using Ublkback.Hosting;
 
 namespace Ublkback.Commands.Disks;
 
@@ -15,7 +16,7 @@ internal static class HotplugRemoveCommand
 
     private static async Task<DoneReply> AnswerAsync(HotplugRemoveRequest request, ControlServices services) =>
         await services.Hotplug.RemoveAsync(request.XenbusPath).ConfigureAwait(false) is string error
-            ? throw new RefusedRequestException(error)
+            ? throw new CommandException(error)
             : new DoneReply();
 }
 

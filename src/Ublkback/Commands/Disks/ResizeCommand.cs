@@ -34,7 +34,7 @@ internal static class ResizeCommand
         }
         catch (TimeoutException failure)
         {
-            throw new RefusedRequestException(
+            throw new CommandException(
                 "a disk has not answered for 10 s", "see its state in 'ublkback list'", failure);
         }
 

@@ -36,7 +36,6 @@ internal static class ImageCommitCommand
             SchemeTool.Require(catalog, text, scheme => scheme.Overlay, "committed");
         BlockTarget below = scheme.FindBacking(target)
             ?? throw new CommandException($"{text} has no backing image: there is nothing to commit it to");
-        below = catalog.Find(below).Trust(below);
         using Worker worker = new("commit");
         IAllocationMap overlay =
             (IAllocationMap)catalog.Open(

@@ -63,7 +63,7 @@ internal static class ImageCreateCommand
     private static long Measure(BlockCatalog catalog, BlockTarget backing)
     {
         IBlockImage image = catalog.Open(
-            catalog.Find(backing).Trust(backing), ToolOpening.For("ublkback image create", isReadOnly: true));
+            backing, ToolOpening.For("ublkback image create", isReadOnly: true));
         long size = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
         image.DisposeAsync().AsTask().GetAwaiter().GetResult();
         return size;

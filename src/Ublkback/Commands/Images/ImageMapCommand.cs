@@ -43,7 +43,6 @@ internal static class ImageMapCommand
     private static async Task<int> RunAsync(BlockCatalog catalog, string text, bool asJson)
     {
         BlockTarget target = BlockTarget.Parse(text);
-        target = catalog.Find(target).Trust(target);
         using Worker worker = new("map");
         IBlockImage image = catalog.Open(target, ToolOpening.For("ublkback image map", isReadOnly: true));
         await using (image.ConfigureAwait(false))

@@ -4,6 +4,7 @@ using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.ImageTools;
+using Ublkback.Linux.Sockets;
 using Ublkback.Linux.Workers;
 using Ublkback.Parallax.Admin;
 
@@ -42,7 +43,7 @@ internal static class VdiSession
                 HostEnvironment.Parse(HostEnvironment.Default), ResizeCommand.Control, new ResizeRequest())
                 .ConfigureAwait(false);
         }
-        catch (Exception failure) when (failure is NoDaemonException or RefusedRequestException)
+        catch (Exception failure) when (failure is NoDaemonException or RefusedMessageException)
         {
             // Another program holds the VDI.
         }

@@ -59,7 +59,6 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
     [TestCase("the entry of a cluster points to the table of level 1", 1)]
     [TestCase("the entry of a cluster points to a table of level 2", 2)]
     [TestCase("the entry of a cluster has a reserved bit", 3)]
-    [TestCase("the entry of a cluster is behind the end of the file", 4)]
     public async Task A_guest_never_writes_the_images_own_tables(string how, int number)
     {
         string path = PathOf("a.qcow2");
@@ -68,7 +67,7 @@ public sealed class Qcow2FuzzTests : Qcow2Fixture
         long l1 = BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(40));
         long l2 = (long)(BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan((int)l1)) & L2Entry.OffsetMask);
         ulong entry = L2Entry.CopiedFlag
-            | number switch { 0 => 0, 1 => (ulong)l1, 2 => (ulong)l2, 3 => (ulong)l2 | 4, _ => 1ul << 40 };
+            | number switch { 0 => 0, 1 => (ulong)l1, 2 => (ulong)l2, _ => (ulong)l2 | 4 };
         BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan((int)l2), entry);
         await File.WriteAllBytesAsync(path, bytes);
         byte[] tables = bytes[(int)l1..((int)l1 + 512)];
