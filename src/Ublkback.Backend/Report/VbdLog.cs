@@ -60,6 +60,8 @@ internal sealed partial class VbdLog(ILogger logger, VbdAddress address)
     internal void Stuck() =>
         Limited("its worker is blocked, so the guest's rings stay mapped until it goes on or the daemon ends");
 
+    internal void Changed() => Changed(logger, _vbd);
+
     internal void StillOpen(string target, TimeSpan waited) => Limited(string.Create(
         CultureInfo.InvariantCulture,
         $"{target} is still open, since its storage has not answered for {waited.TotalSeconds:F0} s; it is closed when "
@@ -123,6 +125,9 @@ internal sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: found, target {Target}")]
     private static partial void Found(ILogger logger, string vbd, string target);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: the toolstack changed the device")]
+    private static partial void Changed(ILogger logger, string vbd);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Vbd}: gone")]
     private static partial void Gone(ILogger logger, string vbd);

@@ -11,7 +11,7 @@ namespace Ublkback.Backend.Vbds;
 /// </summary>
 public sealed class Hotplug(BackendServices services, VbdDirectory directory)
 {
-    private static readonly TimeSpan RemovePatience = TimeSpan.FromSeconds(10); // xl waits for its scripts for 40 s
+    private static readonly TimeSpan RemovePatience = TimeSpan.FromSeconds(5); // xl waits for its scripts for 40 s
 
     /// <summary>
     /// Opens the target of a device and writes <c>hotplug-status</c>, and <c>hotplug-error</c> if the target cannot be
@@ -29,7 +29,7 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
                 ?? throw new TargetException(
                     $"the device is not ublkback's: its script node does not name {VbdConfiguration.ScriptName}, "
                     + "or it has no state");
-            await vbd.CheckTargetAsync().ConfigureAwait(false);
+            vbd = await CheckAsync(vbd).ConfigureAwait(false);
             if (DevicePathOf(vbd) is string device)
                 await services.Store.WriteAsync($"{path}/physical-device-path", device).ConfigureAwait(false);
             await services.Store.WriteAsync($"{path}/hotplug-status", "connected").ConfigureAwait(false);
@@ -40,6 +40,23 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             await services.Store.WriteAsync($"{path}/hotplug-error", failure.Message).ConfigureAwait(false);
             await services.Store.WriteAsync($"{path}/hotplug-status", "error").ConfigureAwait(false);
             return failure.Message;
+        }
+    }
+
+    // The vbd may be replaced meanwhile, if the toolstack changes its nodes.
+    private async Task<Vbd> CheckAsync(Vbd vbd)
+    {
+        while (true)
+        {
+            try
+            {
+                await vbd.CheckTargetAsync().ConfigureAwait(false);
+                return vbd;
+            }
+            catch (TargetException) when (directory.Find(vbd.Address) is Vbd next && next != vbd)
+            {
+                vbd = next;
+            }
         }
     }
 

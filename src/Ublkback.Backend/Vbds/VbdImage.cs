@@ -20,10 +20,10 @@ internal sealed class VbdImage(
     BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
 {
     /// <summary>
-    /// How long a device that goes waits for its image. The toolstack waits 10 s for state 6, and requests in flight
-    /// may take 5 s of that.
+    /// How long a device that goes waits for its image. The toolstack waits 10 s for state 6, and the rings may take 7 s
+    /// of that. The hotplug script waits longer.
     /// </summary>
-    public static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(4);
+    public static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(2);
 
     private static readonly TimeSpan MeasurePatience = TimeSpan.FromSeconds(2);
 
@@ -31,16 +31,18 @@ internal sealed class VbdImage(
     private Task<bool> _measuring = Task.FromResult(false);
     private Task<OpenDisk>? _opening;
     private Task _closing = Task.CompletedTask;
+    private bool _hasEnded;
 
     /// <summary>
     /// Returns the image; opens it unless it is open or being opened. After a failure the next call tries again.
     /// </summary>
-    /// <exception cref="TargetException">The image cannot be opened.</exception>
+    /// <exception cref="TargetException">The image cannot be opened, or the vbd has ended.</exception>
     public async Task<SharedImage> OpenAsync()
     {
         Task<OpenDisk> opening;
         lock (_lock)
         {
+            if (_hasEnded) throw new TargetException($"the device {address} is gone");
             if (_opening is null or { IsFaulted: true }) _opening = Task.Run(OpenOnceAsync);
             opening = _opening;
         }
@@ -60,7 +62,7 @@ internal sealed class VbdImage(
         }
     }
 
-    /// <summary>Ends when the image is closed for which <see cref="CloseAsync(TimeSpan)"/> was called last.</summary>
+    /// <summary>Ends when the image is closed for which <see cref="CloseAsync(TimeSpan, bool)"/> was called last.</summary>
     public Task Closed
     {
         get
@@ -120,13 +122,15 @@ internal sealed class VbdImage(
     /// since its storage may have stalled; then the log says so.
     /// </summary>
     /// <param name="patience">The time to wait.</param>
-    public async Task CloseAsync(TimeSpan patience)
+    /// <param name="isEnd">True if the vbd ends, and the image is not to be opened again.</param>
+    public async Task CloseAsync(TimeSpan patience, bool isEnd = false)
     {
         Task closing;
         lock (_lock)
         {
             if (_opening is Task<OpenDisk> opening) _closing = CloseAsync(opening);
             _opening = null;
+            _hasEnded |= isEnd;
             closing = _closing;
         }
 

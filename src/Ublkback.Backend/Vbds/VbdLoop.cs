@@ -118,7 +118,15 @@ internal sealed class VbdLoop(
             try
             {
                 await resize.ServeAsync(steps.Connection).ConfigureAwait(false);
-                VbdAction action = VbdStateMachine.Decide(await ReadViewAsync().ConfigureAwait(false));
+                VbdView view = await ReadViewAsync().ConfigureAwait(false);
+                if (await IsOutdatedAsync().ConfigureAwait(false))
+                {
+                    log.Changed();
+                    await steps.DetachAsync().ConfigureAwait(false);
+                    return false;
+                }
+
+                VbdAction action = VbdStateMachine.Decide(view);
                 switch (action)
                 {
                     case VbdAction.Wait:
@@ -161,6 +169,24 @@ internal sealed class VbdLoop(
 
         await steps.DetachAsync().ConfigureAwait(false);
         return false;
+    }
+
+    // Without a transaction the toolstack may write the state before the target or the mode. The directory starts
+    // another loop with what is written then.
+    private async Task<bool> IsOutdatedAsync()
+    {
+        if (steps.Connection is not null || BackendState is not (XenbusState.Initialising or XenbusState.InitWait))
+            return false;
+        try
+        {
+            VbdConfiguration? now =
+                await VbdConfiguration.ReadAsync(services.Store, _path, address).ConfigureAwait(false);
+            return now is not null && now != configuration;
+        }
+        catch (FrontendException)
+        {
+            return true; // the directory logs it
+        }
     }
 
     private Task<SharedImage> StartOpening()

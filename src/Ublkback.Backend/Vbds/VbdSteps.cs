@@ -138,13 +138,15 @@ internal sealed class VbdSteps(
     public async Task ForgetAsync()
     {
         await EndConnectionAsync(isForSuccessor: false).ConfigureAwait(false);
-        await ReleaseAsync().ConfigureAwait(false);
+        await image.CloseAsync(VbdImage.ClosePatience, isEnd: true).ConfigureAwait(false);
         services.Journals.Remove(address);
         await services.Store.RemoveAsync(ErrorDirectory).ConfigureAwait(false);
         log.Gone();
     }
 
-    /// <summary>Releases everything at the daemon's end. The journal and the states stay for the next daemon.</summary>
+    /// <summary>
+    /// Releases everything, and leaves the journal and the states to the next daemon, or to a vbd with other nodes.
+    /// </summary>
     public async Task DetachAsync()
     {
         if (Connection is not null)
@@ -153,7 +155,7 @@ internal sealed class VbdSteps(
             log.Detached();
         }
 
-        await image.CloseAsync(DetachPatience).ConfigureAwait(false);
+        await image.CloseAsync(DetachPatience, isEnd: true).ConfigureAwait(false);
     }
 
     // With mustGoOn the rings need the journal of an earlier daemon.

@@ -74,7 +74,8 @@ public sealed class PluginTests : HostFixture
         await AwaitLogAsync("hook blocks has blocked the disk for");
         Assert.That(await neighbour.WriteAsync(8, data), Is.EqualTo(BlkifStatus.Okay));
 
-        await Toolstack.DetachAsync(1, configuration, force: true).WaitAsync(TimeSpan.FromSeconds(10));
+        await Toolstack.DetachAsync(1, configuration, force: true).WaitAsync(ForcedDetach);
+        KeepsDisks = true;
         await AwaitLogAsync("its worker is blocked, so the guest's rings stay mapped");
         Assert.That(await neighbour.WriteAsync(8, data), Is.EqualTo(BlkifStatus.Okay));
     }

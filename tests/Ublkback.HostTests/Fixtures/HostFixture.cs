@@ -29,6 +29,11 @@ public abstract class HostFixture
     /// <summary>The program under test.</summary>
     protected static string Program { get; } = FindProgram();
 
+    /// <summary>
+    /// The most that removing a disk by force takes: 10 s until its state is Closed, and 5 s for the hotplug script.
+    /// </summary>
+    protected static TimeSpan ForcedDetach { get; } = TimeSpan.FromSeconds(16);
+
     protected static string Script { get; } = Path.Combine(FindRoot(), "scripts", "block-ublkback");
 
     protected string Scratch { get; } = Directory.CreateTempSubdirectory("ublkback-test-").FullName;

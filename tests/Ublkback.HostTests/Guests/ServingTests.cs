@@ -67,6 +67,34 @@ public sealed class ServingTests : HostFixture
         }
     }
 
+    // Some toolstacks write without a transaction, so that the daemon sees the state before the target and the mode.
+    [Test]
+    public async Task Nodes_that_are_written_after_the_state_count()
+    {
+        string image = MakeImage("a.img");
+        EmulatedGuest guest = await MakeGuestAsync(1);
+        string backend = EmulatedHost.Toolstack.BackendPath(1, Disk(image)), frontend = "/local/domain/1/device/vbd/51712";
+        await Store.WriteAsync($"{frontend}/backend", backend);
+        await Store.WriteAsync($"{frontend}/backend-id", "0");
+        await Store.WriteAsync($"{frontend}/virtual-device", "51712");
+        await Store.WriteAsync($"{frontend}/state", "1");
+        await Store.SetPermissionsAsync(frontend, "n1", "r0");
+        foreach (string node in new[] { "backend", "backend-id", "virtual-device", "state" })
+            await Store.SetPermissionsAsync($"{frontend}/{node}", "n1", "r0");
+        await Store.WriteAsync($"{backend}/frontend", frontend);
+        await Store.SetPermissionsAsync(backend, "n0", "r1");
+        await Store.WriteAsync($"{backend}/online", "1");
+        await Store.WriteAsync($"{backend}/script", Script);
+        await Store.WriteAsync($"{backend}/state", "1");
+        await AwaitLogAsync("no target given");
+        await Store.WriteAsync($"{backend}/params", image);
+        await AwaitLogAsync("read-only");
+        await Store.WriteAsync($"{backend}/mode", "w");
+        await AwaitLogAsync("writable");
+        await using Blkfront disk = await ConnectAsync(guest);
+        Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
+    }
+
     // With persistent grants a ring maps pages when requests name them: an idle one has none to release.
     [Test]
     public async Task An_idle_disk_is_released_at_once([Values(1, 2)] int queues, [Values] bool isPersistent)

@@ -150,7 +150,7 @@ public sealed class StorageFaultTests : HostFixture
         await load.ProgressAsync(2000, Soon);
         (_, string stats, _) = await RunAsync("stats", "--host", Layout.Root);
         Assert.That(stats, Does.Match(@"xvda, .*: [1-9][0-9]* in flight \(the oldest for [0-9.]+ (s|ms)\)"));
-        await Toolstack.DetachAsync(1, configuration, force: true).WaitAsync(TimeSpan.FromSeconds(10));
+        await Toolstack.DetachAsync(1, configuration, force: true).WaitAsync(ForcedDetach);
         await load.ProgressAsync(2000, Soon);
         Assert.That(stuck.All(task => !task.IsCompletedSuccessfully), Is.True, "nobody knows how they end");
 
