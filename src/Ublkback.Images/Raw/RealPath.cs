@@ -22,7 +22,7 @@ internal static class RealPath
         }
     }
 
-    /// <summary>Returns the same for a file that may not exist yet. If its folder does not exist, the path itself.</summary>
+    /// <summary>Returns the same for a file that may not exist yet; without its folder, the path itself.</summary>
     public static string OfNew(string path)
     {
         int slash = path.LastIndexOf('/');
