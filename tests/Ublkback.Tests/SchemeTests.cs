@@ -35,7 +35,7 @@ public sealed partial class SchemeTests
     {
         ["Ublkback/Hosting/CatalogMaker.cs"] = "the registrations",
         ["Ublkback.Block/Targets/TargetReader.cs"] = "the grammar of targets: a path alone means raw",
-        ["Ublkback.Images/Qcow2/Qcow2Opener.cs"] = "a qcow2 header names the format of its backing file",
+        ["Ublkback.Images/Qcow2/BackingFiles.cs"] = "a qcow2 header names the format of its backing file",
         ["Ublkback.Images/Qcow2/Qcow2Scheme.cs"] = "the same",
         ["Ublkback/Commands/Vdis/VdiSession.cs"] = "commands of VDIs, which take the name of a VDI for a target",
         ["Ublkback/Commands/Vdis/VdiCommand.cs"] = "help",

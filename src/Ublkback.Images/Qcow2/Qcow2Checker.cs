@@ -159,11 +159,23 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
                 (long offset, int bytes) = entry.CompressedRangeIn(Layout);
                 Use(offset, bytes, "a compressed cluster");
                 break;
+            case ClusterKind.Data or ClusterKind.Zero when IsBehindEnd(entry):
+                _report.Errors++;
+                Qcow2CheckReport.Add(
+                    ZerosEntry is null ? _report.Unrepairable : _report.Repairable,
+                    $"a cluster of the disk is at {entry.HostOffset}, behind the file's end at {length}: it is zeros");
+                break;
             case ClusterKind.Data or ClusterKind.Zero when entry.HostOffset != 0:
                 Use(entry.HostOffset, Layout.ClusterSize, "a cluster of the disk");
                 break;
         }
     }
+
+    private bool IsBehindEnd(L2Entry entry) => entry.HostOffset >= length;
+
+    // What says of a cluster that it is zeros; null where nothing can.
+    private ulong? ZerosEntry => _tables.Header.Version >= 3 ? L2Entry.ZeroFlag
+        : _tables.Header.BackingFile is null ? 0ul : null;
 
     private bool Use(long offset, long bytes, string what)
     {
@@ -238,10 +250,11 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             for (int j = 0; j < entries.Length; j++)
             {
                 L2Entry entry = new(entries[j]);
-                ClusterKind kind = entry.KindIn(Layout, _tables.Header.Version);
-                if (kind is ClusterKind.Data or ClusterKind.Zero && entry.HostOffset != 0
-                    && Layout.ClusterOf(entry.HostOffset) < _used.Length)
-                    CheckMark(entry.Value, entry.HostOffset, table + ((long)j * Qcow2Layout.EntrySize), repair);
+                long at = table + ((long)j * Qcow2Layout.EntrySize);
+                if (entry.KindIn(Layout, _tables.Header.Version) is not (ClusterKind.Data or ClusterKind.Zero)
+                    || entry.HostOffset == 0) continue;
+                if (!IsBehindEnd(entry)) CheckMark(entry.Value, entry.HostOffset, at, repair);
+                else if (repair && ZerosEntry is ulong zeros) WriteEntry(at, zeros);
             }
         }
     }
@@ -260,8 +273,13 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             return;
         }
 
+        WriteEntry(at, value ^ L2Entry.CopiedFlag);
+    }
+
+    private void WriteEntry(long at, ulong value)
+    {
         byte[] bytes = new byte[Qcow2Layout.EntrySize];
-        BinaryPrimitives.WriteUInt64BigEndian(bytes, value ^ L2Entry.CopiedFlag);
+        BinaryPrimitives.WriteUInt64BigEndian(bytes, value);
         RandomAccess.Write(file, bytes, at);
     }
 }

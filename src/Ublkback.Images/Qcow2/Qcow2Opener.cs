@@ -75,7 +75,8 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
                     throw new TargetException(
                         $"{path} was found to be broken",
                         "repair it with 'ublkback image check --repair', or attach it read-only (access=ro)");
-                // A file ends with what is counted, or nearly; what is not may be in use all the same. A device goes on.
+                // A file ends with what is counted, or nearly; what is not may be in use all the same. A device goes
+                // on.
                 bool isDoubtful = tables.Header.IsDirty || (!raw.IsDevice && tables.HasUncounted(raw.Length));
                 if (isDoubtful && !isReadOnly && !isBelieved)
                 {
@@ -105,7 +106,8 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
     }
 
     /// <summary>
-    /// Finds what an image says lies below it; null when nothing does. The target must allow it, as for opening. Blocks.
+    /// Finds what an image says lies below it; null when nothing does. The target must allow it, as for opening.
+    /// Blocks.
     /// </summary>
     /// <exception cref="TargetException">It is no image, or its backing file is not allowed, or none that this program
     /// opens.</exception>
@@ -198,7 +200,8 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
             throw new TargetException($"{raw.Path} is empty", "make an image with 'ublkback image create'");
         return new ImageGeometry(
             (ulong)raw.Length / BlockRequest.SectorSize,
-            BlockRequest.SectorSize, raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
+            BlockRequest.SectorSize,
+            raw.IsDevice ? BlockDevice.PhysicalSectorSizeOf(raw.File) : BlockRequest.SectorSize, opening.IsReadOnly,
             opening.IsReadOnly ? 0 : RawImageOpener.MeasureDiscard(raw.File, raw.Status));
     }
 }

@@ -6,8 +6,8 @@ using Ublkback.Images.Qcow2.Format;
 namespace Ublkback.Images.Qcow2;
 
 /// <summary>
-/// Writes a new table of reference counts, with new blocks, beside the old one, which lacks blocks or lies where something
-/// else is. The header points to the new table last, so an interruption leaves the image as it was. Blocks.
+/// Writes a new table of reference counts, with new blocks, beside the old one, which lacks blocks or lies where
+/// something else is. The header points to the new table last, so an interruption leaves the image as it was. Blocks.
 /// </summary>
 internal sealed class RefcountRebuilder(string path, SafeFileHandle file, Qcow2Tables tables, bool canGrow)
 {
@@ -50,7 +50,8 @@ internal sealed class RefcountRebuilder(string path, SafeFileHandle file, Qcow2T
         return used;
     }
 
-    // Neighbouring clusters that nothing uses, for the blocks and the table that count all that is used, and themselves.
+    // Neighbouring clusters that nothing uses, for the blocks and the table that count all that is used, and
+    // themselves.
     private (long First, long[] Blocks, int TableClusters) FindPlace(uint[] used)
     {
         for (long size = 2; ;)

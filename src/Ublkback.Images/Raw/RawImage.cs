@@ -13,9 +13,9 @@ namespace Ublkback.Images.Raw;
 /// locks; any number of workers.
 /// </summary>
 /// <remarks>
-/// A file may end within a sector of 512 bytes: the rest of that sector reads as zeros, and writing the sector makes the
-/// file longer. A failed fdatasync is remembered: the kernel drops the pages that it could not write and reports that once, so no
-/// later flush can promise anything until the image is opened again.
+/// A file may end within a sector of 512 bytes: the rest of that sector reads as zeros, and writing the sector makes
+/// the file longer. A failed fdatasync is remembered: the kernel drops the pages that it could not write and reports
+/// that once, so no later flush can promise anything until the image is opened again.
 /// </remarks>
 [DataPath]
 internal sealed class RawImage(

@@ -203,7 +203,8 @@ public sealed class Qcow2Tests : HostFixture
         await RunOtherAsync(
             "qemu-io", "-c", "write -P 3 512k 1M", "-c", "write -z 3M 64k", "-c", "write -P 4 8M 4k", over);
 
-        (int status, string own, string errors) = await RunAsync("image", "map", $"qcow2:{over}?backing={Scratch}", "--json");
+        (int status, string own, string errors) = await RunAsync(
+            "image", "map", $"qcow2:{over}?backing={Scratch}", "--json");
         Assert.That(status, Is.Zero, errors);
         Assert.That(
             Ranges(own), Is.EqualTo(Ranges((await RunOtherAsync("qemu-img", "map", "--output=json", over))[2..])));

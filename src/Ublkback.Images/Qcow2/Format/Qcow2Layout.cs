@@ -47,7 +47,7 @@ internal readonly record struct Qcow2Layout(int ClusterBits, int RefcountOrder)
     public int WithinCluster(long offset) => (int)(offset & (ClusterSize - 1));
 
     /// <summary>Clusters that a number of bytes takes.</summary>
-    public long ClustersFor(long bytes) => (bytes + ClusterSize - 1) >> ClusterBits;
+    public long ClustersFor(long bytes) => ClusterOf(bytes) + (IsAligned(bytes) ? 0 : 1); // any size: no sum overflows
 
     /// <summary>Entries of level 1 that a disk of a size needs.</summary>
     public long L1EntriesFor(long virtualSize) => (ClustersFor(virtualSize) + EntriesPerTable - 1) / EntriesPerTable;
@@ -56,8 +56,8 @@ internal readonly record struct Qcow2Layout(int ClusterBits, int RefcountOrder)
     public bool IsAligned(long offset) => WithinCluster(offset) == 0;
 
     /// <summary>
-    /// Whether a table of one cluster can be at an offset of a file: at the start of a cluster that is not the header's,
-    /// and begins in the file.
+    /// Whether a table of one cluster can be at an offset of a file: at the start of a cluster that is not the
+    /// header's, and begins in the file.
     /// </summary>
     public bool IsTablePlace(long offset, long fileLength) =>
         offset >= ClusterSize && IsAligned(offset) && offset < fileLength;

@@ -100,8 +100,8 @@ internal sealed class Qcow2Tables
     }
 
     /// <summary>
-    /// The clusters that hold tables. Tables of different kinds never share one, so an image in which they do is broken;
-    /// what is wrong says <paramref name="conflict"/>, or null.
+    /// The clusters that hold tables. Tables of different kinds never share one, so an image in which they do is
+    /// broken; what is wrong says <paramref name="conflict"/>, or null.
     /// </summary>
     public ReservedClusters FindReserved(out string? conflict)
     {

@@ -5,8 +5,8 @@ using Ublkback.Images.Qcow2.Format;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// Gives out clusters that have a reference count of none, and takes them back. On the image's worker; one allocation at
-/// a time.
+/// Gives out clusters that have a reference count of none, and takes them back. On the image's worker; one allocation
+/// at a time.
 /// </summary>
 /// <remarks>
 /// In memory a count is never lower than what the file's tables, or changes that wait to be written to them, need. So

@@ -4,8 +4,8 @@ using Ublkback.Images.Qcow2.Format;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// The space for clusters in the file or device of an image. Makes a file longer when it is needed, and finds out that a
-/// device has grown. On the image's worker.
+/// The space for clusters in the file or device of an image. Makes a file longer when it is needed, and finds out that
+/// a device has grown. On the image's worker.
 /// </summary>
 internal sealed class FileSpace(Qcow2Layout layout, ContainerFile file, Corruption corruption)
 {

@@ -20,7 +20,7 @@ internal sealed class RefcountBlocks(
     /// <summary>Where that table is.</summary>
     public long TableOffset { get; private set; } = tableOffset;
 
-    /// <summary>Clusters of former tables, which the file does not refer to any more, and which are still counted.</summary>
+    /// <summary>Clusters of former tables, which the file does not refer to any more and which still count.</summary>
     public List<long> Unused { get; } = [];
 
     /// <summary>Counts in a page of the cache.</summary>

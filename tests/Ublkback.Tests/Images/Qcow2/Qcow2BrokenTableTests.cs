@@ -49,6 +49,16 @@ public sealed class Qcow2BrokenTableTests : Qcow2Fixture
                 Does.Not.Contain("failed"));
     }
 
+    [Test]
+    public void A_size_that_no_sum_can_hold_is_refused()
+    {
+        string path = MakeByQemu("a.qcow2", MiB);
+        Change(path, bytes => Put(bytes, 24, long.MaxValue & ~511ul));
+        Assert.That(
+            () => Open($"qcow2:{path}"),
+            Throws.TypeOf<TargetException>().With.Message.Contains("needs larger clusters"));
+    }
+
     [TestCase(false)]
     [TestCase(true)]
     public async Task A_discard_never_frees_a_table_that_an_entry_of_the_guest_points_to(bool isCompressed)

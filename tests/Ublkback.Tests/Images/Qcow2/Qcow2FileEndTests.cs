@@ -1,13 +1,14 @@
 using System.Buffers.Binary;
 using NUnit.Framework;
 using Ublkback.Block;
+using Ublkback.Images.Qcow2;
 using Ublkback.Images.Qcow2.Format;
 
 namespace Ublkback.Tests.Images.Qcow2;
 
 /// <summary>
-/// Files that end anywhere: within a sector, within a cluster, before a cluster that they refer to. What lies behind the
-/// end reads as zeros, and can be written.
+/// Files that end anywhere: within a sector, within a cluster, before a cluster that they refer to. What lies behind
+/// the end reads as zeros, and can be written.
 /// </summary>
 public sealed class Qcow2FileEndTests : Qcow2Fixture
 {
@@ -89,6 +90,21 @@ public sealed class Qcow2FileEndTests : Qcow2Fixture
         QemuAgrees(path, shadow);
     }
 
+    [TestCase("1.1")]
+    [TestCase("0.10")]
+    public void A_repair_turns_a_cluster_behind_the_end_of_the_file_into_zeros(string compat)
+    {
+        byte[] shadow = new byte[4 * MiB];
+        string path = MakeByQemu("a.qcow2", shadow.Length, "-o", $"compat={compat}");
+        Run("qemu-io", "-f", "qcow2", "-c", "write -P 8 0 128k", path);
+        shadow.AsSpan(65536, 65536).Fill(8);
+        ChangeEntry(path, L2Entry.CopiedFlag | (1ul << 30));
+        ImageOpening opening = new("the test", 0, false, false, null, _ => { });
+        Qcow2CheckReport report = Qcow2Tool.Check(path, repair: true, opening);
+        Assert.That((report.Errors, report.Unrepairable.Count), Is.EqualTo((1L, 0)));
+        QemuAgrees(path, shadow);
+    }
+
     [Test]
     public async Task A_table_that_is_incomplete_at_the_files_end_is_zeros_there()
     {
@@ -129,7 +145,7 @@ public sealed class Qcow2FileEndTests : Qcow2Fixture
         await using (disk.Image)
         {
             Assert.That((await disk.ReadAsync(0, MiB)).AsSpan().SequenceEqual(shadow), Is.True);
-            await disk.WriteAsync(99_840, [.. Enumerable.Repeat((byte)9, 512)]); // the sector with the last byte but 351
+            await disk.WriteAsync(99_840, [.. Enumerable.Repeat((byte)9, 512)]); // before the last sector
             shadow.AsSpan(99_840, 512).Fill(9);
         }
 

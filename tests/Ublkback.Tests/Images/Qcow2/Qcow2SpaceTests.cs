@@ -14,7 +14,8 @@ public sealed class Qcow2SpaceTests : Qcow2Fixture
     [TestCase(512, 64, 20)]
     [TestCase(512, 32, 36)]
     [TestCase(1024, 64, 36)]
-    public async Task The_table_of_counts_grows_however_large_counts_and_clusters_are(int cluster, int bits, int mebibytes)
+    public async Task The_table_of_counts_grows_at_every_size_of_counts_and_clusters(
+        int cluster, int bits, int mebibytes)
     {
         byte[] shadow = new byte[mebibytes * MiB];
         new Random(1).NextBytes(shadow);
