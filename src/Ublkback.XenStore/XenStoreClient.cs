@@ -183,6 +183,9 @@ public sealed class XenStoreClient : IXenStore, IAsyncDisposable
     private Task<byte[]> RequestAsync(XenStoreMessageType type, uint transaction, byte[] payload, string subject) =>
         _connection.RequestAsync(type, transaction, payload, subject);
 
+    /// <summary>False if a lost connection stays lost: the kernel's device cannot be opened twice.</summary>
+    public bool CanReconnect => _transport.CanReconnect;
+
     private async Task KeepAsync()
     {
         while (true)

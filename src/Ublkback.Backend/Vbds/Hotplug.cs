@@ -20,7 +20,7 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
     /// <param name="xenbusPath">The script's XENBUS_PATH, such as <c>backend/vbd/1/51712</c>.</param>
     public async Task<string?> AddAsync(string xenbusPath)
     {
-        if (!TryParse(xenbusPath, out VbdAddress address)) return NotOurs(xenbusPath);
+        if (!TryParse(xenbusPath, out VbdAddress address)) return DescribeBadPath(xenbusPath);
         string path = $"{services.Home}/{xenbusPath}";
         try
         {
@@ -67,7 +67,7 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
     /// <param name="xenbusPath">The script's XENBUS_PATH, such as <c>backend/vbd/1/51712</c>.</param>
     public async Task<string?> RemoveAsync(string xenbusPath)
     {
-        if (!TryParse(xenbusPath, out VbdAddress address)) return NotOurs(xenbusPath);
+        if (!TryParse(xenbusPath, out VbdAddress address)) return DescribeBadPath(xenbusPath);
         if (directory.Find(address) is not Vbd vbd) return null;
         try
         {
@@ -90,11 +90,11 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
             && address.RelativePath == xenbusPath;
     }
 
-    private static string NotOurs(string xenbusPath) =>
+    private static string DescribeBadPath(string xenbusPath) =>
         $"XENBUS_PATH is '{xenbusPath}', not the directory of a block backend such as backend/vbd/1/51712";
 
-    // The path that libxl passes to QEMU for an HVM guest: with vbd a value of QEMU's option file=, with vbd3 the path
-    // of an NBD socket.
+    // The path that libxl passes to QEMU for an HVM guest: for vbd a value of QEMU's option file=, for vbd3 the path of
+    // an NBD socket.
     private string? DevicePathOf(Vbd vbd)
     {
         bool isTap = vbd.Address.Kind == "vbd3";

@@ -14,7 +14,7 @@ namespace Ublkback.Backend.Vbds;
 public sealed class Vbd
 {
     private readonly VbdConfiguration _configuration;
-    private readonly VbdImage _image;
+    private readonly DiskImage _image;
     private readonly VbdResize _resize;
     private readonly VbdSteps _steps;
     private readonly VbdLoop _loop;
@@ -31,7 +31,7 @@ public sealed class Vbd
         VbdLog log = new(services.Logger, address);
         VbdNodes nodes = new(services.Store, path);
         BlkifConnector connector = new(services, address, configuration, log, Statistics, firstWorker);
-        _image = new VbdImage(services, address, configuration, log, firstWorker);
+        _image = new DiskImage(services, address, configuration, log, firstWorker);
         _resize = new VbdResize(_image, nodes, log, Wake);
         _steps = new VbdSteps(services, address, configuration, log, nodes, _image, connector, _resize, Wake);
         _loop = new VbdLoop(services, address, configuration, log, _image, _steps, _resize);
@@ -66,7 +66,8 @@ public sealed class Vbd
     public void Stop() => _loop.Stop();
 
     /// <summary>
-    /// Learns that the toolstack removes the device. Ends when its rings are released and its image is closed.
+    /// Tells the vbd that the toolstack removes the device. Completes when the rings are released and the image is
+    /// closed.
     /// </summary>
     public async Task LeaveAsync()
     {

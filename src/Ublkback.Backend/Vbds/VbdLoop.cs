@@ -17,7 +17,7 @@ namespace Ublkback.Backend.Vbds;
 /// </remarks>
 #pragma warning disable CA1001 // a cancellation source without a timer holds nothing, and Stop may come late
 internal sealed class VbdLoop(
-    BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, VbdImage image,
+    BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, DiskImage image,
     VbdSteps steps, VbdResize resize)
 #pragma warning restore CA1001
 {
@@ -42,8 +42,8 @@ internal sealed class VbdLoop(
     public void Wake() => _signal.Writer.TryWrite(true);
 
     /// <summary>
-    /// Learns that the toolstack removes the device. Ends when the loop has released the rings and has closed the image,
-    /// or waits for its storage to do so. Any thread.
+    /// Tells the loop that the toolstack removes the device. Completes when the rings are released and the image is
+    /// closed, or closing waits for the storage. Any thread.
     /// </summary>
     public Task LeaveAsync()
     {

@@ -9,15 +9,18 @@ namespace Ublkback.Backend.Vbds;
 /// <summary>Resizes a disk while a guest uses it: measures the image, and reports a new size to the guest.</summary>
 /// <remarks>
 /// <see cref="RequestAsync"/> and <see cref="EnlargeAsync"/> can be called on any thread; <see cref="ServeAsync"/> runs
-/// on the vbd's loop only. Invariant: a measurement begins after every request that it completes.
+/// on the vbd's loop only. Invariant: a measurement starts after all requests that it answers.
 /// </remarks>
 /// <param name="image">The vbd's image.</param>
 /// <param name="nodes">The vbd's nodes.</param>
 /// <param name="log">The vbd's log.</param>
 /// <param name="wake">Wakes the vbd's loop, which then calls <see cref="ServeAsync"/>.</param>
-internal sealed class VbdResize(VbdImage image, VbdNodes nodes, VbdLog log, Action wake)
+internal sealed class VbdResize(DiskImage image, VbdNodes nodes, VbdLog log, Action wake)
 {
+    private static readonly TimeSpan MeasurePatience = TimeSpan.FromSeconds(2);
+
     private TaskCompletionSource? _request; // not yet begun
+    private Task<bool> _measuring = Task.FromResult(false);
 
     /// <summary>Asks the loop to measure the image. Ends when a new size, if any, is in the store.</summary>
     public Task RequestAsync()
@@ -34,7 +37,15 @@ internal sealed class VbdResize(VbdImage image, VbdNodes nodes, VbdLog log, Acti
     {
         if (connection is null)
             throw new TargetException("no guest is connected to the disk", "detach it and use 'ublkback image resize'");
-        await VbdImage.EnlargeAsync(connection.Image, connection.Loop, byteCount).ConfigureAwait(false);
+        ImageGeometry geometry = connection.Image.Geometry;
+        long now = (long)geometry.SectorCount * BlockRequest.SectorSize;
+        if (byteCount < now)
+            throw new TargetException(
+                $"a disk in use can only grow, and it has {now} bytes now",
+                "detach it and use 'ublkback image resize --shrink'");
+        if (byteCount % geometry.SectorSize != 0)
+            throw new TargetException($"{byteCount} bytes are not whole sectors of {geometry.SectorSize} bytes");
+        await connection.Loop.InvokeAsync(() => connection.Image.ResizeAsync(byteCount)).ConfigureAwait(false);
         await RequestAsync().ConfigureAwait(false);
     }
 
@@ -57,7 +68,7 @@ internal sealed class VbdResize(VbdImage image, VbdNodes nodes, VbdLog log, Acti
         try
         {
             SharedImage open = await image.OpenAsync().ConfigureAwait(false);
-            if (!await image.RemeasureAsync(open.Image).ConfigureAwait(false)) return;
+            if (!await RemeasureAsync(open.Image).ConfigureAwait(false)) return;
             ImageGeometry geometry = open.Image.Geometry;
             log.Resized(geometry.SectorCount / 2048);
             // A frontend reads the size again when the state is written, even if the state is the same.
@@ -68,5 +79,13 @@ internal sealed class VbdResize(VbdImage image, VbdNodes nodes, VbdLog log, Acti
         {
             log.ImageFailed($"cannot read the size of the image: {failure.Message}");
         }
+    }
+
+    // True if the size changed; false also if the storage does not answer in time.
+    private async Task<bool> RemeasureAsync(IBlockImage measured)
+    {
+        if (_measuring.IsCompleted) _measuring = Task.Run(measured.Remeasure);
+        await Task.WhenAny(_measuring, Task.Delay(MeasurePatience)).ConfigureAwait(false);
+        return _measuring.IsCompleted && await _measuring.ConfigureAwait(false);
     }
 }

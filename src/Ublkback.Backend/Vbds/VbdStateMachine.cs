@@ -4,15 +4,15 @@ namespace Ublkback.Backend.Vbds;
 
 /// <summary>What a vbd knows when it decides; read anew each time, since watch events coalesce.</summary>
 /// <param name="Backend">Our state node; null when the backend directory is gone.</param>
-/// <param name="IsOnline">Whether the toolstack wants the device to stay (<c>online</c>).</param>
+/// <param name="IsOnline">True if the toolstack wants the device to stay (<c>online</c>).</param>
 /// <param name="Frontend">The frontend's state node; null when its directory is gone.</param>
-/// <param name="IsOffered">Whether we have published our features since the device last was new or closed.</param>
-/// <param name="WasOffered">Whether we have ever published them.</param>
-/// <param name="IsClaimed">Whether the kernel's xen-blkback has taken the device.</param>
-/// <param name="IsServing">Whether we hold a blkif.</param>
-/// <param name="HasJournal">Whether there is a journal of a daemon before us, which we do not serve with.</param>
-/// <param name="HasFailed">Whether connecting to this frontend failed for good.</param>
-/// <param name="HasImage">Whether the image is open or being opened.</param>
+/// <param name="IsOffered">True if the features were offered since the device was new or closed.</param>
+/// <param name="WasOffered">True if the features were ever offered.</param>
+/// <param name="IsClaimed">True if the kernel's xen-blkback has taken the device.</param>
+/// <param name="IsServing">True if there is a connection to the frontend.</param>
+/// <param name="HasJournal">True if an earlier daemon's journal exists, and this daemon does not serve the rings.</param>
+/// <param name="HasFailed">True if connecting to this frontend failed, and is not to be tried again now.</param>
+/// <param name="HasImage">True if the image is open or being opened.</param>
 internal readonly record struct VbdView(
     XenbusState? Backend, bool IsOnline, XenbusState? Frontend, bool IsOffered, bool WasOffered,
     bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed, bool HasImage);
@@ -32,19 +32,19 @@ public enum VbdAction
     /// <summary>Take over a ring that a daemon before us served.</summary>
     Attach,
 
-    /// <summary>The kernel's xen-blkback has taken a device that we serve, and set its nodes: set them right.</summary>
+    /// <summary>The kernel's xen-blkback took a device that we serve and changed its nodes: restore them.</summary>
     Reclaim,
 
     /// <summary>Follow the frontend into Closing.</summary>
     Close,
 
-    /// <summary>Finish what is in flight, let go of the ring, and go to Closed.</summary>
+    /// <summary>Complete the requests in flight, release the rings, and go to Closed.</summary>
     Disconnect,
 
     /// <summary>The toolstack removes a device that is closed: close its image.</summary>
     Release,
 
-    /// <summary>The device is gone: let go of everything.</summary>
+    /// <summary>The device is gone: release everything.</summary>
     Forget,
 }
 
@@ -52,7 +52,7 @@ public enum VbdAction
 /// The life of a vbd as one table. Rows are tried from the top; the first that fits decides. Pure.
 /// </summary>
 /// <remarks>
-/// Numbers are xenbus states. "Serving" means that a blkif exists.
+/// Numbers are xenbus states. "Serving" means that there is a connection to the frontend.
 /// <code>
 /// backend  frontend    and                     → action
 /// gone     any                                 → Forget
@@ -65,10 +65,10 @@ public enum VbdAction
 ///                      offered or claimed      → Offer        never gated on the hotplug script
 /// 2        3, 4        serving                 → Reclaim
 /// 4        3, 4        serving, claimed        → Reclaim
-/// 5        4           serving, online         → Reclaim      neither the toolstack nor we write that: the kernel did
+/// 5        4           serving, online         → Reclaim      only the kernel writes this
 /// 2        3, 4        not failed              → Connect      mini-os goes from 1 straight to 4
 /// 4        3, 4        not serving, not failed → Attach
-/// 4        5           journal, not failed     → Attach       a guest that lets go waits for its answers first
+/// 4        5           journal, not failed     → Attach       a guest that disconnects waits for its answers first
 /// 5        4, 5        journal, not failed     → Attach       likewise
 /// 2, 4     5                                   → Close
 /// 1..5     6                                   → Disconnect
@@ -77,7 +77,7 @@ public enum VbdAction
 ///                                                             way for a kernel
 /// otherwise                                    → Wait
 /// </code>
-/// We never pass through 5 or 6 on our own: blkfront would take the disk for dead.
+/// We never enter 5 or 6 on our own: blkfront would treat the disk as removed.
 /// </remarks>
 internal static class VbdStateMachine
 {

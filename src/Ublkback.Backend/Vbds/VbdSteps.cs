@@ -18,7 +18,7 @@ namespace Ublkback.Backend.Vbds;
 /// </remarks>
 internal sealed class VbdSteps(
     BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, VbdNodes nodes,
-    VbdImage image, BlkifConnector connector, VbdResize resize, Action wake)
+    DiskImage image, BlkifConnector connector, VbdResize resize, Action wake)
 {
     private static readonly TimeSpan AttachRetryDelay = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan DetachPatience = TimeSpan.FromSeconds(1); // guests wait for the next daemon
@@ -131,14 +131,14 @@ internal sealed class VbdSteps(
         log.Disconnected();
     }
 
-    /// <summary>Closes the image of a device that is closed, and goes.</summary>
-    public Task ReleaseAsync() => image.CloseAsync(VbdImage.ClosePatience);
+    /// <summary>Closes the image of a closed device that is removed.</summary>
+    public Task ReleaseAsync() => image.CloseAsync(DiskImage.ClosePatience);
 
     /// <summary>Releases everything of a device that is gone.</summary>
     public async Task ForgetAsync()
     {
         await EndConnectionAsync(isForSuccessor: false).ConfigureAwait(false);
-        await image.CloseAsync(VbdImage.ClosePatience, isEnd: true).ConfigureAwait(false);
+        await image.CloseAsync(DiskImage.ClosePatience, isEnd: true).ConfigureAwait(false);
         services.Journals.Remove(address);
         await services.Store.RemoveAsync(ErrorDirectory).ConfigureAwait(false);
         log.Gone();

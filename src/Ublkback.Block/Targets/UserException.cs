@@ -1,9 +1,8 @@
 namespace Ublkback.Block;
 
 /// <summary>
-/// An error that a person can fix: what is wrong, and how to fix it. Every such error derives from this class and is
-/// caught at the doors of the program only: the command line, the sockets, and the life of one disk. Each shows
-/// <see cref="Exception.Message"/>, which is one sentence: <c>PROBLEM: REMEDY</c>.
+/// An error that a user can fix. <see cref="Exception.Message"/> is one sentence: <c>PROBLEM: REMEDY</c>. The command
+/// line, the sockets and the life of one disk show it. Code in between may add context, and then keeps the cause.
 /// </summary>
 public class UserException : Exception
 {
@@ -29,7 +28,7 @@ public class UserException : Exception
         Remedy = remedy;
     }
 
-    /// <summary>What is wrong, with the value that is.</summary>
+    /// <summary>The problem, with the offending value.</summary>
     public string Problem { get; }
 
     /// <summary>The command or the change that fixes it; null if the problem says enough.</summary>

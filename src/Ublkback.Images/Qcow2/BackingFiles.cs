@@ -56,11 +56,11 @@ internal sealed class BackingFiles(BlockCatalog catalog)
         return isKnown
             ? BlockTarget.Parse(name)
             : throw new TargetException(
-                $"the backing file of {image}, {name}, is not one that this program can open: a file name with a colon "
-                + "needs ./ before it");
+                $"cannot open {name}, the backing file of {image}",
+                "if it is a file with a colon in its name, put ./ before it");
     }
 
-    // Where the file is, and not what its name looks like: a folder on the way may be a symbolic link.
+    // Compares real paths: a parent folder may be a symbolic link.
     private static bool IsBelow(string folder, string path, string image)
     {
         string? real = RealPath.Of(path)
@@ -77,8 +77,9 @@ internal sealed class BackingFiles(BlockCatalog catalog)
         {
             if (StatusOf(overlay) is FileStatus other && IsSame(status, other))
                 throw new TargetException(
-                    $"{overlay} is its own backing file, which {image} calls {path}, by way of "
-                    + string.Join(", ", overlays));
+                    $"{overlay} is its own backing file, which {image} calls {path} (the chain is "
+                        + $"{string.Join(", ", overlays)})",
+                    "correct the chain with 'qemu-img rebase -u'");
         }
     }
 

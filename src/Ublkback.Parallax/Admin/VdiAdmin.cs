@@ -236,7 +236,7 @@ public sealed class VdiAdmin : IDisposable
         catch (TargetException damage) when (damage is not ImageInUseException)
         {
             if (!withSnapshots)
-                throw new TargetException(damage.Message, "add --snapshots to delete it all the same", damage);
+                throw new TargetException(damage.Problem, "add --snapshots to delete it all the same", damage);
         }
     }
 

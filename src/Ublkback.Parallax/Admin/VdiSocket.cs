@@ -1,6 +1,6 @@
 using System.Text.Json;
 using Ublkback.Block;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Handlers;
 using Ublkback.Parallax.Requests;
@@ -43,7 +43,7 @@ internal static class VdiSocket
         }
         catch (RefusedMessageException failure)
         {
-            throw new TargetException(failure.Message, failure);
+            throw new TargetException(failure.Problem, failure.Remedy, failure);
         }
     }
 }

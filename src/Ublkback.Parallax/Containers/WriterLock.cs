@@ -2,7 +2,7 @@ using System.Globalization;
 using System.Text;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Requests;
 using Ublkback.Rados.Bindings;

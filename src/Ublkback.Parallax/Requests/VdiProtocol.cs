@@ -1,4 +1,4 @@
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 
 namespace Ublkback.Parallax.Requests;
 

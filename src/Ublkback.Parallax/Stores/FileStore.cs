@@ -4,7 +4,7 @@ using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Images.Raw;
 using Ublkback.Linux.Kernel;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 

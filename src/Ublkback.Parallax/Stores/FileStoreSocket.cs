@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Messages;
 using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Requests;
 
@@ -30,6 +31,12 @@ internal sealed class FileStoreSocket : IDisposable
         {
             return await LineClient.AskAsync(
                 PathOf(directory, vdi), request, VdiProtocol.Messages.MaxReplyLength).ConfigureAwait(false);
+        }
+        catch (SocketException failure) when (failure.SocketErrorCode == SocketError.AccessDenied)
+        {
+            throw new TargetException(
+                $"this user may not connect to the process that holds the VDI ({failure.Message})",
+                "run the command as root, or as the user of that process", failure);
         }
         catch (SocketException)
         {

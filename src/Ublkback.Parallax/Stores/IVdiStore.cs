@@ -1,5 +1,5 @@
 using Ublkback.Block;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 

@@ -2,7 +2,7 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 using Ublkback.Rados.Bindings;

@@ -7,7 +7,7 @@ using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.Linux.Kernel;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Linux.Workers;
 using Ublkback.Plugins;
 using Ublkback.Xen;

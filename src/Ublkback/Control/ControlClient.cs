@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text.Json;
+using Ublkback.Block;
 using Ublkback.Hosting;
 using Ublkback.Linux.Sockets;
 
@@ -11,7 +12,7 @@ internal static class ControlClient
     /// <summary>Sends a request and awaits the reply.</summary>
     /// <exception cref="NoDaemonException">No daemon answers on the socket.</exception>
     /// <exception cref="LostDaemonException">The connection closed before the reply was complete.</exception>
-    /// <exception cref="RefusedMessageException">The daemon did not carry it out; the message says why.</exception>
+    /// <exception cref="UserException">The daemon did not carry it out; the message says why.</exception>
     public static async Task<TReply> AskAsync<TRequest, TReply>(
         HostEnvironment host, ControlCommand<TRequest, TReply> command, TRequest request)
         where TRequest : ControlRequest

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Microsoft.Extensions.Logging;
 using Ublkback.Hosting;
+using Ublkback.Linux.Messages;
 using Ublkback.Linux.Sockets;
 using Ublkback.XenStore;
 

@@ -14,7 +14,8 @@ internal static class Reports
         Action<IReadOnlyList<VbdReport>> show)
         where TRequest : ControlRequest
     {
-        IReadOnlyList<VbdReport> vbds = (await ControlClient.AskAsync(host, command, request).ConfigureAwait(false)).Vbds;
+        DaemonReply reply = await ControlClient.AskAsync(host, command, request).ConfigureAwait(false);
+        IReadOnlyList<VbdReport> vbds = reply.Vbds;
         if (asJson) Console.WriteLine(JsonSerializer.Serialize(vbds, ReportJson.Default.IReadOnlyListVbdReport));
         else if (vbds.Count == 0) Console.WriteLine("no disks: no guest has one with script=block-ublkback");
         else show(vbds);

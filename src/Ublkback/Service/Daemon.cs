@@ -72,7 +72,11 @@ internal sealed class Daemon(
     private XenStoreClient OpenStore()
     {
         XenStoreClient store = host.OpenStore();
-        store.Lost += cause => DaemonLog.StoreLost(logger, cause);
+        store.Lost += cause =>
+        {
+            if (store.CanReconnect) DaemonLog.StoreLost(logger, cause);
+            else DaemonLog.StoreLostForGood(logger, cause);
+        };
         store.Reconnected += () => DaemonLog.StoreReconnected(logger);
         return store;
     }

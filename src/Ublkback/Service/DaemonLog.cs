@@ -22,8 +22,12 @@ internal static partial class DaemonLog
     public static partial void Ended(ILogger logger);
 
     [LoggerMessage(Level = LogLevel.Error,
-        Message = "xenstore: connection lost: {Cause}; connected disks go on, trying to connect again")]
+        Message = "xenstore: connection lost: {Cause}; connected disks go on, and the daemon connects again")]
     public static partial void StoreLost(ILogger logger, string cause);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "xenstore: connection lost: {Cause}; connected disks go on, but "
+        + "the kernel's device cannot be opened again: restart the daemon")]
+    public static partial void StoreLostForGood(ILogger logger, string cause);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "xenstore: connected again, reading everything anew")]
     public static partial void StoreReconnected(ILogger logger);

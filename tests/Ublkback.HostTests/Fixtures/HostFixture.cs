@@ -77,7 +77,7 @@ public abstract class HostFixture
         foreach (IDisposable guest in _guests) guest.Dispose();
         string[] remains = hasFailed || Daemon.HasExited || KeepsDisks
             ? []
-            : await new DaemonAccounts(Layout, Store, Daemon.Id, Scratch).FindRemainsAsync();
+            : await new LeakCheck(Layout, Store, Daemon.Id, Scratch).RemoveDisksAndFindLeaksAsync();
         if (hasFailed || remains.Length > 0) TestContext.Out.WriteLine(await File.ReadAllTextAsync(DaemonLog));
         await Store.DisposeAsync();
         foreach (Process process in _processes.Where(process => !process.HasExited)) process.Kill();

@@ -61,7 +61,7 @@ public sealed class ControlServerTests
     [TestCase("""{"command":"change","hook":"a"}""", "version 0 (none is given)",
         "speaks version 1: restart the daemon")]
     [TestCase("""{"version":1,"command":"frob"}""", "unknown command \"frob\"",
-        "it knows change, resume, list): restart")]
+        "knows change, resume, list: correct it, or if a newer program sent it, restart the daemon")]
     [TestCase("""{"version":1}""", "has no command", "knows change, resume, list")]
     [TestCase("""{"version":1,"command":7}""", "has no command", "knows change, resume, list")]
     [TestCase("""{"version":1,"command":"\ud800"}""", "not JSON", "send one JSON object")]

@@ -26,7 +26,7 @@ internal static class HousePlan
     {
         ["Ublkback.Block"] = ["Loop", "Targets", "Seam", "Images", "Pipeline"],
         ["Ublkback.Hooks"] = ["Faults", "Throttle", "Crypt", "Trace", ""],
-        ["Ublkback.Linux"] = ["Kernel", "Workers", "Files", "Sockets"],
+        ["Ublkback.Linux"] = ["Kernel", "Workers", "Files", "Sockets", "Messages"],
         ["Ublkback.Images"] = ["Common", "Raw", "Qcow2/Format", "Qcow2/Metadata", "Qcow2/Clusters", "Qcow2"],
         ["Ublkback.Nbd"] = ["Protocol", "Client", "Server"],
         ["Ublkback.Rados"] = ["Bindings", "Pools", "Locks", "Rbd"],

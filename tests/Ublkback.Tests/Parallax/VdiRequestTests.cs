@@ -1,7 +1,7 @@
 using System.Text;
 using System.Text.Json;
 using NUnit.Framework;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Handlers;
 using Ublkback.Parallax.Requests;
 using Ublkback.Tests.House;

@@ -70,8 +70,8 @@ public sealed class VdiSocketTests : VdiFixture
         "the process that holds the VDI speaks version 1: restart that process")]
     [TestCase("""{"version":2,"command":"snapshot","snapshot":"x"}""", "has version 2 ", "speaks version 1: restart")]
     [TestCase("""{"version":"1","command":"snapshot"}""", "has version \"1\" ", "speaks version 1: restart")]
-    [TestCase("""{"version":1,"command":"grow"}""", "unknown command \"grow\" (the request has version 1 ",
-        "knows snapshot, snapshots, delete, rollback, resize, collect, compact): restart")]
+    [TestCase("""{"version":1,"command":"grow"}""", "unknown command \"grow\"",
+        "knows snapshot, snapshots, delete, rollback, resize, collect, compact: correct it, or if a newer")]
     [TestCase("""{"version":1}""", "has no command", "knows snapshot, snapshots, ")]
     [TestCase("""{"version":1,"command":7}""", "has no command", "knows snapshot, snapshots, ")]
     [TestCase("""{"version":1,"command":"snapshot"}""", "a field of 'snapshot'", "VDI-SOCKET.md")]

@@ -4,7 +4,7 @@ using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
 using Ublkback.ImageTools;
-using Ublkback.Linux.Sockets;
+using Ublkback.Linux.Messages;
 using Ublkback.Linux.Workers;
 using Ublkback.Parallax.Admin;
 

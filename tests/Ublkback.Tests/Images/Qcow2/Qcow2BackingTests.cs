@@ -105,7 +105,7 @@ public sealed class Qcow2BackingTests : Qcow2Fixture
     }
 
     [TestCase("web.12:30.raw", "raw", "a file name with a colon needs ./ before it")]
-    [TestCase("raw:FOLDER/x?share=unsafe", "raw", "not one that this program can open")]
+    [TestCase("raw:FOLDER/x?share=unsafe", "raw", "cannot open raw:")]
     [TestCase("json:{nothing", "raw", "cannot be read")]
     [TestCase("""json:{"driver":"raw","file.filename":"relative"}""", "raw", "the relative file name relative")]
     [TestCase("""json:{"driver":"raw","file.filename":"/x","offset":512}""", "raw", "the option offset")]

@@ -1,7 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 
-namespace Ublkback.Linux.Sockets;
+namespace Ublkback.Linux.Messages;
 
 /// <summary>
 /// What the messages of a socket have in common: each is a JSON object with a <c>version</c>. A request has a
@@ -10,7 +10,7 @@ namespace Ublkback.Linux.Sockets;
 /// <param name="Name">The protocol's name, as in <c>the control protocol</c>.</param>
 /// <param name="Version">The version that this program speaks.</param>
 /// <param name="Server">The process that answers, as in <c>the daemon</c>.</param>
-/// <param name="Remedy">Tells the user how programs of different versions come together again.</param>
+/// <param name="Remedy">Tells the user how to get programs of the same version.</param>
 /// <param name="Page">The page of the documentation.</param>
 /// <param name="MaxRequestLength">The longest request, in bytes.</param>
 /// <param name="MaxReplyLength">The longest reply, in bytes.</param>
@@ -38,11 +38,11 @@ public sealed record MessageProtocol(
         return commands.Contains(command)
             ? command
             : throw new RefusedMessageException(
-                $"unknown command {Quote(name)} (the request has version {version} of {Name}, {Server} version "
-                + $"{Version}, and it knows {names})", Remedy);
+                $"unknown command {Quote(name)}: {Server} knows {names}",
+                $"correct it, or if a newer program sent it, {Remedy}");
     }
 
-    /// <summary>Reads the reply to a command. An error is understood in any version: it names the versions.</summary>
+    /// <summary>Reads the reply to a command. Errors of any version are accepted: they name the versions.</summary>
     /// <exception cref="RefusedMessageException">
     /// The reply has an error, another version, or an unexpected field; the message says which.
     /// </exception>

@@ -1,6 +1,6 @@
 using Ublkback.Block;
 
-namespace Ublkback.Linux.Sockets;
+namespace Ublkback.Linux.Messages;
 
 /// <summary>A message that is not of the protocol, or a reply that is an error; the message says which.</summary>
 public sealed class RefusedMessageException : UserException

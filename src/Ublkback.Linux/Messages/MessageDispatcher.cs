@@ -1,7 +1,8 @@
 using System.Text.Json;
 using Ublkback.Block;
+using Ublkback.Linux.Sockets;
 
-namespace Ublkback.Linux.Sockets;
+namespace Ublkback.Linux.Messages;
 
 /// <summary>
 /// Finds the handler of each request. Every message gets one reply, and none causes an exception. Any thread.

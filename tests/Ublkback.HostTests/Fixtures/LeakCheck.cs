@@ -14,13 +14,13 @@ namespace Ublkback.HostTests.Fixtures;
 /// <param name="store">A connection to its store.</param>
 /// <param name="daemon">The process number of the daemon.</param>
 /// <param name="images">The folder that images lie in.</param>
-internal sealed class DaemonAccounts(HostLayout layout, XenStoreClient store, int daemon, string images)
+internal sealed class LeakCheck(HostLayout layout, XenStoreClient store, int daemon, string images)
 {
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan Interval = TimeSpan.FromMilliseconds(10);
 
-    /// <summary>Returns what the daemon still holds some seconds after it was to release everything.</summary>
-    public async Task<string[]> FindRemainsAsync()
+    /// <summary>Removes all disks, and returns what the daemon still holds after 10 s.</summary>
+    public async Task<string[]> RemoveDisksAndFindLeaksAsync()
     {
         await RemoveDisksAsync();
         using CancellationTokenSource limit = new(Patience);
@@ -63,11 +63,11 @@ internal sealed class DaemonAccounts(HostLayout layout, XenStoreClient store, in
         return
         [
             .. reply.RootElement.GetProperty("vbds").EnumerateArray().Select(vbd => $"the disk {vbd}"),
-            .. Account(process, "mappedPages"), .. Account(process, "ringSlots"),
+            .. Nonzero(process, "mappedPages"), .. Nonzero(process, "ringSlots"),
         ];
     }
 
-    private static IEnumerable<string> Account(JsonElement process, string name)
+    private static IEnumerable<string> Nonzero(JsonElement process, string name)
     {
         int value = process.GetProperty(name).GetInt32();
         if (value != 0) yield return string.Create(CultureInfo.InvariantCulture, $"{name} {value}");

@@ -16,19 +16,16 @@ namespace Ublkback.Backend.Vbds;
 /// while it holds the lock. Invariants: at most one open is in flight or successful; its export is closed before its
 /// reference on the image is dropped.
 /// </remarks>
-internal sealed class VbdImage(
+internal sealed class DiskImage(
     BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
 {
     /// <summary>
-    /// How long a device that goes waits for its image. The toolstack waits 10 s for state 6, and the rings may take 7 s
+    /// How long a removed device waits for its image to close. The toolstack waits 10 s for state 6, and the rings may take 7 s
     /// of that. The hotplug script waits longer.
     /// </summary>
     public static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(2);
 
-    private static readonly TimeSpan MeasurePatience = TimeSpan.FromSeconds(2);
-
     private readonly Lock _lock = new();
-    private Task<bool> _measuring = Task.FromResult(false);
     private Task<OpenDisk>? _opening;
     private Task _closing = Task.CompletedTask;
     private bool _hasEnded;
@@ -62,7 +59,7 @@ internal sealed class VbdImage(
         }
     }
 
-    /// <summary>Ends when the image is closed for which <see cref="CloseAsync(TimeSpan, bool)"/> was called last.</summary>
+    /// <summary>Completes when the image of the last <see cref="CloseAsync(TimeSpan, bool)"/> is closed.</summary>
     public Task Closed
     {
         get
@@ -87,35 +84,6 @@ internal sealed class VbdImage(
     /// True if failed requests are held until the administrator resumes them. Known once the image is open.
     /// </summary>
     public bool HoldsFailed { get; private set; }
-
-    /// <summary>
-    /// Measures the image again. Returns true if its size has changed, and false also if the storage does not answer in
-    /// time. The vbd's loop only.
-    /// </summary>
-    /// <exception cref="LinuxException">The size cannot be read.</exception>
-    public async Task<bool> RemeasureAsync(IBlockImage image)
-    {
-        if (_measuring.IsCompleted) _measuring = Task.Run(image.Remeasure);
-        await Task.WhenAny(_measuring, Task.Delay(MeasurePatience)).ConfigureAwait(false);
-        return _measuring.IsCompleted && await _measuring.ConfigureAwait(false);
-    }
-
-    /// <summary>Enlarges an image in use.</summary>
-    /// <param name="image">The image.</param>
-    /// <param name="loop">The loop of one of its queues.</param>
-    /// <param name="byteCount">The new size in bytes.</param>
-    /// <exception cref="TargetException">The image cannot have that size.</exception>
-    public static Task EnlargeAsync(IBlockImage image, BlockLoop loop, long byteCount)
-    {
-        long now = (long)image.Geometry.SectorCount * BlockRequest.SectorSize;
-        if (byteCount < now)
-            throw new TargetException(
-                $"a disk in use can only grow, and it has {now} bytes now",
-                "detach it and use 'ublkback image resize --shrink'");
-        if (byteCount % image.Geometry.SectorSize != 0)
-            throw new TargetException($"{byteCount} bytes are not whole sectors of {image.Geometry.SectorSize} bytes");
-        return loop.InvokeAsync(() => image.ResizeAsync(byteCount));
-    }
 
     /// <summary>
     /// Closes the export and drops the vbd's reference. Waits until the image is closed, but only for some seconds,

@@ -1,6 +1,6 @@
 using System.Text.Json.Serialization;
 
-namespace Ublkback.Linux.Sockets;
+namespace Ublkback.Linux.Messages;
 
 /// <summary>The reply in place of any other, when a request was not carried out.</summary>
 /// <param name="Version">The version of the protocol.</param>
