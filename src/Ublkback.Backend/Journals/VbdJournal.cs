@@ -10,7 +10,8 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Backend.Journals;
 
 /// <summary>A journal cannot be used. The message says why.</summary>
-internal sealed class JournalException(string message) : UserException(message);
+internal sealed class JournalException(string problem, string? remedy = null, Exception? cause = null)
+    : UserException(problem, remedy, cause);
 
 /// <summary>
 /// The journal of a connected vbd, which lets the next daemon complete the requests in flight: a mapped file with a
@@ -99,8 +100,8 @@ public sealed class VbdJournal : IDisposable
             if (version != Version)
             {
                 throw new JournalException(
-                    $"{path} has journal format {version}, and this daemon knows {Version}: start the ublkback that "
-                    + "wrote it; the disk stays as it is");
+                    $"{path} has journal format {version}, and this daemon knows {Version}",
+                    "start the ublkback that wrote it; the disk stays as it is");
             }
 
             int ringsAt = BinaryPrimitives.ReadInt32LittleEndian(head[RingsOffset..]);
@@ -116,7 +117,7 @@ public sealed class VbdJournal : IDisposable
         catch (Exception failure)
         {
             mapping.Dispose();
-            if (failure is JsonException) throw Broken(path);
+            if (failure is JsonException) throw Broken(path, failure);
             throw;
         }
     }
@@ -134,7 +135,8 @@ public sealed class VbdJournal : IDisposable
     private static int RoundUp(int size) =>
         (size + MemoryMapping.PageSize - 1) / MemoryMapping.PageSize * MemoryMapping.PageSize;
 
-    private static JournalException Broken(string path) => new($"{path} is not a journal, or is truncated");
+    private static JournalException Broken(string path, Exception? cause = null) =>
+        new($"{path} is not a journal, or is truncated", cause: cause);
 }
 
 /// <summary>Identifies the rings and the image that a journal belongs to.</summary>

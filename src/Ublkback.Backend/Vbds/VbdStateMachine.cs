@@ -10,7 +10,7 @@ namespace Ublkback.Backend.Vbds;
 /// <param name="WasOffered">True if the features were ever offered.</param>
 /// <param name="IsClaimed">True if the kernel's xen-blkback has taken the device.</param>
 /// <param name="IsServing">True if there is a connection to the frontend.</param>
-/// <param name="HasJournal">True if an earlier daemon's journal exists, and this daemon does not serve the rings.</param>
+/// <param name="HasJournal">True if an earlier daemon left a journal of rings that this one does not serve.</param>
 /// <param name="HasFailed">True if connecting to this frontend failed, and is not to be tried again now.</param>
 /// <param name="HasImage">True if the image is open or being opened.</param>
 internal readonly record struct VbdView(

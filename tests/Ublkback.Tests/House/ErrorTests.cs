@@ -45,6 +45,7 @@ public sealed class ErrorTests
                let caught = created.Ancestors().OfType<CatchClauseSyntax>().FirstOrDefault()
                let what = $"{caught?.Declaration?.Type} {caught?.Filter}"
                where UserErrors.Any(what.Contains)
+               where created.ArgumentList?.Arguments[0].ToString() == $"{caught?.Declaration?.Identifier}.Message"
                select Where(created),
         ];
         Assert.That(faults, Is.Empty);
@@ -66,7 +67,10 @@ public sealed class ErrorTests
     }
 
     private static SyntaxTree[] Parse() =>
-        [.. Repository.SourceFiles("*.cs").Select(file => CSharpSyntaxTree.ParseText(File.ReadAllText(file), path: file))];
+    [
+        .. Repository.SourceFiles("*.cs")
+            .Select(file => CSharpSyntaxTree.ParseText(File.ReadAllText(file), path: file)),
+    ];
 
     // UserException and all classes that derive from it.
     private static HashSet<string> FindUserErrors()
@@ -79,8 +83,13 @@ public sealed class ErrorTests
                select (declared.Identifier.ValueText, first),
         ];
         HashSet<string> found = ["UserException"];
-        while (classes.FirstOrDefault(one => found.Contains(one.Base) && !found.Contains(one.Name)) is { Name: not null } next)
-            found.Add(next.Name);
+        int before;
+        do
+        {
+            before = found.Count;
+            found.UnionWith(classes.Where(one => found.Contains(one.Base)).Select(one => one.Name));
+        }
+        while (found.Count > before);
         return found;
     }
 

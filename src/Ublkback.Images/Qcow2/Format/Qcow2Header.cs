@@ -187,7 +187,7 @@ internal sealed record Qcow2Header
             _ => FindFeatureName(bytes, extensions, unknown),
         };
         throw new TargetException(
-            $"{path} uses {name}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
+            $"{path} uses {name}, which is not supported", "convert it with 'qemu-img convert -O qcow2'");
     }
 
     private void CheckCompression(string path)
@@ -195,8 +195,9 @@ internal sealed record Qcow2Header
         if ((Compression != CompressionType.Deflate) != ((Incompatible & CompressionFeature) != 0))
             throw Broken(path, $"its compression type is {(byte)Compression}, and its feature bit says otherwise");
         if (!Enum.IsDefined(Compression))
-            throw new TargetException($"{path} has clusters that are compressed in a way of number "
-                + $"{(byte)Compression}, which is not supported: convert it with 'qemu-img convert -O qcow2'");
+            throw new TargetException(
+                $"{path} has clusters of compression type {(byte)Compression}, which is not supported",
+                "convert it with 'qemu-img convert -O qcow2'");
     }
 
     private void CheckTables(string path)
@@ -280,5 +281,5 @@ internal sealed record Qcow2Header
     private static long Long(ReadOnlySpan<byte> bytes, int at) => BinaryPrimitives.ReadInt64BigEndian(bytes[at..]);
 
     private static TargetException Broken(string path, string how) =>
-        new($"{path} is broken: {how}: look at it with 'ublkback image check'");
+        new($"{path} is broken: {how}", "look at it with 'ublkback image check'");
 }
