@@ -20,8 +20,8 @@ internal sealed class DiskImage(
     BackendServices services, VbdAddress address, VbdConfiguration configuration, VbdLog log, int firstWorker)
 {
     /// <summary>
-    /// How long a removed device waits for its image to close. The toolstack waits 10 s for state 6, and the rings may take 7 s
-    /// of that. The hotplug script waits longer.
+    /// How long a removed device waits for its image to close. The toolstack waits 10 s for state 6, and the rings may
+    /// take 7 s of that. The hotplug script waits longer.
     /// </summary>
     public static readonly TimeSpan ClosePatience = TimeSpan.FromSeconds(2);
 

@@ -104,7 +104,7 @@ public sealed class Qcow2BackingTests : Qcow2Fixture
         await using (disk.Image) Assert.That(await disk.ReadAsync(0, 512), Is.All.EqualTo(3));
     }
 
-    [TestCase("web.12:30.raw", "raw", "a file name with a colon needs ./ before it")]
+    [TestCase("web.12:30.raw", "raw", "if it is a file with a colon in its name, put ./ before it")]
     [TestCase("raw:FOLDER/x?share=unsafe", "raw", "cannot open raw:")]
     [TestCase("json:{nothing", "raw", "cannot be read")]
     [TestCase("""json:{"driver":"raw","file.filename":"relative"}""", "raw", "the relative file name relative")]

@@ -263,7 +263,7 @@ public sealed class Qcow2ImageTests : Qcow2Fixture
             Refused($"{server}?backing={Folder}", "does not allow");
             Refused($"{guess}?backing=allow", "does not say of which format its backing file is");
             Refused(subclusters, "subclusters (extended_l2)");
-            Refused(zstd, "compressed in a way of number 2");
+            Refused(zstd, "compression type 2, which is not supported");
             Refused(lies, "its compression type is 1, and its feature bit says otherwise");
             Refused(external, "an external data file");
             Refused($"{PathOf("self.qcow2")}?backing=allow", "is its own backing file");
