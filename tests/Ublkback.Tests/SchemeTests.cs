@@ -1,6 +1,6 @@
 using System.Text.RegularExpressions;
 using NUnit.Framework;
-
+using Ublkback.Hosting;
 using Ublkback.Tests.House;
 
 namespace Ublkback.Tests;
@@ -57,6 +57,12 @@ public sealed partial class SchemeTests
                 Exceptions.ContainsKey(path), Is.True,
                 $"{path} names the scheme {scheme}: ask the catalog what the scheme can do");
     }
+
+    [Test]
+    public void Each_scheme_of_the_catalog_has_its_folder_here() => Assert.That(
+        Folders.Keys,
+        Is.EquivalentTo(new CatalogMaker(null).MakeForTools().Images.Keys.Select(key => key.Split('+')[0]).Distinct()),
+        "a transport follows a +");
 
     [Test]
     public void Each_exception_is_still_needed() => Assert.That(

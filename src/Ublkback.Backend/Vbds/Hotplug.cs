@@ -76,8 +76,8 @@ public sealed class Hotplug(BackendServices services, VbdDirectory directory)
         }
         catch (TimeoutException)
         {
-            return $"{vbd.Target} of {address} is still open, since its guest or its storage does not answer: the "
-                + "daemon closes it when they do";
+            return $"{vbd.Target} of {address} is still open: the toolstack has not closed the device, or its guest or "
+                + "its storage does not answer; the daemon closes it when they do";
         }
     }
 

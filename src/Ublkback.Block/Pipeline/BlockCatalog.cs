@@ -53,7 +53,7 @@ public sealed class BlockCatalog
         ArgumentNullException.ThrowIfNull(target);
         return _images.TryGetValue(target.Scheme, out ImageScheme? scheme)
             ? scheme
-            : throw new TargetException($"unknown scheme {target.Scheme}: in the target of {target.Location}: this "
+            : throw new TargetException($"unknown scheme {target.Scheme} in the target of {target.Location}: this "
                 + $"version knows {Names(_images.Keys)}{Refusals}");
     }
 

@@ -58,7 +58,7 @@ public sealed class HookSeam : ISeam
             if (!below.IsCompleted) return call.LeaveAfter(below);
             status = below.GetAwaiter().GetResult();
         }
-        catch (Exception failure)
+        catch (Exception failure) when (failure is not SeamFaultException)
         {
             status = Blame(failure);
         }

@@ -34,6 +34,9 @@ public static class SeamAssert
 
     private static void Fail(string seam, string? fault)
     {
-        if (fault is not null) throw new InvalidOperationException($"{seam}: {fault}");
+        if (fault is not null) throw new SeamFaultException($"{seam}: {fault}");
     }
 }
+
+/// <summary>A layer broke the rule of a seam. No layer makes a failed request of it: it ends the program.</summary>
+internal sealed class SeamFaultException(string message) : InvalidOperationException(message);

@@ -15,6 +15,7 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
     private ValueTaskAwaiter<BlockStatus> _awaiter;
     private ISeam? _seam;
     private int _ownDepth;
+    private bool _isBelow; // what is below has the request, and answers later
     private bool _isAnsweredEarly; // by what is below, while the request is deeper still
     private int _depth;
     private BlockOperation _operation;
@@ -61,6 +62,7 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
     /// <summary>Ends when what is below has, and leaves the seam.</summary>
     public ValueTask<BlockStatus> LeaveAfter(in ValueTask<BlockStatus> below)
     {
+        _isBelow = true;
         _awaiter = below.GetAwaiter();
         _core.Reset();
         ValueTask<BlockStatus> result = new(this, _core.Version);
@@ -78,12 +80,14 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
 
     private void OnEnded()
     {
+        SeamAssert.IsOnce(_isBelow, "a seam of the pipeline");
+        _isBelow = false;
         BlockStatus status;
         try
         {
             status = _awaiter.GetResult();
         }
-        catch (Exception failure)
+        catch (Exception failure) when (failure is not SeamFaultException)
         {
             status = _seam!.Blame(failure);
         }

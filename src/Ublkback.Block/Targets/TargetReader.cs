@@ -33,6 +33,8 @@ internal sealed class TargetReader(string text)
     /// <summary>Reads a hook that nothing follows.</summary>
     public HookTarget ReadHookAlone()
     {
+        if (text.Any(char.IsControl))
+            throw new TargetException("the hook has a control character in it");
         _rest = text + "+";
         if (!StartsWithHook(out int end) || end != text.Length)
             throw new TargetException($"'{text}' is not a hook", "write name(key=value,…)");

@@ -30,10 +30,14 @@ internal sealed class SourceContainers(
     }
 
     /// <summary>Reads blocks that follow each other, which the caller checks.</summary>
-    public ValueTask<BlockStatus> ReadAsync(BlockAddress first, Memory<byte> blocks) =>
-        _open.TryGetValue(first.Vdi, out (IVdiContainer, ImageAccess Access) file)
-        ? file.Access.RunAsync(BlockOperation.Read, VdiFormat.OffsetOf(first.Block), blocks.Length, blocks)
-        : OpenAndReadAsync(first, blocks);
+    public ValueTask<BlockStatus> ReadAsync(BlockAddress first, Memory<byte> blocks)
+    {
+        SeamAssert.IsInside(
+            VdiFormat.OffsetOf(first.Block), blocks.Length, VdiFormat.MaxContainerSize, "a VDI's container");
+        return _open.TryGetValue(first.Vdi, out (IVdiContainer, ImageAccess Access) file)
+            ? file.Access.RunAsync(BlockOperation.Read, VdiFormat.OffsetOf(first.Block), blocks.Length, blocks)
+            : OpenAndReadAsync(first, blocks);
+    }
 
     /// <summary>Whether a block's checksum is right; says so aloud when it is not.</summary>
     public bool IsWhole(MapEntry at, uint crc)

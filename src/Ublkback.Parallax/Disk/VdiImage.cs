@@ -53,6 +53,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
 
     public ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
+        SeamAssert.IsValid(request, Geometry, "the VDI");
         BeginOnce();
         return request.Operation == BlockOperation.Flush ? FlushAsync() : TransferAsync(request);
     }

@@ -29,6 +29,9 @@ internal static class VdiFormat
     /// <summary>Largest VDI in bytes: 128 TiB.</summary>
     public const long MaxSize = 1L << 47;
 
+    /// <summary>The largest container of a VDI, in bytes: the disk, its snapshots' blocks and the log.</summary>
+    public const long MaxContainerSize = 4 * MaxSize;
+
     /// <summary>Snapshots of a VDI at most, so that their table fits in a segment.</summary>
     public const int MaxSnapshots = SegmentBlocks * (BlockSize / VdiSnapshot.Length);
 

@@ -90,6 +90,9 @@ internal sealed class LogBatch
         Position = position;
         Crc = BatchHeader.Seal(Header, vdi, epoch, durable, position, EntryCount, BlockCount);
         int length = (1 + BlockCount) * VdiFormat.BlockSize;
+        // A batch lies in one segment, or the collector would free a part of it.
+        SeamAssert.IsInside(
+            VdiFormat.OffsetOf(position.Block) % VdiFormat.SegmentSize, length, VdiFormat.SegmentSize, "a VDI's log");
 #pragma warning disable CA2012 // its awaiter is asked once, when it has ended
         _writing = file.RunAsync(BlockOperation.Write, VdiFormat.OffsetOf(position.Block), length, _memory[..length])
             .GetAwaiter();

@@ -40,7 +40,8 @@ internal sealed class Benchmark(BenchOptions options)
         if (isTarget && options.Vbds > 1)
             throw new CommandException($"--vbds {options.Vbds} wants an image that is a file");
         if (!isTarget && !File.Exists(options.Image))
-            throw new CommandException($"{options.Image} does not exist: truncate --size=1G {options.Image}");
+            throw new CommandException(
+                $"{options.Image} does not exist", $"create it with 'truncate --size=1G {options.Image}'");
 
         string directory = MakeDirectory();
         try
@@ -50,8 +51,7 @@ internal sealed class Benchmark(BenchOptions options)
         }
         catch (Exception failure) when (failure is ToolstackException or TimeoutException)
         {
-            string log = await File.ReadAllTextAsync(PrivateHost.LogOf(directory)).ConfigureAwait(false);
-            throw new CommandException($"{failure.Message}\n{log}", failure);
+            throw new CommandException($"the benchmark failed: {failure.Message}", failure);
         }
         finally
         {

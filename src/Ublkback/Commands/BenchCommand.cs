@@ -9,6 +9,8 @@ namespace Ublkback.Commands;
 /// <summary><c>ublkback bench</c></summary>
 internal static class BenchCommand
 {
+    private const int MaxSeconds = 86400;
+
     public static Command Make()
     {
         Option<string> image = new("--image")
@@ -51,11 +53,18 @@ internal static class BenchCommand
             new BenchOptions(
                 arguments.GetRequiredValue(image), arguments.GetValue(rw)!, BytesOf(arguments.GetValue(blockSize)!),
                 arguments.GetValue(depth), arguments.GetValue(queues), arguments.GetValue(vbds),
-                TimeSpan.FromSeconds(arguments.GetValue(seconds)),
+                TimeOf(arguments.GetValue(seconds)),
                 arguments.GetValue(hooks) is { Length: > 0 } over ? over + "+" : "", !arguments.GetValue(copies)),
             arguments.GetValue(json)));
         return command;
     }
+
+    private static TimeSpan TimeOf(double seconds) =>
+        seconds is > 0 and <= MaxSeconds
+            ? TimeSpan.FromSeconds(seconds)
+            : throw new CommandException(
+                $"--seconds {seconds.ToString(CultureInfo.InvariantCulture)} is not a time to measure",
+                $"give more than 0, and {MaxSeconds} at most");
 
     private static async Task<int> RunAsync(BenchOptions options, bool asJson)
     {

@@ -1,9 +1,11 @@
 using System.CommandLine;
 using System.Diagnostics;
 using Ublkback.Backend.Connections;
+using Ublkback.Block;
 using Ublkback.Commands.Disks;
 using Ublkback.Control;
 using Ublkback.Hosting;
+using Ublkback.Service;
 using Ublkback.XenStore;
 
 namespace Ublkback.Commands;
@@ -35,20 +37,26 @@ internal static class HotplugCommand
     private static string DevicePath => Environment.GetEnvironmentVariable("XENBUS_PATH")
         ?? throw new CommandException("XENBUS_PATH is not set: this command is for the toolstack's hotplug script");
 
-    // Without a daemon nothing holds the image. One that ends meanwhile closes it, and its successor does not open it.
+    // Without a daemon nothing holds the image. A daemon that starts holds images before it answers.
     private static async Task<int> RemoveAsync(HostEnvironment host)
     {
-        try
+        long start = Stopwatch.GetTimestamp();
+        while (true)
         {
-            await ControlClient.AskAsync(host, HotplugRemoveCommand.Control, new HotplugRemoveRequest(DevicePath))
-                .ConfigureAwait(false);
-        }
-        catch (Exception failure) when (failure is NoDaemonException or LostDaemonException)
-        {
-            // Nothing to wait for.
-        }
+            try
+            {
+                await ControlClient.AskAsync(host, HotplugRemoveCommand.Control, new HotplugRemoveRequest(DevicePath))
+                    .ConfigureAwait(false);
+                return 0;
+            }
+            catch (UserException failure) when (failure is LostDaemonException or NoDaemonException { IsAbsent: true })
+            {
+                if (!DaemonLock.IsHeld(host.RunDirectory) || Stopwatch.GetElapsedTime(start) > SuccessorPatience)
+                    return 0;
+            }
 
-        return 0;
+            await Task.Delay(RetryDelay).ConfigureAwait(false);
+        }
     }
 
     private static async Task<int> AddAsync(HostEnvironment host, bool tellStore)

@@ -29,10 +29,11 @@ internal static class ControlClient
         {
             throw failure.SocketErrorCode == SocketError.AccessDenied
                 ? new NoDaemonException(
-                    $"this user may not connect to {host.ControlSocket}", "run the command as root", failure)
+                    $"this user may not connect to {host.ControlSocket}", "run the command as root",
+                    isAbsent: false, failure)
                 : new NoDaemonException(
                     $"the daemon is not running (no process answers on {host.ControlSocket})",
-                    "start it with 'systemctl start ublkback'", failure);
+                    "start it with 'systemctl start ublkback'", isAbsent: true, failure);
         }
         catch (IOException failure)
         {

@@ -8,5 +8,13 @@ internal sealed class LostDaemonException(string message, Exception? cause = nul
     : CommandException(message, cause);
 
 /// <summary>No daemon answers on the socket; the message says how to start it.</summary>
-internal sealed class NoDaemonException(string problem, string remedy, Exception cause)
-    : UserException(problem, remedy, cause);
+/// <param name="problem">What is wrong.</param>
+/// <param name="remedy">How to fix it.</param>
+/// <param name="isAbsent">False if a daemon may run, and this user may not connect to it.</param>
+/// <param name="cause">The error of the socket.</param>
+internal sealed class NoDaemonException(string problem, string remedy, bool isAbsent, Exception cause)
+    : UserException(problem, remedy, cause)
+{
+    /// <summary>False if a daemon may run, and this user may not connect to it.</summary>
+    public bool IsAbsent { get; } = isAbsent;
+}

@@ -7,12 +7,22 @@ namespace Ublkback.Service;
 /// <summary>The lock that only one daemon of a host can hold.</summary>
 internal static class DaemonLock
 {
+    /// <summary>True if a daemon runs, or starts, or ends.</summary>
+    /// <exception cref="IOException">The lock's file cannot be opened.</exception>
+    public static bool IsHeld(string runDirectory)
+    {
+        string path = PathIn(runDirectory);
+        if (!File.Exists(path)) return false;
+        using FileDescriptor file = FileDescriptor.Open(path, OpenFlags.O_RDWR);
+        return OfdLock.IsHeldByAnother(file, 0);
+    }
+
     /// <summary>Creates the directory if necessary, and locks it until the descriptor is closed.</summary>
     /// <exception cref="CommandException">Another daemon holds the lock, or the directory cannot be used.</exception>
     public static FileDescriptor Take(string runDirectory)
     {
         const UnixFileMode OnlyTheUser = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
-        string path = Path.Combine(runDirectory, "daemon.lock");
+        string path = PathIn(runDirectory);
         try
         {
             Directory.CreateDirectory(runDirectory, OnlyTheUser);
@@ -27,4 +37,6 @@ internal static class DaemonLock
                 $"the daemon cannot use {runDirectory} ({failure.Message})", "run it as root", failure);
         }
     }
+
+    private static string PathIn(string runDirectory) => Path.Combine(runDirectory, "daemon.lock");
 }

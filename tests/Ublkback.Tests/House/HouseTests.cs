@@ -1,3 +1,4 @@
+using Microsoft.CodeAnalysis.CSharp.Syntax;
 using NUnit.Framework;
 
 namespace Ublkback.Tests.House;
@@ -34,9 +35,14 @@ public sealed class HouseTests
         foreach (SourceFile file in FilesOf(project))
         {
             string below = isFlat || file.Folder.Length == 0 ? "" : "." + file.Folder.Replace('/', '.');
-            string text = file.Tree.ToString();
-            if (text.Contains("\nnamespace ", StringComparison.Ordinal))
-                Assert.That(text, Does.Contain($"namespace {project}{below};"), $"{project}/{file}");
+            string[] names =
+            [
+                .. file.Tree.GetRoot().DescendantNodes().OfType<BaseNamespaceDeclarationSyntax>()
+                    .Select(declared => declared.Name.ToString()),
+            ];
+            bool declaresTypes = file.Tree.GetRoot().DescendantNodes().OfType<BaseTypeDeclarationSyntax>().Any();
+            if (declaresTypes || names.Length > 0)
+                Assert.That(names, Is.EqualTo(new[] { project + below }), $"{project}/{file}");
         }
     }
 

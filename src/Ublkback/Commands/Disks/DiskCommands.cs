@@ -49,7 +49,8 @@ internal static class DiskCommands
         HostEnvironment host, ControlCommand<TRequest, VbdsReply> control, TRequest request)
         where TRequest : ControlRequest
     {
-        IReadOnlyList<VbdReport> vbds = (await ControlClient.AskAsync(host, control, request).ConfigureAwait(false)).Vbds;
+        VbdsReply reply = await ControlClient.AskAsync(host, control, request).ConfigureAwait(false);
+        IReadOnlyList<VbdReport> vbds = reply.Vbds;
         return vbds.Count > 0
             ? vbds
             : throw new CommandException("there is no such disk: 'ublkback list' shows those there are");
