@@ -73,7 +73,8 @@ public sealed class ServingTests : HostFixture
     {
         string image = MakeImage("a.img");
         EmulatedGuest guest = await MakeGuestAsync(1);
-        string backend = EmulatedHost.Toolstack.BackendPath(1, Disk(image)), frontend = "/local/domain/1/device/vbd/51712";
+        string backend = EmulatedHost.Toolstack.BackendPath(1, Disk(image));
+        string frontend = FrontendConnection.FrontendPath(1, Xvda);
         await Store.WriteAsync($"{frontend}/backend", backend);
         await Store.WriteAsync($"{frontend}/backend-id", "0");
         await Store.WriteAsync($"{frontend}/virtual-device", "51712");

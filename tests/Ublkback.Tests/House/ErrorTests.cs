@@ -10,10 +10,10 @@ public sealed class ErrorTests
 {
     private static readonly string[] Remedies =
     [
-        "add", "attach", "check", "choose", "close", "compact", "convert", "correct", "create", "delete", "detach", "end", "enlarge", "free",
-        "give", "install", "leave", "load", "look", "make", "name", "open", "put", "remove", "rename", "repair", "restart",
-        "restore", "resume", "run", "say", "see", "send", "set", "shut", "start", "stop", "try", "update", "upgrade",
-        "use", "wait", "write",
+        "add", "attach", "check", "choose", "close", "compact", "convert", "correct", "create", "delete", "detach",
+        "end", "enlarge", "free", "give", "install", "leave", "load", "look", "make", "name", "open", "put", "remove",
+        "rename", "repair", "restart", "restore", "resume", "run", "say", "see", "send", "set", "shut", "start",
+        "stop", "try", "update", "upgrade", "use", "wait", "write",
     ];
 
     private static readonly SyntaxTree[] Trees = Parse();
