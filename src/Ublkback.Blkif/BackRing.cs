@@ -28,7 +28,7 @@ public sealed unsafe class BackRing
     public static BackRing Create(nint address, int ringPageOrder, BlkifAbi abi, RingJournal journal)
     {
         journal.Clear();
-        return new BackRing(address, ringPageOrder, abi, journal);
+        return new BackRing(address, ringPageOrder, abi, journal); // off the path: the start
     }
 
     /// <summary>
@@ -36,6 +36,7 @@ public sealed unsafe class BackRing
     /// publishes answers that it did not come to. What it left without an answer is in <see cref="FindPending"/>. Null:
     /// the ring's response index is none that the journal knows, so the guest has written it.
     /// </summary>
+    // off the path: the start
     public static BackRing? Recover(nint address, int ringPageOrder, BlkifAbi abi, RingJournal journal)
     {
         BackRing ring = new(address, ringPageOrder, abi, journal);
@@ -66,7 +67,7 @@ public sealed unsafe class BackRing
     public int SlotCount => _shared.SlotCount;
 
     /// <summary>The entries of requests that were taken and not answered, in the order of the ring.</summary>
-    public IReadOnlyList<int> FindPending()
+    public IReadOnlyList<int> FindPending() // off the path: the start
     {
         List<int> pending = [];
         for (int entry = 0; entry < SlotCount; entry++)

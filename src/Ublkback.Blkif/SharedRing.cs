@@ -6,6 +6,7 @@ namespace Ublkback.Blkif;
 /// The memory that both ends of a ring see (struct blkif_sring of ring.h): four indices, then slots that carry a
 /// request and later a response. The other end may write anything anywhere at any time.
 /// </summary>
+[DataPath]
 internal readonly unsafe struct SharedRing(nint address, int slotCount, BlkifAbi abi)
 {
     private readonly byte* _base = (byte*)address;

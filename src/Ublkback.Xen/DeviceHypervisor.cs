@@ -16,6 +16,7 @@ public sealed unsafe class DeviceHypervisor : IHypervisor
     private readonly FileDescriptor _grants = FileDescriptor.Open(GrantDevice, OpenFlags.O_RDWR);
 
     /// <inheritdoc/>
+    // off the path: the start, or a helper thread
     public IGrantMapping MapGrants(ushort domid, ReadOnlySpan<uint> references) =>
         new DeviceGrantMapping(_grants, domid, references);
 
@@ -30,7 +31,7 @@ public sealed unsafe class DeviceHypervisor : IHypervisor
     }
 
     /// <inheritdoc/>
-    public IEventChannel BindEventChannel(ushort domid, uint remotePort) =>
+    public IEventChannel BindEventChannel(ushort domid, uint remotePort) => // off the path: the start
         new DeviceEventChannel(
             FileDescriptor.Open(EventDevice, OpenFlags.O_RDWR | OpenFlags.O_NONBLOCK), domid, remotePort);
 

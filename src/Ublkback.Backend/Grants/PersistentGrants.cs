@@ -76,7 +76,7 @@ internal sealed class PersistentGrants : IDisposable
     public bool TryMapWanted(Worker worker, Action onMapped)
     {
         if (_wanted.Count == 0) return false;
-        uint[] references = [.. _wanted];
+        uint[] references = [.. _wanted]; // off the path: pages of the guest are mapped once
         _wanted.Clear();
         if (!_budget.TryTake(_domid, references.Length)) return false;
         StartMapping(references, worker, onMapped);
@@ -97,7 +97,7 @@ internal sealed class PersistentGrants : IDisposable
     private void StartMapping(uint[] references, Worker worker, Action onMapped)
     {
         IsMapping = true;
-        _ = Task.Run(() => // off the path: the connection is over
+        _ = Task.Run(() => // off the path: pages of the guest are mapped once
         {
             IGrantMapping? mapping = Map(references);
             worker.Post(() =>

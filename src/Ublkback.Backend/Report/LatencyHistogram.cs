@@ -7,6 +7,7 @@ namespace Ublkback.Backend.Report;
 /// Counts of durations in buckets an eighth of an octave wide, so a quantile is at most 1/8 too high. One thread
 /// records; others may read at any time and see counts that are a moment old.
 /// </summary>
+[DataPath]
 public sealed class LatencyHistogram
 {
     private const int SubBucketBits = 3;
@@ -27,12 +28,12 @@ public sealed class LatencyHistogram
     }
 
     /// <summary>Durations recorded.</summary>
-    public long Count => _counts.Sum();
+    public long Count => _counts.Sum(); // off the path: a report
 
     /// <summary>
     /// The duration in microseconds that a fraction (0 to 1) of the durations does not exceed; 0 when there are none.
     /// </summary>
-    public double QuantileMicroseconds(double fraction)
+    public double QuantileMicroseconds(double fraction) // off the path: a report
     {
         long[] counts = [.. _counts];
         long wanted = (long)Math.Ceiling(counts.Sum() * fraction);

@@ -7,23 +7,24 @@ namespace Ublkback.Backend.Report;
 /// What a vbd has done since the daemon found it, over all its queues and connections. Each queue's figures are written
 /// by the worker that serves it; others may read at any time and see figures that are a moment old.
 /// </summary>
+[DataPath]
 public sealed class VbdStatistics
 {
     private readonly QueueStatistics?[] _queues = new QueueStatistics?[FrontendParameters.MaxQueues];
 
     /// <summary>Requests refused because the guest made them wrong.</summary>
-    public long Refused => Queues.Sum(queue => queue.Refused);
+    public long Refused => Queues.Sum(queue => queue.Refused); // off the path: a report
 
     /// <summary>Requests dequeued and not yet answered.</summary>
-    public int InFlight => Queues.Sum(queue => queue.InFlight);
+    public int InFlight => Queues.Sum(queue => queue.InFlight); // off the path: a report
 
     /// <summary>Notifications of the guest that were listened to.</summary>
-    public long Events => Queues.Sum(queue => queue.Events);
+    public long Events => Queues.Sum(queue => queue.Events); // off the path: a report
 
-    private IEnumerable<QueueStatistics> Queues => _queues.OfType<QueueStatistics>();
+    private IEnumerable<QueueStatistics> Queues => _queues.OfType<QueueStatistics>(); // off the path: a report
 
     /// <summary>The figures of one operation.</summary>
-    public OperationStatistics Of(BlockOperation operation)
+    public OperationStatistics Of(BlockOperation operation) // off the path: a report
     {
         OperationStatistics sum = new();
         foreach (QueueStatistics queue in Queues) sum.Add(queue.Of(operation));
@@ -31,13 +32,14 @@ public sealed class VbdStatistics
     }
 
     /// <summary>The figures of one queue.</summary>
-    internal QueueStatistics Queue(int number) => _queues[number] ??= new QueueStatistics();
+    internal QueueStatistics Queue(int number) => _queues[number] ??= new QueueStatistics(); // off the path: the start
 }
 
 /// <summary>What one queue of a vbd has done.</summary>
 internal sealed class QueueStatistics
 {
     private readonly OperationStatistics[] _operations =
+        // off the path: once for each queue
         [.. Enum.GetValues<BlockOperation>().Select(_ => new OperationStatistics())];
 
     /// <summary>Requests refused because the guest made them wrong.</summary>

@@ -36,7 +36,7 @@ internal sealed class RingRequest : BlockRequest
         _owner = owner;
         _disk = disk;
         Entry = entry;
-        _onCompleted = () => OnStepDone(_awaiter.GetResult());
+        _onCompleted = () => OnStepDone(_awaiter.GetResult()); // completed: the awaiter called
     }
 
     /// <summary>Its entry in the ring's journal.</summary>
@@ -168,7 +168,7 @@ internal sealed class RingRequest : BlockRequest
 #pragma warning disable CA2012 // awaited once, by hand: an async method per request would need a box per request
         _awaiter = _disk.Image.HandleAsync(this).GetAwaiter();
 #pragma warning restore CA2012
-        if (_awaiter.IsCompleted) OnStepDone(_awaiter.GetResult());
+        if (_awaiter.IsCompleted) OnStepDone(_awaiter.GetResult()); // completed: tested on this line
         else _awaiter.UnsafeOnCompleted(_onCompleted);
     }
 

@@ -13,5 +13,6 @@ namespace Ublkback.Backend.Requests;
 /// True if an earlier daemon lost acknowledged writes. A newly opened image cannot know this, so every flush fails.
 /// </param>
 /// <param name="HoldsFailed">True if requests that the storage fails wait until it is repaired.</param>
+[DataPath]
 internal sealed record ServedDisk(
     ushort Domid, IBlockImage Image, VbdLog Log, bool HasLostWrites, bool HoldsFailed);

@@ -28,7 +28,7 @@ internal sealed class HeldRequests(bool holdsFailed)
     /// <summary>Returns all requests, each with the status that the storage gave, and holds them no longer.</summary>
     public (RingRequest Request, BlockStatus Status)[] TakeAll()
     {
-        (RingRequest, BlockStatus)[] all = [.. _held];
+        (RingRequest, BlockStatus)[] all = [.. _held]; // off the path: the storage was repaired
         _held.Clear();
         return all;
     }

@@ -6,6 +6,7 @@ namespace Ublkback.Block;
 /// <summary>
 /// The result side of an async method that had to wait. See <see cref="RecyclingMethodBuilder{TResult}"/>.
 /// </summary>
+[DataPath]
 internal class RecyclingBox<TResult> : IValueTaskSource<TResult>
 {
     private ManualResetValueTaskSourceCore<TResult> _core;
@@ -59,6 +60,7 @@ internal sealed class RecyclingBox<TResult, TStateMachine> : RecyclingBox<TResul
     public static RecyclingBox<TResult, TStateMachine> Rent()
     {
         RecyclingBox<TResult, TStateMachine>? box = _free;
+        // off the path: none is free, so there are more from now on
         if (box is null) return new RecyclingBox<TResult, TStateMachine>();
         _free = box._next;
         box._next = null;

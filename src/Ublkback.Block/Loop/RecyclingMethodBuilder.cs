@@ -13,6 +13,7 @@ namespace Ublkback.Block;
 /// must start and end on one thread, as everything on a worker does, and its result must be awaited exactly once.
 /// Execution contexts do not flow.
 /// </remarks>
+[DataPath]
 public struct RecyclingMethodBuilder<TResult>
 {
     private RecyclingBox<TResult>? _box;
@@ -46,7 +47,7 @@ public struct RecyclingMethodBuilder<TResult>
     /// <summary>The method threw.</summary>
     public void SetException(Exception exception)
     {
-        _box ??= new RecyclingBox<TResult>();
+        _box ??= new RecyclingBox<TResult>(); // off the path: an exception
         _box.SetException(exception);
     }
 

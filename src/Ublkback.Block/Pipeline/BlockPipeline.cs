@@ -1,6 +1,7 @@
 namespace Ublkback.Block;
 
 /// <summary>Hooks over an image; to everybody else, an image.</summary>
+[DataPath]
 public sealed class BlockPipeline : IBlockImage, IWorkerNeeds, IImageHealth, IResizableImage, IDiskObserver
 {
     private readonly IReadOnlyList<(string Name, BlockHook Hook)> _hooks;
@@ -31,9 +32,11 @@ public sealed class BlockPipeline : IBlockImage, IWorkerNeeds, IImageHealth, IRe
     public string Identity => _image.Identity;
 
     /// <inheritdoc/>
+    // off the path: the start
     public bool AllowsManyWorkers => _image.AllowsManyWorkers && _hooks.All(hook => hook.Hook.AllowsManyWorkers);
 
     /// <inheritdoc/>
+    // off the path: the start
     public string? NeedsOwnWorkerFor
     {
         get
@@ -46,7 +49,7 @@ public sealed class BlockPipeline : IBlockImage, IWorkerNeeds, IImageHealth, IRe
     }
 
     /// <inheritdoc/>
-    public string? Trouble =>
+    public string? Trouble => // off the path: a report
         _hooks.Select(hook => hook.Hook.Trouble).FirstOrDefault(trouble => trouble is not null) ?? _image.Trouble;
 
     /// <inheritdoc/>
@@ -91,7 +94,7 @@ public sealed class BlockPipeline : IBlockImage, IWorkerNeeds, IImageHealth, IRe
 
     /// <summary>Changes arguments of the hooks of a name. Any thread.</summary>
     /// <exception cref="TargetException">There is none, or it cannot be changed so.</exception>
-    public void Change(HookTarget change)
+    public void Change(HookTarget change) // off the path: control
     {
         ArgumentNullException.ThrowIfNull(change);
         (string Name, BlockHook Hook)[] hooks = [.. _hooks.Where(hook => hook.Name == change.Name)];
@@ -102,7 +105,7 @@ public sealed class BlockPipeline : IBlockImage, IWorkerNeeds, IImageHealth, IRe
     }
 
     /// <inheritdoc/>
-    public async ValueTask DisposeAsync()
+    public async ValueTask DisposeAsync() // off the path: the end
     {
         foreach ((string name, BlockHook hook) in _hooks)
         {

@@ -5,6 +5,7 @@ namespace Ublkback.Block;
 /// requests pass, each once at a time, gives them back as they came, and turns an exception into a failed request; who
 /// broke a rule is named in the log.
 /// </summary>
+[DataPath]
 public sealed class HookSeam : ISeam
 {
     private readonly int _depth; // from 1, at the top
@@ -56,7 +57,7 @@ public sealed class HookSeam : ISeam
                 ? _image.HandleAsync(request)
                 : _hook.HandleAsync(request, _next!);
             if (!below.IsCompleted) return call.LeaveAfter(below);
-            status = below.GetAwaiter().GetResult();
+            status = below.GetAwaiter().GetResult(); // completed: tested above
         }
         catch (Exception failure) when (failure is not SeamFaultException)
         {
@@ -107,6 +108,7 @@ public sealed class HookSeam : ISeam
     private string? FindFault(BlockRequest request)
     {
         if (request.Depth >= _depth) return "a request that is below it already";
+        // off the path: a hook is at fault
         return SeamRule.FindFault(request, _geometry) is string fault ? $"a bad request: {fault}" : null;
     }
 }

@@ -7,6 +7,7 @@ namespace Ublkback.Block;
 /// A request's stay below one seam. The request keeps it for the next time, so a request that is recycled allocates
 /// nothing, and passing a seam costs less than an async method would.
 /// </summary>
+[DataPath]
 internal sealed class SeamCall : IValueTaskSource<BlockStatus>
 {
     private readonly BlockRequest _request;
@@ -85,7 +86,7 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
         BlockStatus status;
         try
         {
-            status = _awaiter.GetResult();
+            status = _awaiter.GetResult(); // completed: the awaiter called
         }
         catch (Exception failure) when (failure is not SeamFaultException)
         {

@@ -56,7 +56,7 @@ public sealed class RequestQuiescence
     }
 
     /// <summary>Waits until all requests have ended that are under way now.</summary>
-    public async ValueTask DrainAsync()
+    public async ValueTask DrainAsync() // on the path: qcow2 frees clusters after a commit
     {
         await _turns.EnterAsync();
         int old = _current;

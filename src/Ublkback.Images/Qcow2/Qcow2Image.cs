@@ -15,6 +15,7 @@ namespace Ublkback.Images.Qcow2;
 /// are free; <see cref="ClusterLinks"/> changes the map, at first in memory that outlives the process
 /// (<see cref="MetadataLog"/>), and <see cref="MetadataCommit"/> brings that into the file when the guest flushes.
 /// </remarks>
+[DataPath]
 internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, string identity)
     : IAllocationMap, IImageHealth, IResizableImage
 {
@@ -39,12 +40,13 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     {
         SeamAssert.IsValid(request, _geometry, "the qcow2 image");
         BeginOnce();
+        // completed: tested on this line
         if (!_recovery!.IsCompletedSuccessfully || _recovery.Result != BlockStatus.Okay)
             return AfterRecoveryAsync(request);
         return request.Operation == BlockOperation.Flush ? FlushAsync() : TransferAsync(request);
     }
 
-    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
+    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount) // off the path: a map
     {
         BeginOnce();
         BlockStatus status = await _recovery!;
@@ -56,7 +58,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
         return range;
     }
 
-    public async Task ResizeAsync(long byteCount)
+    public async Task ResizeAsync(long byteCount) // off the path: control
     {
         if (_geometry.IsReadOnly) throw new TargetException("the image is open for reading only");
         BeginOnce();
@@ -86,7 +88,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     /// <summary>Lets go of everything and leaves the file as the death of the process does, for tests.</summary>
     internal ValueTask AbandonAsync() => EndAsync(() => Task.CompletedTask);
 
-    private async ValueTask EndAsync(Func<Task> close)
+    private async ValueTask EndAsync(Func<Task> close) // off the path: the end
     {
         if (_loop is not null)
         {
@@ -104,7 +106,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     }
 
     // The loop of the image is the one of its first request. There what is left of a process before is done first.
-    private void BeginOnce()
+    private void BeginOnce() // off the path: the first request
     {
         if (_loop is not null) return;
         _loop = BlockLoop.Current;
@@ -113,7 +115,7 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
             : parts.Links.RecoverAsync(parts.Allocator).AsTask();
     }
 
-    private async ValueTask<BlockStatus> AfterRecoveryAsync(BlockRequest request)
+    private async ValueTask<BlockStatus> AfterRecoveryAsync(BlockRequest request) // off the path: the first requests
     {
         BlockStatus status = await _recovery!;
         if (status == BlockStatus.Okay) return await HandleAsync(request);
@@ -145,14 +147,14 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     }
 
     // Leaves a file that is complete in itself, unless that fails: then the log is left for the next who opens it.
-    private async Task CloseAsync()
+    private async Task CloseAsync() // off the path: the end
     {
         if (_geometry.IsReadOnly || await _recovery! != BlockStatus.Okay) return;
         if (parts.Links.HasChanges && !await CompleteAsync()) return;
         parts.Log.Delete();
     }
 
-    private async ValueTask<bool> CompleteAsync()
+    private async ValueTask<bool> CompleteAsync() // off the path: the end
     {
         if (await parts.Commit.RunAsync() != BlockStatus.Okay) return false;
         await parts.Commit.Releasing;

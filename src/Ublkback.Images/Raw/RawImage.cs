@@ -23,10 +23,13 @@ internal sealed class RawImage(
     Action<string> warn)
     : IAllocationMap, IWorkerNeeds, IImageHealth, IResizableImage
 {
+    // off the path: once for each worker
     private readonly PerWorker<DataSyncQueue> _dataSyncs = new(() => new DataSyncQueue(file));
+    // off the path: once for each worker
     private readonly PerWorker<DiscardQueue> _discards = new(() => new DiscardQueue(file, isDevice));
     private readonly bool _isInMemory = MemoryFileIo.Fits(file);
     private readonly PerWorker<PuntedFileIo>? _punted =
+        // off the path: once for each worker
         PuntedFileIo.Fits(file) ? new PerWorker<PuntedFileIo>(() => new PuntedFileIo(file)) : null;
     private volatile ImageGeometry _geometry = geometry;
     private volatile bool _syncHasFailed;
@@ -55,10 +58,10 @@ internal sealed class RawImage(
         };
     }
 
-    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
+    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount) // off the path: a map
     {
         long start = (long)sector * BlockRequest.SectorSize;
-        (bool isHole, long end) = await Task.Run(() => FileHole.Find(file, start)); // off the path: a map
+        (bool isHole, long end) = await Task.Run(() => FileHole.Find(file, start));
         // A sector of which a part is data is data.
         long known = (Math.Min(end - start, sectorCount * BlockRequest.SectorSize)
             + (isHole ? 0 : BlockRequest.SectorSize - 1)) / BlockRequest.SectorSize;
@@ -73,7 +76,7 @@ internal sealed class RawImage(
             throw new TargetException($"{path} is a block device: resize it with what made it; its guest is told by "
                 + "itself, or by 'ublkback resize'");
         if (_geometry.IsReadOnly) throw new TargetException($"{path} is open for reading only");
-        int errno = await Task.Run(() => Truncate(byteCount)); // off the path: control
+        int errno = await Task.Run(() => Truncate(byteCount));
         if (errno != 0) throw new TargetException($"{path} cannot be resized: {LinuxError.Describe(errno)}");
     }
 
@@ -82,7 +85,7 @@ internal sealed class RawImage(
         ImageGeometry now = _geometry;
         ulong sectorCount = SectorsOf(MeasureLength(), now.SectorSize);
         if (sectorCount == now.SectorCount) return false;
-        _geometry = now with { SectorCount = sectorCount };
+        _geometry = now with { SectorCount = sectorCount }; // off the path: the size has changed
         return true;
     }
 

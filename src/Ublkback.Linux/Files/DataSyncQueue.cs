@@ -11,6 +11,7 @@ namespace Ublkback.Linux.Files;
 /// Who asks while one runs is served by the next, never by the running one: that may have begun before the asker's
 /// writes were done.
 /// </remarks>
+[DataPath]
 public sealed class DataSyncQueue(FileDescriptor file) : RingOperation
 {
     private readonly UringOperations _operations = Worker.Current.Operations;

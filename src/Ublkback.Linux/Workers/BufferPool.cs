@@ -12,6 +12,7 @@ namespace Ublkback.Linux.Workers;
 /// order that fits is split, and a block that comes back is joined with its buddy as far as possible. Pages are
 /// touched, and so cost memory, only when first used.
 /// </remarks>
+[DataPath]
 public sealed unsafe class BufferPool : IDisposable
 {
     private const int None = -1;

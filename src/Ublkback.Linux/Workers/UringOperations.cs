@@ -100,7 +100,7 @@ public sealed unsafe class UringOperations : IDisposable
     {
         if (!operation.IsUnderWay) return;
         ulong target = (ulong)operation.Slot;
-        IgnoredOperation cancel = new();
+        IgnoredOperation cancel = new(); // off the path: an operation is cancelled
         ref SubmissionEntry entry = ref Begin(cancel);
         entry.Operation = IoUringOperation.Cancel;
         entry.Address = target;

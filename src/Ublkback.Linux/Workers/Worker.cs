@@ -58,9 +58,9 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         Descriptions = new WorkerBuffers(Schedule, DescriptionBytes);
         _wakeUp = new FileDescriptor(LinuxException.Check(eventfd(0, NonBlocking | CloseOnExec), "eventfd"));
         TaskCompletionSource started = new();
-        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true }; // off the path: the start
+        _thread = new Thread(() => Main(started)) { Name = name, IsBackground = true };
         _thread.Start();
-        started.Task.GetAwaiter().GetResult();
+        started.Task.GetAwaiter().GetResult(); // off the path: the start
     }
 
     /// <summary>The worker whose thread this is.</summary>
@@ -95,7 +95,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     }
 
     /// <summary>Runs an action on the worker and tells when it is done. Any thread.</summary>
-    public Task RunAsync(Action action)
+    public Task RunAsync(Action action) // off the path: control
     {
         TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
         Post(() =>
@@ -136,7 +136,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     }
 
     /// <inheritdoc/>
-    public override IDisposable Watch(int descriptor, Action onReadable) =>
+    public override IDisposable Watch(int descriptor, Action onReadable) => // off the path: the start of a descriptor
         new DescriptorWatch(Operations, descriptor, () => Run(onReadable));
 
     /// <summary>
@@ -148,7 +148,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     public void Dispose()
     {
         Post(() => _isStopping = true);
-        _thread.Join();
+        _thread.Join(); // off the path: the end
         _wakeUp.Dispose();
         Buffers.Dispose();
         Descriptions.Dispose();
@@ -158,7 +158,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     {
         try
         {
-            _operations = new UringOperations();
+            _operations = new UringOperations(); // off the path: the start
             MakeCurrent();
         }
         catch (LinuxException failure)
@@ -170,7 +170,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         started.SetResult();
         using (_operations)
         {
-            WakeUp wakeUp = new(this);
+            WakeUp wakeUp = new(this); // off the path: the start
             wakeUp.Start();
             while (!_isStopping) Turn();
         }

@@ -10,6 +10,7 @@ namespace Ublkback.Nbd.Client;
 /// A request that a server is asked, and its answer: null when the connection was lost before. Recycled; to be awaited
 /// once. On one worker.
 /// </summary>
+[DataPath]
 internal sealed class NbdCall(int slot) : INbdMessage, IValueTaskSource<BlockStatus?>
 {
     private ManualResetValueTaskSourceCore<BlockStatus?> _core;

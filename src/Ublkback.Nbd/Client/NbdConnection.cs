@@ -14,6 +14,7 @@ namespace Ublkback.Nbd.Client;
 /// <param name="export">What the server said of the disk.</param>
 /// <param name="begunAt">When connecting began; a time of the stopwatch.</param>
 /// <param name="warn">Takes sentences about errors.</param>
+[DataPath]
 internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long begunAt, Action<string> warn)
 {
     private const uint MaxErrorText = 64 << 10;
@@ -39,7 +40,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     public long LastAnswer { get; private set; }
 
     /// <summary>Serves requests until the connection is lost, and says why; closes it. To be called once.</summary>
-    public async Task<string> RunAsync()
+    public async Task<string> RunAsync() // off the path: once for each connection
     {
         Task sending = _outbox.RunAsync();
         string cause;
@@ -103,7 +104,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     private NbdCall Rent()
     {
         if (_free.TryPop(out NbdCall? call)) return call;
-        call = new NbdCall(_calls.Count);
+        call = new NbdCall(_calls.Count); // off the path: none is free, so there are more from now on
         _calls.Add(call);
         return call;
     }
@@ -187,7 +188,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
         return call.Data.Slice((int)at, (int)length);
     }
 
-    private async ValueTask<bool> ReceiveErrorAsync(NbdCall call, uint length)
+    private async ValueTask<bool> ReceiveErrorAsync(NbdCall call, uint length) // off the path: an error of the server
     {
         const int MinLength = sizeof(uint) + sizeof(ushort);
         if (length is < MinLength or > MaxErrorText)
@@ -227,7 +228,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
             (uint)NbdError.NoSpace => "no space left on device",
             (uint)NbdError.NotSupported => "operation not supported",
             (uint)NbdError.ShuttingDown => "the server ends",
-            _ => $"error {error}",
+            _ => $"error {error}", // off the path: an error of the server
         };
         if (error == 0) throw new NbdException("the server says that an error is none");
         // A server that ends is one that is lost: the next may do it.

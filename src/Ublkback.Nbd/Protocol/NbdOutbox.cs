@@ -17,6 +17,7 @@ internal interface INbdMessage
 /// <summary>
 /// Sends messages of a connection in the order in which they came, as many at a time as there are. On one worker.
 /// </summary>
+[DataPath]
 internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bool>
 {
     private const int MaxUnsent = 256 << 10; // bytes that are sent before more are written
@@ -56,7 +57,7 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
     /// Sends until the end, or until the connection is lost, which it then ends in the other direction too. To be
     /// called once.
     /// </summary>
-    public async Task RunAsync()
+    public async Task RunAsync() // off the path: once for each connection
     {
         try
         {
@@ -91,7 +92,7 @@ internal sealed class NbdOutbox(NbdChannel channel) : IWork, IValueTaskSource<bo
         return result;
     }
 
-    private async Task SendAllAsync()
+    private async Task SendAllAsync() // off the path: once for each connection
     {
         while (true)
         {

@@ -8,6 +8,7 @@ using Ublkback.Nbd.Protocol;
 namespace Ublkback.Nbd.Server;
 
 /// <summary>A client's request, and its answer. Recycled. On the session's worker.</summary>
+[DataPath]
 internal sealed class NbdReply : INbdMessage
 {
     private const int MaxPiece = 1 << 20; // bytes that an image is asked for at once
@@ -88,7 +89,7 @@ internal sealed class NbdReply : INbdMessage
     {
         SeamAssert.IsOnce(_isExecuting, "the NBD server");
         _isExecuting = false;
-        _error = _awaiter.GetResult();
+        _error = _awaiter.GetResult(); // completed: the awaiter called
         _session.Finish(this);
     }
 

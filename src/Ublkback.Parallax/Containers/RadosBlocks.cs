@@ -13,6 +13,7 @@ namespace Ublkback.Parallax.Containers;
 /// <param name="segments">Which objects.</param>
 /// <param name="owner">Whose writes are taken; null when it is only read.</param>
 /// <param name="warn">Takes what people should know.</param>
+[DataPath]
 internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, WriterLock? owner, Action<string> warn)
     : IBlockImage
 {

@@ -59,7 +59,7 @@ internal sealed class BlockWriter(
     }
 
     /// <summary>Writes blocks again where they are, so that they follow each other in the file.</summary>
-    public async ValueTask<BlockStatus> RewriteAsync(long block, int count)
+    public async ValueTask<BlockStatus> RewriteAsync(long block, int count) // off the path: defragmentation
     {
         Memory<byte> data = await buffers.RentAsync(count * VdiFormat.BlockSize);
         BlockStatus status = await ReadToChangeAsync(block, data);

@@ -49,11 +49,12 @@ internal sealed class SourceContainers(
     }
 
     /// <inheritdoc/>
-    public async ValueTask DisposeAsync()
+    public async ValueTask DisposeAsync() // off the path: the end
     {
         foreach ((IVdiContainer file, _) in _open.Values) await file.DisposeAsync().ConfigureAwait(false);
     }
 
+    // off the path: once for each VDI
     private async ValueTask<BlockStatus> OpenAndReadAsync(BlockAddress first, Memory<byte> blocks)
     {
         if (first.IsLost)
@@ -67,7 +68,7 @@ internal sealed class SourceContainers(
         {
             if (!_open.ContainsKey(first.Vdi))
             {
-                IVdiContainer other = await Task.Run(() => open(first.Vdi)); // off the path: it is opened once
+                IVdiContainer other = await Task.Run(() => open(first.Vdi));
                 _open.Add(first.Vdi, (other, new ImageAccess(other.Blocks)));
             }
         }

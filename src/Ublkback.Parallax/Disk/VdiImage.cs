@@ -16,6 +16,7 @@ namespace Ublkback.Parallax.Disk;
 /// <see cref="BlockMap"/> knows where the blocks are, <see cref="VdiLog"/> writes them, and <see cref="Checkpointer"/>
 /// brings what the log says into the map's nodes.
 /// </remarks>
+[DataPath]
 internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
 {
     private readonly VdiParts _parts;
@@ -36,6 +37,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
     public ImageGeometry Geometry => _geometry;
 
     public string Identity =>
+        // off the path: the start
         string.Create(CultureInfo.InvariantCulture, $"VDI {_parts.Superblock.Id} {_parts.SnapshotId}");
 
     public bool DiscardMakesZeros => true;
@@ -58,7 +60,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
         return request.Operation == BlockOperation.Flush ? FlushAsync() : TransferAsync(request);
     }
 
-    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount)
+    public async ValueTask<SectorRange> MapAsync(ulong sector, long sectorCount) // off the path: a map
     {
         BeginOnce();
         const int SectorsPerBlock = VdiFormat.BlockSize / BlockRequest.SectorSize;
@@ -75,7 +77,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
         return new SectorRange(BlockStatus.Okay, known, 0, !isHole, isHole, null);
     }
 
-    public async Task ResizeAsync(long byteCount)
+    public async Task ResizeAsync(long byteCount) // off the path: control
     {
         BeginOnce();
         BlockStatus status = await _parts.Control.ResizeAsync(byteCount);
@@ -89,6 +91,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
     /// what it had until then.
     /// </summary>
     /// <exception cref="TargetException">It could not be done.</exception>
+    // off the path: control
     public Task<string> RollBackAsync(VdiContent then) => _parts.Epochs.RunAloneAsync(async () =>
     {
         string kept = $"before-rollback-{_parts.Content.Snapshots.NextId}";
@@ -104,7 +107,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
     {
         ulong sectors = (ulong)Volatile.Read(ref _nextSize) / BlockRequest.SectorSize;
         if (sectors == _geometry.SectorCount) return false;
-        _geometry = _geometry with { SectorCount = sectors };
+        _geometry = _geometry with { SectorCount = sectors }; // off the path: the size has changed
         return true;
     }
 
@@ -113,7 +116,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
 
     /// <summary>Does something on its loop, which it is not closed during.</summary>
     /// <exception cref="OperationCanceledException">It is being closed.</exception>
-    public Task<T> HoldAsync<T>(Func<Task<T>> action) => InvokeAsync(async () =>
+    public Task<T> HoldAsync<T>(Func<Task<T>> action) => InvokeAsync(async () => // off the path: control
     {
         _closing.Token.ThrowIfCancellationRequested();
         _holds++;
@@ -133,7 +136,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
 
     /// <summary>Runs something on the loop of the image, which is there from its first request on.</summary>
     /// <exception cref="TargetException">There has been none.</exception>
-    public async Task<T> InvokeAsync<T>(Func<Task<T>> action)
+    public async Task<T> InvokeAsync<T>(Func<Task<T>> action) // off the path: control
     {
         TimeSpan patience = TimeSpan.FromSeconds(5);
         try
@@ -148,7 +151,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
         }
     }
 
-    public async ValueTask DisposeAsync()
+    public async ValueTask DisposeAsync() // off the path: the end
     {
         _parts.Door?.Dispose();
         await _closing.CancelAsync().ConfigureAwait(false);
@@ -186,7 +189,7 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
         IsWriter ? _parts.Control.FlushAsync() : new ValueTask<BlockStatus>(BlockStatus.Okay);
 
     // Leaves a file that needs no log to be read, unless that fails: then the next who opens it reads the log.
-    private async Task CloseAsync()
+    private async Task CloseAsync() // off the path: the end
     {
         while (_holds > 0) await _released.WaitAsync();
         await _parts.Control.EndAsync();

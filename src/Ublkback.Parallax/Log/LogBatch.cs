@@ -111,7 +111,7 @@ internal sealed class LogBatch
 
     private void OnWritten()
     {
-        Status = _writing.GetResult();
+        Status = _writing.GetResult(); // completed: the awaiter called, or was tested
         IsWritten = true;
         _written();
     }

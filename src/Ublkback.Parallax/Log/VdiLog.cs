@@ -147,10 +147,10 @@ internal sealed class VdiLog : IWork
     }
 
     /// <summary>Waits until all is written that was added. How it ended, those know who added it.</summary>
-    public async ValueTask SettleAsync()
+    public async ValueTask SettleAsync() // on the path: a write of a part of a block waits for the log
     {
         // Somebody may have an open batch and add nothing to it yet.
-        LogBatch? last = _open is { EntryCount: > 0 } ? _open : _underWay.LastOrDefault(); // off the path: a flush
+        LogBatch? last = _open is { EntryCount: > 0 } ? _open : _underWay.LastOrDefault();
         if (last is not null) await EndAsync(last);
     }
 

@@ -58,7 +58,7 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     public Overlay Freeze()
     {
         _frozen = _changes;
-        _changes = _spare ?? new Overlay();
+        _changes = _spare ?? new Overlay(); // off the path: a checkpoint
         _spare = null;
         return _frozen;
     }

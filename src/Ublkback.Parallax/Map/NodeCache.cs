@@ -10,6 +10,7 @@ namespace Ublkback.Parallax.Map;
 /// so nothing here is ever newer than the file. On the VDI's worker.
 /// </summary>
 /// <param name="read">Reads a block, and checks it.</param>
+[DataPath]
 internal sealed class NodeCache(Func<MapEntry, Memory<byte>, ValueTask<BlockStatus>> read) : IDisposable
 {
     /// <summary>Bytes of nodes that are kept: those of 16 GiB.</summary>
@@ -48,7 +49,7 @@ internal sealed class NodeCache(Func<MapEntry, Memory<byte>, ValueTask<BlockStat
             await _loaded.WaitAsync();
         }
 
-        Node node = new(at.Address.Value, Rent());
+        Node node = new(at.Address.Value, Rent()); // on the path: the cache does not have the node
         _nodes.Add(at.Address.Value, node);
         BlockStatus status = await read(at, node.Data);
         if (status == BlockStatus.Okay) Keep(node);
@@ -60,7 +61,7 @@ internal sealed class NodeCache(Func<MapEntry, Memory<byte>, ValueTask<BlockStat
     /// <summary>Takes notice of a node that was just written.</summary>
     public void Add(MapEntry at, ReadOnlySpan<byte> content)
     {
-        Node node = new(at.Address.Value, Rent());
+        Node node = new(at.Address.Value, Rent()); // off the path: a checkpoint
         content.CopyTo(node.Data.Span);
         _nodes.Add(at.Address.Value, node);
         Keep(node);
@@ -69,6 +70,7 @@ internal sealed class NodeCache(Func<MapEntry, Memory<byte>, ValueTask<BlockStat
     /// <summary>Forgets nodes whose place is given back: another may be there one day.</summary>
     public void Forget(Func<BlockAddress, bool> isFreed)
     {
+        // off the path: garbage collection
         foreach (ulong address in _nodes.Keys.Where(address => isFreed(new BlockAddress(address))).ToList())
         {
             _nodes[address].IsForgotten = true;

@@ -5,6 +5,7 @@ namespace Ublkback.Parallax.Map;
 /// <summary>
 /// What has changed of a map since its nodes were written. On the VDI's worker; while frozen, for any thread to read.
 /// </summary>
+[DataPath]
 internal sealed class Overlay
 {
     /// <summary>Changes after which nodes are to be written.</summary>
@@ -17,7 +18,7 @@ internal sealed class Overlay
     public int Count => _blocks.Count + _clearedLeaves.Count;
 
     /// <summary>The leaves that have changes, from the first to the last.</summary>
-    public long[] ChangedLeaves =>
+    public long[] ChangedLeaves => // off the path: a checkpoint
         [.. _blocks.Keys.Select(block => MapRoot.NodeOf(block, 1)).Concat(_clearedLeaves).Distinct().Order()];
 
     /// <summary>What a block has become; false when it has not changed.</summary>

@@ -7,6 +7,7 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Rados.Rbd;
 
 /// <summary>An image of RBD, Ceph's own block device. Requests on one worker.</summary>
+[DataPath]
 internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeometry geometry, Action<string> warn)
     : IBlockImage, IMeasuredImage
 {
@@ -36,11 +37,12 @@ internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeo
     {
         if (LibRbd.GetSize(image, out ulong size) < 0 || size / BlockRequest.SectorSize == _geometry.SectorCount)
             return false;
+        // off the path: the size has changed
         _geometry = _geometry with { SectorCount = size / BlockRequest.SectorSize };
         return true;
     }
 
-    public async ValueTask DisposeAsync()
+    public async ValueTask DisposeAsync() // off the path: the end
     {
         await Task.Run(() => LibRbd.Close(image)).ConfigureAwait(false);
         foreach (RbdCall call in _all) call.Dispose();

@@ -9,16 +9,12 @@ public sealed class HouseTests
     private const int MaxFilesWithoutFolders = 15;
     private const int MaxCircle = 4;
 
-    private static readonly Lazy<SourceGraph> Graph = new(() => SourceGraph.Read(
-        Repository.SourceFiles("*.csproj").Concat(
-            [Project("tests/Ublkback.Tests"), Project("tests/Ublkback.HostTests")])));
-
     private static IEnumerable<string> Projects => HousePlan.Folders.Keys;
 
     [Test]
     public void A_project_with_many_files_has_folders()
     {
-        foreach (IGrouping<string, SourceFile> project in Graph.Value.Files.GroupBy(file => file.Project))
+        foreach (IGrouping<string, SourceFile> project in SourceGraph.Tree.Files.GroupBy(file => file.Project))
             if (project.Count() > MaxFilesWithoutFolders)
                 Assert.That(HousePlan.Folders, Does.ContainKey(project.Key), $"{project.Key}: {project.Count()} files");
     }
@@ -75,7 +71,7 @@ public sealed class HouseTests
     [Test]
     public void The_graph_can_be_read()
     {
-        SourceFile[] source = [.. Graph.Value.Files.Where(file => HousePlan.Rooms.Contains(file.Project))];
+        SourceFile[] source = [.. SourceGraph.Tree.Files.Where(file => HousePlan.Rooms.Contains(file.Project))];
         int edges = source.Sum(file => file.Uses.Keys.Count(other => other.Project == file.Project));
         TestContext.Out.WriteLine(
             $"src: {source.Length} files, {source.Sum(file => file.Tree.GetText().Lines.Count)} lines, "
@@ -85,7 +81,7 @@ public sealed class HouseTests
             SourceFile[] files = [.. FilesOf(room)];
             List<List<SourceFile>> circles = SourceGraph.FindCircles(files);
             TestContext.Out.WriteLine(
-                $"{room}: {files.Length} files, {Graph.Value.CountPublicTypes(room)} public types, circles of "
+                $"{room}: {files.Length} files, {SourceGraph.Tree.CountPublicTypes(room)} public types, circles of "
                 + (circles.Count == 0 ? "none" : string.Join(", ", circles.Select(circle => circle.Count))));
             foreach (IGrouping<string, SourceFile> folder in files.GroupBy(file => file.Folder).OrderBy(f => f.Key))
             {
@@ -104,8 +100,5 @@ public sealed class HouseTests
     private static string Shown(string folder) => folder.Length == 0 ? "(own files)" : folder;
 
     private static IEnumerable<SourceFile> FilesOf(string project) =>
-        Graph.Value.Files.Where(file => file.Project == project);
-
-    private static string Project(string folder) =>
-        Path.Combine(Repository.Root, folder, Path.GetFileName(folder) + ".csproj");
+        SourceGraph.Tree.Files.Where(file => file.Project == project);
 }

@@ -27,11 +27,20 @@ internal sealed partial class SourceGraph
             .Select(path => MetadataReference.CreateFromFile(path)),
     ];
 
+    private static readonly Lazy<SourceGraph> OfTree = new(() => Read(
+        Repository.SourceFiles("*.csproj").Concat(
+            [TestProject("tests/Ublkback.Tests"), TestProject("tests/Ublkback.HostTests")])));
+
     private SourceGraph()
     {
     }
 
+    /// <summary>The graph of all projects of the tree, read once.</summary>
+    public static SourceGraph Tree => OfTree.Value;
+
     public IReadOnlyCollection<SourceFile> Files => _files.Values;
+
+    public IEnumerable<CSharpCompilation> Compilations => _compilations.Values;
 
     public static SourceGraph Read(IEnumerable<string> projects)
     {
@@ -46,6 +55,11 @@ internal sealed partial class SourceGraph
 
         return graph;
     }
+
+    /// <summary>Compiles a text that uses .NET only, as a file of a project would be.</summary>
+    public CSharpCompilation CompileText(string text) => CSharpCompilation.Create(
+        "Text", [CSharpSyntaxTree.ParseText(text, Parsing), CSharpSyntaxTree.ParseText(ImplicitUsings, Parsing)],
+        _packages, new CSharpCompilationOptions(OutputKind.DynamicallyLinkedLibrary, allowUnsafe: true));
 
     public int CountPublicTypes(string project)
     {
@@ -116,12 +130,24 @@ internal sealed partial class SourceGraph
         bool isProgram = text.Contains("<OutputType>Exe", StringComparison.Ordinal);
         return _compilations[name] = CSharpCompilation.Create(
             name,
-            [.. trees, CSharpSyntaxTree.ParseText(ImplicitUsings, Parsing), .. Friends(text)],
+            [.. trees, .. Linked(project), CSharpSyntaxTree.ParseText(ImplicitUsings, Parsing), .. Friends(text)],
             [.. _packages, .. rooms],
             new CSharpCompilationOptions(
                 isProgram ? OutputKind.ConsoleApplication : OutputKind.DynamicallyLinkedLibrary,
                 allowUnsafe: true, nullableContextOptions: NullableContextOptions.Enable));
     }
+
+    // What Directory.Build.props compiles into every room.
+    private static IEnumerable<SyntaxTree> Linked(string project)
+    {
+        string folder = Path.Combine(Repository.Root, "src"), file = Path.Combine(folder, "DataPathAttribute.cs");
+        return project.StartsWith(folder + '/', StringComparison.Ordinal)
+            ? [CSharpSyntaxTree.ParseText(File.ReadAllText(file), Parsing, file)]
+            : [];
+    }
+
+    private static string TestProject(string folder) =>
+        Path.Combine(Repository.Root, folder, Path.GetFileName(folder) + ".csproj");
 
     private static IEnumerable<SyntaxTree> Friends(string project) => Friend().Matches(project).Select(match =>
         CSharpSyntaxTree.ParseText(

@@ -51,32 +51,12 @@ public sealed partial class StyleTests
                 Assert.That(File.ReadLines(file).Where(line => line.Length > MaxColumns), Is.Empty, file);
     }
 
-    // Calls that block a worker, or allocate for each request.
-    [Test]
-    public void The_data_path_neither_blocks_nor_allocates_by_name()
-    {
-        List<string> faults = [];
-        foreach (string file in DataPathFiles())
-        {
-            string[] lines = File.ReadAllLines(file);
-            for (int i = 0; i < lines.Length; i++)
-            {
-                string code = Literal().Replace(lines[i], "\"\"");
-                if (code.Contains("// off the path: ", StringComparison.Ordinal)) continue;
-                code = Comment().Replace(code, "");
-                if (Banned().Match(code) is { Success: true } match) faults.Add($"{file}:{i + 1} {match.Value}");
-            }
-        }
-
-        Assert.That(faults, Is.Empty);
-    }
-
     [Test]
     public void Every_file_on_the_path_of_a_READ_is_marked()
     {
         string[] path = PathOf("## One READ, door to door");
         Assert.That(path, Has.Length.EqualTo(MaxFilesOfPath).And.Contain("RawImage"));
-        Assert.That(DataPathFiles().Select(Path.GetFileNameWithoutExtension), Is.SupersetOf(path));
+        Assert.That(DataPathSearch.FilesOfTree().Select(Path.GetFileNameWithoutExtension), Is.SupersetOf(path));
     }
 
     [Test]
@@ -96,9 +76,6 @@ public sealed partial class StyleTests
             .Select(line => PathRow().Match(line)).Where(row => row.Success).Select(row => row.Groups[1].Value),
     ];
 
-    private static string[] DataPathFiles() =>
-        [.. Repository.SourceFiles("*.cs").Where(file => File.ReadLines(file).Contains("[DataPath]"))];
-
     [Test]
     public void Nothing_depends_on_where_it_was_built()
     {
@@ -110,22 +87,6 @@ public sealed partial class StyleTests
     [GeneratedRegex("ProjectReference Include=\"\\.\\./([^/]+)/")]
     private static partial Regex Reference();
 
-    [GeneratedRegex("""
-        \bThread\.Sleep\b|\bTask\.(Run|Delay|WhenAll|WhenAny|WaitAll)\b|\.Wait\(|(?<!completion)\.Result\b
-        |\block\s*\(|\bMonitor\.|\bnew\s+(Thread|TaskCompletionSource|SemaphoreSlim)\b|\basync\s+Task\b
-        |\bEnumerable\.|\bstring\.(Format|Join|Concat)\b|\bConsole\.|(?<![\w.])(File|Directory|Process)\.[A-Z]
-        |(?<!\bMath)\.(Select|SelectMany|Where|Any|All|First|FirstOrDefault|Last|LastOrDefault|Order|OrderBy
-            |Sum|Max|Min|Zip|Aggregate|GroupBy|Distinct|Concat|Append|Prepend|OfType|Cast
-            |ToList|ToArray|ToDictionary|ToHashSet)\(
-        """, RegexOptions.IgnorePatternWhitespace)]
-    private static partial Regex Banned();
-
     [GeneratedRegex(@"^\| \d+ \| `(\w+)` \|")]
     private static partial Regex PathRow();
-
-    [GeneratedRegex("//.*$")]
-    private static partial Regex Comment();
-
-    [GeneratedRegex("\"(\\\\.|[^\"\\\\])*\"")]
-    private static partial Regex Literal();
 }

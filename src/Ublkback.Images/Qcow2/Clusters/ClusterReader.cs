@@ -80,7 +80,7 @@ internal sealed class ClusterReader
     }
 
     /// <summary>Tells how bytes are kept; in what lies below, too.</summary>
-    public async ValueTask<SectorRange> MapAsync(long offset, long byteCount)
+    public async ValueTask<SectorRange> MapAsync(long offset, long byteCount) // off the path: a map
     {
         const int SectorSize = BlockRequest.SectorSize;
         EntryPlace place = await _map.FindAsync(_header.Layout.ClusterOf(offset));
@@ -121,6 +121,7 @@ internal sealed class ClusterReader
         return BlockStatus.Okay;
     }
 
+    // on the path: a read of a compressed cluster waits
     private async ValueTask<BlockStatus> UnpackAsync(L2Entry entry, int within, Memory<byte> to)
     {
         await _unpacking.EnterAsync();
@@ -130,6 +131,7 @@ internal sealed class ClusterReader
         return status;
     }
 
+    // on the path: a helper thread unpacks a compressed cluster
     private async ValueTask<BlockStatus> UnpackAsync(L2Entry entry)
     {
         const int SectorSize = BlockRequest.SectorSize;
@@ -146,7 +148,7 @@ internal sealed class ClusterReader
         BlockStatus status = await _file.ReadAsync(start, packed);
         if (status == BlockStatus.Okay)
         {
-            bool isWhole = await Task.Run( // off the path: a helper thread unpacks
+            bool isWhole = await Task.Run(
                 () => CompressedCluster.TryUnpack(packed.Slice(skipped, length), _unpacked, _header.Compression));
             if (isWhole) _lastUnpacked = entry;
             else status = _corruption.ReportData($"has a compressed cluster at {offset} that cannot be unpacked");

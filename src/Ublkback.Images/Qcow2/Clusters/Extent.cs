@@ -58,5 +58,6 @@ internal readonly record struct Extent(BlockStatus Status, ClusterKind Kind, int
     /// </summary>
     public BlockStatus ReportTo(Corruption corruption, long guestOffset) => Length == 0
         ? Status
+        // off the path: the image is corrupt
         : corruption.Report($"the entry of the guest's byte {guestOffset} is {Entry.Value:x16}");
 }

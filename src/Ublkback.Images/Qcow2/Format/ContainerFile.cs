@@ -58,18 +58,18 @@ internal sealed class ContainerFile(
     }
 
     /// <summary>Makes a file longer or shorter.</summary>
-    public async ValueTask<BlockStatus> SetLengthAsync(long newLength)
+    public async ValueTask<BlockStatus> SetLengthAsync(long newLength) // off the path: the file grows
     {
         if (setLength is null) return BlockStatus.NoSpace;
-        BlockStatus status = await Task.Run(() => setLength(newLength)); // off the path: the file grows
+        BlockStatus status = await Task.Run(() => setLength(newLength));
         if (status == BlockStatus.Okay) Length = newLength;
         return status;
     }
 
     /// <summary>Finds out whether a device has become longer.</summary>
-    public async ValueTask RemeasureAsync()
+    public async ValueTask RemeasureAsync() // off the path: the device is full
     {
-        if (measure is not null) Length = Math.Max(Length, await Task.Run(measure)); // off the path: the device is full
+        if (measure is not null) Length = Math.Max(Length, await Task.Run(measure));
     }
 
     /// <summary>Closes it. Any thread.</summary>

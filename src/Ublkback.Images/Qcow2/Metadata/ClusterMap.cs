@@ -63,7 +63,7 @@ internal sealed class ClusterMap(
     public void Enlarge(int count) => L1 = L1.Enlarge(count);
 
     /// <summary>Takes the tables that are not used any more.</summary>
-    public List<long> TakeUnused()
+    public List<long> TakeUnused() // on the path: a flush that commits tables
     {
         List<long> taken = Unused;
         Unused = [];
@@ -92,6 +92,7 @@ internal sealed class ClusterMap(
         offset = (long)(entry & L2Entry.OffsetMask);
         bool isSound = (entry & ~(L2Entry.OffsetMask | L2Entry.CopiedFlag)) == 0
             && (offset == 0 || layout.IsTablePlace(offset, file.Length));
+        // off the path: the image is corrupt
         return isSound ? BlockStatus.Okay : corruption.Report($"its entry {index} of level 1 is {entry:x16}");
     }
 
@@ -102,7 +103,7 @@ internal sealed class ClusterMap(
         return new EntryPlace(page is null ? BlockStatus.IoError : BlockStatus.Okay, page, index);
     }
 
-    private async ValueTask<EntryPlace> MakeTableAsync(long guestCluster)
+    private async ValueTask<EntryPlace> MakeTableAsync(long guestCluster) // off the path: once for each table
     {
         int index = L1IndexOf(guestCluster);
         await _making.EnterAsync();
@@ -112,7 +113,7 @@ internal sealed class ClusterMap(
     }
 
     // Empty, or as the one that it shares with a snapshot: all of it is written before level 1 refers to it.
-    private async ValueTask<BlockStatus> MakeTableAtAsync(int index)
+    private async ValueTask<BlockStatus> MakeTableAtAsync(int index) // off the path: once for each table
     {
         BlockStatus found = CheckTable(index, out long old);
         if (found != BlockStatus.Okay) return found;

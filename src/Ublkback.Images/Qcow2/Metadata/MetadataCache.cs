@@ -117,7 +117,7 @@ internal sealed class MetadataCache : IDisposable
         }
 
         MakeRoom();
-        page = new MetadataPage(offset, Rent());
+        page = new MetadataPage(offset, Rent()); // on the path: the cache does not have the page
         _pages.Add(offset, page);
         BlockStatus status = await _file.ReadAsync(offset, page.Data);
         if (status == BlockStatus.Okay)
