@@ -7,7 +7,7 @@ public sealed class DataPathTests
 {
     // Requests allocate here: new and compressed clusters, discards and commits of qcow2, writes of a part of a
     // Parallax block, and caches that have to read.
-    private const int MaxOnPath = 13;
+    private const int MaxOnPath = 7;
 
     [Test]
     public void The_data_path_neither_blocks_nor_allocates()

@@ -71,7 +71,7 @@ internal sealed class ClusterWriter(
     /// <summary>Has clusters show zeros where they would show what lies below. Not for version 2.</summary>
     public ValueTask<BlockStatus> HideBackingAsync(long first, long end) => FreeAllAsync(first, end, isHiding: true);
 
-    // on the path: a discard waits for the entries
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FreeAllAsync(long cluster, long end, bool isHiding)
     {
         while (cluster < end)
@@ -123,7 +123,7 @@ internal sealed class ClusterWriter(
     }
 
     // Without what is below, a free cluster is zeros; over it, only an entry that says so hides it. Version 2 has none.
-    // on the path: a discard waits for the entries
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<(BlockStatus Status, int Done)> FreeAsync(long first, int most)
     {
         if (reader.HasBacking && header.Version < 3) return (BlockStatus.Okay, most);
@@ -142,7 +142,7 @@ internal sealed class ClusterWriter(
     }
 
     // Writes as much as there are new clusters for; nothing when the entry is another's, or is not what it was.
-    // on the path: a write to new clusters waits
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<(BlockStatus Status, int Done)> WriteNewAsync(long offset, Memory<byte> data)
     {
         long first = Layout.ClusterOf(offset);
@@ -176,7 +176,7 @@ internal sealed class ClusterWriter(
         return (status, done);
     }
 
-    // on the path: a write to new clusters waits
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<(BlockStatus Status, int Done)> WriteNewAsync(
         long offset, Memory<byte> data, int most, L2Entry firstEntry, L2Entry lastEntry)
     {
@@ -197,7 +197,7 @@ internal sealed class ClusterWriter(
     }
 
     // Fills new clusters: the first and the last, where the data does not, with what the guest sees there now.
-    // on the path: a write to parts of new clusters waits
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FillAsync(long hostOffset, long offset, Memory<byte> data)
     {
         int head = Layout.WithinCluster(offset);
@@ -219,7 +219,7 @@ internal sealed class ClusterWriter(
         return status;
     }
 
-    // on the path: a write to parts of new clusters waits
+    [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> FillOneAsync(long hostOffset, long clusterStart, int within, Memory<byte> data)
     {
         Memory<byte> cluster = await buffers.RentAsync(Layout.ClusterSize);
