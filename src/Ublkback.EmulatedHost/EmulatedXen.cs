@@ -23,7 +23,7 @@ public sealed class EmulatedXen : IAsyncDisposable
     /// <summary>The store, for tests that disturb it.</summary>
     public StoreServer Store { get; } = new();
 
-    /// <summary>Makes a host in a directory, which is made if missing.</summary>
+    /// <summary>Makes a host in a directory, which is created if missing.</summary>
     public static async Task<EmulatedXen> StartAsync(string directory)
     {
         EmulatedXen host = new(new HostLayout(Path.GetFullPath(directory)));

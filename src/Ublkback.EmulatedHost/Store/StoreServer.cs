@@ -25,6 +25,7 @@ public sealed class StoreServer : IAsyncDisposable
     /// <summary>Accepts connections that act for a domain.</summary>
     public void Listen(string path, int domid)
     {
+        if (IsAnswered(path)) throw new IOException($"another emulated host already uses {path}");
         File.Delete(path);
         Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         socket.Bind(new UnixDomainSocketEndPoint(path));
@@ -100,6 +101,21 @@ public sealed class StoreServer : IAsyncDisposable
     private void Fire(string path, bool isRemoval)
     {
         foreach (StoreSession session in _sessions) session.Fire(path, isRemoval);
+    }
+
+    // A host that was killed left a socket that nothing answers.
+    private static bool IsAnswered(string path)
+    {
+        using Socket probe = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            probe.Connect(new UnixDomainSocketEndPoint(path));
+            return true;
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
     }
 
     private async Task AcceptAsync(Socket socket, int domid)

@@ -99,7 +99,7 @@ internal static class Qcow2Tool
     {
         using RawFile raw = RawFile.Open(
             path, opening with { IsReadOnly = !repair }, wantsDirect: false, isShared: false,
-            Qcow2Opener.MeasureContainer);
+            Qcow2Opener.MeasureContainer, isContainer: true);
         try
         {
             using SafeFileHandle file = repair ? raw.OpenForWriting() : raw.OpenForReading();

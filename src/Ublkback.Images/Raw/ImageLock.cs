@@ -41,7 +41,13 @@ internal sealed class ImageLock : IDisposable
     /// Locks an open image. Blocks for a second at most. Closing the descriptor gives the bytes back.
     /// </summary>
     /// <exception cref="ImageInUseException">Somebody else uses the image.</exception>
-    public static ImageLock Take(string path, FileDescriptor file, FileStatus status, ImageOpening opening)
+    /// <param name="path">The path, for the error.</param>
+    /// <param name="file">The open image.</param>
+    /// <param name="status">Its status.</param>
+    /// <param name="opening">The user of the image.</param>
+    /// <param name="canShare">True if the image's scheme takes the option that leaves the lock out.</param>
+    public static ImageLock Take(
+        string path, FileDescriptor file, FileStatus status, ImageOpening opening, bool canShare)
     {
         ImageLock wanted = new((status.Device, status.Inode), opening);
         long deadline = Environment.TickCount64 + PatienceMs;
@@ -53,7 +59,9 @@ internal sealed class ImageLock : IDisposable
             {
                 throw new ImageInUseException(
                     $"{path} is in use by {rival}",
-                    "detach it there, or add ?share=unsafe to the target if its users know of each other");
+                    canShare
+                        ? "detach it there, or add ?share=unsafe to the target if its users know of each other"
+                        : "detach it there");
             }
 
             Thread.Sleep(RetryDelayMs);

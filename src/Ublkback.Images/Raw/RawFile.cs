@@ -77,7 +77,7 @@ internal sealed class RawFile : IDisposable
                 ImageGeometry geometry = measure(
                     new RawFile(path, file, opened, null!, null) { Length = length }, opening);
                 ImageFence.Take(path, file, opening);
-                if (!isShared) imageLock = ImageLock.Take(path, file, opened, opening);
+                if (!isShared) imageLock = ImageLock.Take(path, file, opened, opening, canShare: !isContainer);
                 // others may have written until now
                 if (opened.Kind != FileKind.BlockDevice) length = FileStatus.Of(file).Length;
                 return new RawFile(path, file, opened, geometry, imageLock) { Length = length };
