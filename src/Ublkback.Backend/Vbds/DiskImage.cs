@@ -29,6 +29,7 @@ internal sealed class DiskImage(
     private Task<OpenDisk>? _opening;
     private Task _closing = Task.CompletedTask;
     private bool _hasEnded;
+    private volatile string? _refusal;
 
     /// <summary>
     /// Returns the image; opens it unless it is open or being opened. After a failure the next call tries again.
@@ -49,6 +50,9 @@ internal sealed class DiskImage(
 
     /// <summary>The geometry; null unless the image is open now.</summary>
     public ImageGeometry? Geometry => OpenNow?.Image.Image.Geometry;
+
+    /// <summary>The reason why the image could not be opened; null if it was, or was not tried.</summary>
+    public string? Refusal => _refusal;
 
     /// <summary>True if the image is open or being opened.</summary>
     public bool IsOpen
@@ -146,6 +150,7 @@ internal sealed class DiskImage(
                 configuration.AllowsDiscard, configuration.SharingGroup, log.ImageFailed,
                 address.Domid, address.DeviceName, services.Journals.Path);
             IBlockImage image = services.Catalog.Open(ParseTarget(), opening);
+            _refusal = null;
             log.ImageOpened(
                 configuration.Target, image.Geometry.SectorCount / 2048,
                 configuration.IsReadOnly ? "read-only" : "writable");
@@ -153,6 +158,7 @@ internal sealed class DiskImage(
         }
         catch (TargetException failure)
         {
+            _refusal = failure.Message;
             log.ImageRefused(failure.Message);
             throw;
         }

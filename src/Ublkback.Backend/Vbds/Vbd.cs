@@ -56,7 +56,7 @@ public sealed class Vbd
         return new VbdSummary(
             Address, _configuration.Target, _configuration.IsReadOnly, _loop.BackendState, _loop.FrontendState,
             connection?.QueueCount, connection?.SlotCount, connection?.PersistentPages, _image.Geometry,
-            connection?.Trouble, connection?.FindOldestAge(), Statistics);
+            connection?.Trouble ?? _image.Refusal, connection?.FindOldestAge(), Statistics);
     }
 
     /// <summary>Asks the loop to read the store again.</summary>

@@ -88,12 +88,14 @@ public sealed class ServingTests : HostFixture
         await Store.WriteAsync($"{backend}/script", Script);
         await Store.WriteAsync($"{backend}/state", "1");
         await AwaitLogAsync("no target given");
+        Assert.That((await VbdAsync("list")).GetProperty("trouble").GetString(), Does.StartWith("no target given"));
         await Store.WriteAsync($"{backend}/params", image);
         await AwaitLogAsync("read-only");
         await Store.WriteAsync($"{backend}/mode", "w");
         await AwaitLogAsync("writable");
         await using Blkfront disk = await ConnectAsync(guest);
         Assert.That(await disk.WriteAsync(0, new byte[512]), Is.EqualTo(BlkifStatus.Okay));
+        Assert.That((await VbdAsync("list")).TryGetProperty("trouble", out _), Is.False);
     }
 
     // With persistent grants a ring maps pages when requests name them: an idle one has none to release.

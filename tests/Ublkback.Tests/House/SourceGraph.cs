@@ -161,14 +161,35 @@ internal sealed partial class SourceGraph
             if (IsNameof(node)) continue;
             if (node is ExpressionSyntax and not IdentifierNameSyntax { IsVar: true }
                 or AttributeSyntax or ConstructorInitializerSyntax or PrimaryConstructorBaseTypeSyntax)
-                Add(file, model.GetSymbolInfo(node).Symbol);
+                Add(file, model.GetSymbolInfo(node));
             if (node is ExpressionSyntax expression
                 && model.GetConversion(expression) is { IsUserDefined: true } conversion)
                 Add(file, conversion.MethodSymbol);
             if (node is CommonForEachStatementSyntax loop)
                 Add(file, model.GetForEachStatementInfo(loop).GetEnumeratorMethod);
             if (node is AwaitExpressionSyntax wait) Add(file, model.GetAwaitExpressionInfo(wait).GetAwaiterMethod);
+            if (node is AssignmentExpressionSyntax assignment)
+                Add(file, model.GetDeconstructionInfo(assignment).Method);
+            if (node is ForEachVariableStatementSyntax parts) Add(file, model.GetDeconstructionInfo(parts).Method);
+            if (node is ExpressionSyntax element && node.Parent.IsKind(SyntaxKind.CollectionInitializerExpression))
+                Add(file, model.GetCollectionInitializerSymbolInfo(element));
+            if (node is QueryClauseSyntax clause)
+            {
+                QueryClauseInfo info = model.GetQueryClauseInfo(clause);
+                Add(file, info.CastInfo);
+                Add(file, info.OperationInfo);
+            }
+
+            if (node is SelectOrGroupClauseSyntax or OrderingSyntax) Add(file, model.GetSymbolInfo(node));
+            if (node is TypeDeclarationSyntax declared) Add(file, model.GetDeclaredSymbol(declared)); // its other parts
         }
+    }
+
+    // Where generated code is missing, the compiler has candidates only.
+    private void Add(SourceFile file, SymbolInfo info)
+    {
+        Add(file, info.Symbol);
+        foreach (ISymbol candidate in info.CandidateSymbols) Add(file, candidate);
     }
 
     private void Add(SourceFile file, ISymbol? symbol)
