@@ -76,31 +76,48 @@ internal sealed class ClusterLinks(
     }
 
     /// <summary>
-    /// Makes again the changes that a process before this one has answered, and that are not in the file.
+    /// Repeats the changes that an earlier process answered and that may not be in the file. A killed commit may have
+    /// brought any of them there, the last one too, so each cluster of the guest gets its last entry at once.
     /// </summary>
     public async ValueTask<BlockStatus> RecoverAsync(ClusterAllocator allocator)
     {
         BlockStatus status = log.Room < MetadataLog.Capacity ? await PrepareAsync() : BlockStatus.Okay;
-        // All of them first: a table that is made meanwhile must not take a cluster that a later change is about.
+        Dictionary<long, L2Entry> last = [];
+        HashSet<long> passing = []; // host clusters that entries of the log name
+        // All are claimed first: a table that is created meanwhile must not take a cluster of a later entry.
         for (long number = log.Committed; number < log.Added && status == BlockStatus.Okay; number++)
         {
             (long cluster, L2Entry entry) = log[number];
             if (cluster < 0 || cluster >= map.Capacity) return BlockStatus.IoError;
-            if (entry.HostOffset != 0) status = await allocator.ClaimAsync(header.Layout.ClusterOf(entry.HostOffset));
+            last[cluster] = entry;
+            if (entry.HostOffset == 0) continue;
+            long host = header.Layout.ClusterOf(entry.HostOffset);
+            if (passing.Add(host)) status = await allocator.ClaimAsync(host);
         }
 
-        for (long number = log.Committed; number < log.Added && status == BlockStatus.Okay; number++)
+        HashSet<long> used =
+        [
+            .. last.Values.Where(entry => entry.HostOffset != 0)
+                .Select(entry => header.Layout.ClusterOf(entry.HostOffset)),
+        ];
+        passing.ExceptWith(used);
+        foreach ((long cluster, L2Entry entry) in last)
         {
-            (long cluster, L2Entry entry) = log[number];
+            if (status != BlockStatus.Okay) return status;
             EntryPlace place = await map.FindToChangeAsync(cluster);
             if (place.Page is null) return place.Status == BlockStatus.Okay ? BlockStatus.IoError : place.Status;
             L2Entry old = new(place.Page[place.Index]);
             if (old == entry) continue;
-            AddUnused(old);
+            ClusterKind kind = old.KindIn(header.Layout, header.Version);
+            if (kind == ClusterKind.Compressed) AddUnused(old);
+            else if (kind is ClusterKind.Data or ClusterKind.Zero && old.HostOffset != 0)
+                passing.Add(header.Layout.ClusterOf(old.HostOffset));
             place.Page[place.Index] = entry.Value;
             MetadataCache.MarkDirty(place.Page, cache.DirtyMappings);
         }
 
+        passing.ExceptWith(used);
+        foreach (long host in passing) commit.AddUnused(host);
         return status;
     }
 
