@@ -91,6 +91,7 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
             }
             catch
             {
+                if (!isBelieved) log.Delete();
                 log.Dispose();
                 throw;
             }

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using NUnit.Framework;
+using Ublkback.Block;
 using Ublkback.Images.Qcow2;
 
 namespace Ublkback.Tests.Images.Qcow2;
@@ -85,6 +86,18 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         await Open($"qcow2:{path}", stateFolder: PathOf("run")).Image.DisposeAsync();
         Run("qemu-img", "check", "-q", "-r", "leaks", path);
         QemuAgrees(path, shadow);
+    }
+
+    [Test]
+    public void An_image_that_is_refused_leaves_no_log()
+    {
+        MakeByQemu("below.qcow2", 4 * MiB);
+        string path = PathOf("a.qcow2");
+        Run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", PathOf("below.qcow2"), path);
+        Assert.That(
+            () => Open($"qcow2:{path}", stateFolder: PathOf("run")),
+            Throws.TypeOf<TargetException>().With.Message.Contains("backing=allow"));
+        Assert.That(Directory.GetFiles(PathOf("run")), Is.Empty);
     }
 
     [Test]
