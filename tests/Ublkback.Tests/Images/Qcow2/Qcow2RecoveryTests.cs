@@ -83,7 +83,9 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
             else await KillAtTheEndOfACommitAsync(disk);
         }
 
-        await Open($"qcow2:{path}", stateFolder: PathOf("run")).Image.DisposeAsync();
+        ImageDriver last = Open($"qcow2:{path}", stateFolder: PathOf("run"));
+        await using (last.Image)
+            Assert.That((await last.ReadAsync(0, shadow.Length)).AsSpan().SequenceEqual(shadow), Is.True);
         Run("qemu-img", "check", "-q", "-r", "leaks", path);
         QemuAgrees(path, shadow);
     }
