@@ -143,8 +143,9 @@ internal sealed class BlkifConnection : ReferenceCounted, IRingOwner
     /// <inheritdoc/>
     public void OnHeld(BlockStatus status)
     {
-        if (_failure is null) _disk.Log.Held(status);
+        bool isFirst = _failure is null;
         _failure = status.ToString();
+        if (isFirst) _disk.Log.Held(status);
     }
 
     /// <inheritdoc/>

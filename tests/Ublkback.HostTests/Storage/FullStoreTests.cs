@@ -57,7 +57,7 @@ public sealed class FullStoreTests : VdiFixture
 
             Random.Shared.NextBytes(data);
             Task<BlkifStatus>[] writes = Write(disk, data);
-            await AwaitLogAsync("the storage is full");
+            await AwaitLogAsync("requests are held (the storage is full)");
             Assert.That((await VbdAsync("list")).GetProperty("trouble").GetString(), Is.EqualTo("held: NoSpace"));
             Assert.That(
                 await disk.ReadAsync(0, new byte[512]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay), "others go on");
