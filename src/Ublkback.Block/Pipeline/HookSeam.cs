@@ -59,8 +59,9 @@ public sealed class HookSeam : ISeam
             if (!below.IsCompleted) return call.LeaveAfter(below);
             status = below.GetAwaiter().GetResult(); // completed: tested above
         }
-        catch (Exception failure) when (failure is not SeamFaultException)
+        catch (Exception failure)
         {
+            SeamAssert.IsNoFault(failure); // a filter of the catch would cost 16 ns each time
             status = Blame(failure);
         }
 

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.ExceptionServices;
 
 namespace Ublkback.Block;
 
@@ -31,6 +32,13 @@ public static class SeamAssert
     [Conditional("DEBUG")]
     public static void IsOnce(bool isOnce, string seam) =>
         Fail(seam, isOnce ? null : "the request is handed in or answered twice");
+
+    /// <summary>Throws an exception again if it is an assertion of this class.</summary>
+    [Conditional("DEBUG")]
+    internal static void IsNoFault(Exception failure)
+    {
+        if (failure is SeamFaultException) ExceptionDispatchInfo.Throw(failure);
+    }
 
     private static void Fail(string seam, string? fault)
     {

@@ -88,8 +88,9 @@ internal sealed class SeamCall : IValueTaskSource<BlockStatus>
         {
             status = _awaiter.GetResult(); // completed: the awaiter called
         }
-        catch (Exception failure) when (failure is not SeamFaultException)
+        catch (Exception failure)
         {
+            SeamAssert.IsNoFault(failure);
             status = _seam!.Blame(failure);
         }
 
