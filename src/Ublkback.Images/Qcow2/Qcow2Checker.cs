@@ -72,6 +72,9 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         BinaryPrimitives.WriteUInt64BigEndian(
             features, _tables.Header.Incompatible & ~(Qcow2Header.DirtyFeature | Qcow2Header.CorruptFeature));
         RandomAccess.Write(file, features, Qcow2Header.IncompatibleAt);
+        BinaryPrimitives.WriteUInt64BigEndian(
+            features, _tables.Header.Autoclear & ((1ul << Qcow2Header.GenerationShift) - 1));
+        RandomAccess.Write(file, features, Qcow2Header.AutoclearAt);
         RandomAccess.FlushToDisk(file);
     }
 

@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using Ublkback.Block;
 using Ublkback.Images.Qcow2.Clusters;
 using Ublkback.Images.Qcow2.Metadata;
+using Ublkback.Linux.Workers;
 
 namespace Ublkback.Images.Qcow2;
 
@@ -83,7 +84,21 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     internal static ulong SectorsOf(long bytes, int sectorSize) =>
         (ulong)bytes / (ulong)sectorSize * (ulong)(sectorSize / BlockRequest.SectorSize);
 
-    public ValueTask DisposeAsync() => EndAsync(CloseAsync);
+    public async ValueTask DisposeAsync() // off the path: the end
+    {
+        // What an earlier process left is not in the file yet when nobody has used the disk since.
+        using Worker? worker = _loop is null && !_geometry.IsReadOnly && parts.Links.HasChanges ? new("qcow2") : null;
+        if (worker is not null)
+        {
+            await worker.InvokeAsync(() =>
+            {
+                BeginOnce();
+                return Task.CompletedTask;
+            }).ConfigureAwait(false);
+        }
+
+        await EndAsync(CloseAsync).ConfigureAwait(false);
+    }
 
     /// <summary>Lets go of everything and leaves the file as the death of the process does, for tests.</summary>
     internal ValueTask AbandonAsync() => EndAsync(() => Task.CompletedTask);

@@ -43,11 +43,12 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         ClusterMap map = new(
             header.Layout, file, _cache, Allocator, reserved, Corruption, tables.L1, header.VirtualSize);
         Reader = new ClusterReader(header, file, map, backing, below, Corruption);
+        ImageGeneration generation = new(header, HeaderFile, log);
         Commit = new MetadataCommit(
-            header.Layout, file, _cache, blocks, Allocator, map, log, reserved, Epochs, gate, Corruption)
+            header.Layout, file, _cache, blocks, Allocator, map, log, generation, reserved, Epochs, gate, Corruption)
         { L1Offset = header.L1Offset };
         Links = new ClusterLinks(
-            header, file, HeaderFile, map, _cache, Commit, log, Corruption, tables.BitmapClusters,
+            header, file, generation, map, _cache, Commit, log, Corruption, tables.BitmapClusters,
             commitsEach: log.IsKept && header.Version < 3);
         Writer = new ClusterWriter(header, file, map, Allocator, Reader, Links, reserved, _buffers, Corruption);
         Resizer = new Resizer(

@@ -3,6 +3,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using Ublkback.Block;
 using Ublkback.Images.Qcow2.Format;
+using Ublkback.Images.Qcow2.Metadata;
 using Ublkback.Images.Raw;
 using Ublkback.Linux.Workers;
 
@@ -25,6 +26,14 @@ public static class Qcow2Scheme
                 .WithDefault(Qcow2Opener.BackingOption, Qcow2Opener.NoBacking),
             new Qcow2Opener(catalog).FindBacking),
     };
+
+    /// <summary>
+    /// Begins to remove the logs that images left whose files are gone. Returns at once. Any thread.
+    /// </summary>
+    /// <param name="stateFolder">Where images keep their logs.</param>
+    /// <param name="warn">Takes sentences for the log, on any thread.</param>
+    public static void RemoveOrphanLogsSoon(string stateFolder, Action<string> warn) =>
+        MetadataLogFolder.RemoveOrphansSoon(stateFolder, warn);
 
     private static void Create(BlockCatalog catalog, BlockTarget target, NewImage image) => Qcow2Tool.Create(
         NewFile.PathOf(target), image.Size,

@@ -7,8 +7,8 @@ namespace Ublkback.Linux.Kernel;
 /// <summary>An open file description of ours. Whoever holds the object closes it.</summary>
 public sealed partial class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
 {
-    private const int PathOnly = 0x200000; // O_PATH, fcntl.h
-    private const int CloseOnExec = 0x80000; // O_CLOEXEC
+    internal const int PathOnly = 0x200000; // O_PATH, fcntl.h
+    internal const int CloseOnExec = 0x80000; // O_CLOEXEC
 
     /// <summary>Takes ownership of a descriptor.</summary>
     public FileDescriptor(int number)

@@ -10,6 +10,7 @@ public static unsafe partial class OfdLock
 {
     private const int GetLock = 36; // F_OFD_GETLK, fcntl.h
     private const int SetLock = 37; // F_OFD_SETLK
+    private const int SetLockWait = 38; // F_OFD_SETLKW
     private const short ReadLock = 0;
     private const short WriteLock = 1;
     private const short Unlock = 2;
@@ -21,6 +22,14 @@ public static unsafe partial class OfdLock
     /// <summary>Takes an exclusive lock on one byte; false when another description holds any.</summary>
     /// <exception cref="LinuxException">The file system has no locks.</exception>
     public static bool TryExclude(FileDescriptor descriptor, long position) => TryLock(descriptor, position, WriteLock);
+
+    /// <summary>Takes an exclusive lock on one byte when no other description holds any. Blocks.</summary>
+    /// <exception cref="LinuxException">The file system has no locks.</exception>
+    public static void Exclude(FileDescriptor descriptor, long position)
+    {
+        FileLock range = new() { Type = WriteLock, Start = position, Length = 1 };
+        LinuxException.Check(fcntl(descriptor, SetLockWait, &range), "F_OFD_SETLKW");
+    }
 
     private static bool TryLock(FileDescriptor descriptor, long position, short type)
     {

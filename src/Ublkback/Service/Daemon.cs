@@ -7,6 +7,7 @@ using Ublkback.Backend.Vbds;
 using Ublkback.Block;
 using Ublkback.Control;
 using Ublkback.Hosting;
+using Ublkback.Images.Qcow2;
 using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Workers;
 using Ublkback.Plugins;
@@ -35,6 +36,7 @@ internal sealed class Daemon(
                 store, home, hypervisor, workers, MakeCatalog(), new KernelBlkback(host.Sysfs),
                 new GrantBudget(), new RequestBudget(), new JournalDirectory(host.JournalDirectory), host.QemuFolder,
                 logger);
+            Qcow2Scheme.RemoveOrphanLogsSoon(host.JournalDirectory, removed => DaemonLog.LogRemoved(logger, removed));
             VbdDirectory directory = new(services);
             Hotplug hotplug = new(services, directory);
             Task serving = directory.RunAsync(cancellation);

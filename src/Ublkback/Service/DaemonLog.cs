@@ -18,6 +18,9 @@ internal static partial class DaemonLog
         Level = LogLevel.Error, Message = "code of a plugin failed on a thread of its own: {Type}: {Message}")]
     public static partial void PluginFailed(ILogger logger, string type, string message);
 
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Message}")]
+    public static partial void LogRemoved(ILogger logger, string message);
+
     [LoggerMessage(Level = LogLevel.Information, Message = "ended; connected disks wait for the next daemon")]
     public static partial void Ended(ILogger logger);
 

@@ -10,12 +10,30 @@ namespace Ublkback.Images.Qcow2.Format;
 internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
 {
     private readonly LoopMutex _gate = new();
+    private uint _generation = header.Generation;
 
-    /// <summary>Says that the image has changes of which only this process knows; version 2 cannot say it.</summary>
-    public ValueTask<BlockStatus> SetDirtyAsync() => ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0);
+    /// <summary>
+    /// Says that the image has changes of which only a log knows, and which log; version 2 cannot say it.
+    /// </summary>
+    public ValueTask<BlockStatus> SetDirtyAsync(uint generation)
+    {
+        _generation = generation;
+        return ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0);
+    }
+
+    /// <summary>Names another generation. Version 2 cannot.</summary>
+    public ValueTask<BlockStatus> SetGenerationAsync(uint generation)
+    {
+        _generation = generation;
+        return ChangeFeaturesAsync(0, 0);
+    }
 
     /// <summary>Says that the file is complete.</summary>
-    public ValueTask<BlockStatus> ClearDirtyAsync() => ChangeFeaturesAsync(0, Qcow2Header.DirtyFeature);
+    public ValueTask<BlockStatus> ClearDirtyAsync()
+    {
+        _generation = 0;
+        return ChangeFeaturesAsync(0, Qcow2Header.DirtyFeature);
+    }
 
     /// <summary>Says that the image is broken.</summary>
     public ValueTask<BlockStatus> SetCorruptAsync() => ChangeFeaturesAsync(Qcow2Header.CorruptFeature, 0);
@@ -48,7 +66,8 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
             Span<byte> features = sector[Qcow2Header.IncompatibleAt..];
             BinaryPrimitives.WriteUInt64BigEndian(
                 features, (BinaryPrimitives.ReadUInt64BigEndian(features) | added) & ~removed);
-            BinaryPrimitives.WriteUInt64BigEndian(sector[Qcow2Header.AutoclearAt..], 0);
+            BinaryPrimitives.WriteUInt64BigEndian(
+                sector[Qcow2Header.AutoclearAt..], (ulong)_generation << Qcow2Header.GenerationShift);
         });
     }
 

@@ -43,6 +43,9 @@ internal sealed record Qcow2Header
     /// <summary>The image is broken, and must not be written until it is repaired.</summary>
     public const ulong CorruptFeature = 2;
 
+    /// <summary>The generation is in the autoclear features from this bit on.</summary>
+    public const int GenerationShift = 32;
+
     /// <summary>The extension with the format of the backing file.</summary>
     public const uint BackingFormatExtension = 0xE2792ACA;
 
@@ -112,6 +115,10 @@ internal sealed record Qcow2Header
 
     /// <summary>Whether the image was found to be broken.</summary>
     public bool IsCorrupt => (Incompatible & CorruptFeature) != 0;
+
+    /// <summary>Which state of the image this is, if this program wrote it last and has not closed it; otherwise 0.
+    /// </summary>
+    public uint Generation => (uint)(Autoclear >> GenerationShift);
 
     /// <summary>Whether its writers may leave reference counts for later.</summary>
     public bool HasLazyRefcounts => (Compatible & LazyRefcountsFeature) != 0;

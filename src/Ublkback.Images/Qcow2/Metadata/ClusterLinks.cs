@@ -6,7 +6,7 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// <summary>Changes entries of level 2, and sees to it that the changes last. On the image's worker.</summary>
 /// <param name="header">The image's header.</param>
 /// <param name="file">What it is in.</param>
-/// <param name="headerFile">The header in the file.</param>
+/// <param name="generation">Binds the log to the image.</param>
 /// <param name="map">Finds entries.</param>
 /// <param name="cache">Keeps what was changed.</param>
 /// <param name="commit">Brings it into the file.</param>
@@ -17,7 +17,7 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// <param name="commitsEach">Whether each change must be in the file before it is answered, since the log cannot be
 /// believed later.</param>
 internal sealed class ClusterLinks(
-    Qcow2Header header, ContainerFile file, HeaderFile headerFile, ClusterMap map, MetadataCache cache,
+    Qcow2Header header, ContainerFile file, ImageGeneration generation, ClusterMap map, MetadataCache cache,
     MetadataCommit commit, MetadataLog log, Corruption corruption,
     IReadOnlyList<long> bitmapClusters, bool commitsEach)
 {
@@ -55,8 +55,8 @@ internal sealed class ClusterLinks(
         {
             place = await map.FindToChangeAsync(first);
             if (place.Page is null) return place.Status == BlockStatus.Okay ? BlockStatus.IoError : place.Status;
-            if (log.Room >= count) break;
-            status = await commit.RunAsync();
+            if (log.Room >= count && generation.IsCurrent) break;
+            status = log.Room >= count ? await generation.BeginAsync() : await commit.RunAsync();
             if (status != BlockStatus.Okay) return status;
         }
 
@@ -127,7 +127,7 @@ internal sealed class ClusterLinks(
         if (status != BlockStatus.Okay) return status;
         long whole = header.Layout.OffsetOf(header.Layout.ClustersFor(file.Length));
         if (file.CanGrow && file.Length < whole) status = await file.SetLengthAsync(whole);
-        if (status == BlockStatus.Okay) status = await headerFile.SetDirtyAsync();
+        if (status == BlockStatus.Okay) status = await generation.SetDirtyAsync();
         if (status != BlockStatus.Okay) return status;
         foreach (long cluster in bitmapClusters) commit.AddUnused(cluster);
         bitmapClusters = [];

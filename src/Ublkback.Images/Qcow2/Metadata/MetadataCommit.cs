@@ -17,8 +17,8 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// </remarks>
 internal sealed class MetadataCommit(
     Qcow2Layout layout, ContainerFile file, MetadataCache cache, RefcountBlocks blocks, ClusterAllocator allocator,
-    ClusterMap map, MetadataLog log, ReservedClusters reserved, RequestQuiescence epochs, LoopMutex tables,
-    Corruption corruption)
+    ClusterMap map, MetadataLog log, ImageGeneration generation, ReservedClusters reserved, RequestQuiescence epochs,
+    LoopMutex tables, Corruption corruption)
 {
     private const int MaxWritesUnderWay = 16;
 
@@ -94,6 +94,7 @@ internal sealed class MetadataCommit(
 
             status = await EndWritesAsync(status);
             if (status == BlockStatus.Okay) status = await WriteSectorsAsync(L1Offset, l1);
+            if (status == BlockStatus.Okay) status = await generation.EndAsync();
             if (status == BlockStatus.Okay) status = await file.FlushAsync();
         }
 

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using Mono.Unix.Native;
 using Ublkback.Images.Qcow2.Format;
 using Ublkback.Linux.Kernel;
 
@@ -11,31 +10,40 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// written before what they point to is durable. On the image's worker.
 /// </summary>
 /// <remarks>
-/// A ring of entries in a mapped file of a file system in memory. Little-endian: 0 magic; 8 version; 16 entries ever
-/// committed; 24 entries ever added; from 64 on the entries, each the guest's cluster and its entry of level 2. An
-/// entry is written before it is counted. The file belongs to the image that has the device and inode of its name. It
-/// is to be believed only while the image's header says that it is dirty: other programs clear that when they write the
-/// image.
+/// A ring of entries, each the guest's cluster and its entry of level 2, in a mapped file of a file system in memory
+/// (<see cref="MetadataLogFile"/> finds it). An entry is written before it is counted. The log is true of the image only
+/// while the image's header has the generation that the log names (<see cref="ImageGeneration"/>).
 /// </remarks>
 internal sealed class MetadataLog : IDisposable
 {
     /// <summary>Most changes that are not in the file yet.</summary>
     public const int Capacity = 4096;
 
-    private const int Version = 1;
+    /// <summary>Bytes of a log.</summary>
+    public const int Size = EntriesAt + (Capacity * EntrySize);
+
+    /// <summary>Bytes before the entries: the counters, and which image the log is of.</summary>
+    public const int EntriesAt = 2 * MemoryMapping.PageSize;
+
+    /// <summary>Bytes of that before <see cref="Owner"/>: magic, version, counters, generations.</summary>
+    public const int OwnerAt = 64;
+
+    private const int Version = 2;
     private const int VersionAt = 8;
     private const int CommittedAt = 16;
     private const int AddedAt = 24;
-    private const int EntriesAt = 64;
+    private const int GenerationAt = 32;
+    private const int NextGenerationAt = 36;
     private const int EntrySize = 16;
-    private const int Size = EntriesAt + (Capacity * EntrySize);
 
     private readonly string? _path;
+    private readonly FileDescriptor? _file;
     private readonly MemoryMapping _mapping;
 
-    private MetadataLog(string? path, MemoryMapping mapping)
+    private MetadataLog(string? path, FileDescriptor? file, MemoryMapping mapping)
     {
         _path = path;
+        _file = file;
         _mapping = mapping;
     }
 
@@ -56,30 +64,46 @@ internal sealed class MetadataLog : IDisposable
         set => Write(CommittedAt, value);
     }
 
+    /// <summary>Whether there are changes that are not in the file.</summary>
+    public bool HasChanges => Added != Committed;
+
     /// <summary>Entries that there is room for.</summary>
     public int Room => Capacity - (int)(Added - Committed);
+
+    /// <summary>The generation of the image that the log is of; 0 before it has one.</summary>
+    public uint Generation
+    {
+        get => ReadGeneration(GenerationAt);
+        set => WriteGeneration(GenerationAt, value);
+    }
+
+    /// <summary>The generation that the image is about to have, or has already.</summary>
+    public uint NextGeneration
+    {
+        get => ReadGeneration(NextGenerationAt);
+        set => WriteGeneration(NextGenerationAt, value);
+    }
+
+    /// <summary>What says which file the image is in.</summary>
+    public Span<byte> Owner => _mapping.Head(EntriesAt)[OwnerAt..];
+
+    /// <summary>Whether this is a log that this program can read.</summary>
+    public bool IsSound =>
+        _mapping.Head(Size).StartsWith(Magic)
+            && BinaryPrimitives.ReadInt32LittleEndian(_mapping.Head(Size)[VersionAt..]) == Version
+            && Committed >= 0 && Added >= Committed && Added - Committed <= Capacity;
 
     private static ReadOnlySpan<byte> Magic => "UBLKQCOW"u8;
 
     /// <summary>A log that ends with this process.</summary>
-    public static MetadataLog InMemory() => new(null, MemoryMapping.Anonymous(Size));
+    public static MetadataLog InMemory() => new(null, null, MemoryMapping.Anonymous(Size));
 
-    /// <summary>
-    /// Opens the log at a path, or makes an empty one. Blocks.
-    /// </summary>
-    /// <param name="path">Where it is.</param>
-    /// <param name="isBelieved">Whether what a log that is there says is true of the image; otherwise it is
-    /// emptied.</param>
-    /// <exception cref="LinuxException">There is no room for it.</exception>
-    public static MetadataLog Open(string path, bool isBelieved)
-    {
-        using FileDescriptor file = FileDescriptor.Open(path, OpenFlags.O_RDWR | OpenFlags.O_CREAT);
-        int errno = Syscall.posix_fallocate(file.Number, 0, Size);
-        if (errno != 0) throw new LinuxException(errno, path);
-        MetadataLog log = new(path, MemoryMapping.Shared(file, 0, Size));
-        if (!isBelieved || !log.IsSound()) log.Clear();
-        return log;
-    }
+    /// <summary>A log in a file of its size.</summary>
+    /// <param name="path">Where the file is.</param>
+    /// <param name="file">The file; owned.</param>
+    /// <param name="isWritable">Whether it is changed.</param>
+    public static MetadataLog In(string path, FileDescriptor file, bool isWritable) =>
+        new(path, file, MemoryMapping.Shared(file, 0, Size, isWritable));
 
     /// <summary>An entry that is not committed.</summary>
     public (long GuestCluster, L2Entry Entry) this[long number]
@@ -92,6 +116,9 @@ internal sealed class MetadataLog : IDisposable
         }
     }
 
+    /// <summary>Whether it is of an image that has a generation.</summary>
+    public bool IsOf(uint generation) => generation != 0 && (generation == Generation || generation == NextGeneration);
+
     /// <summary>Adds a change. There must be room.</summary>
     public void Add(long guestCluster, L2Entry entry)
     {
@@ -102,6 +129,14 @@ internal sealed class MetadataLog : IDisposable
         Added++;
     }
 
+    /// <summary>Makes it an empty log of no generation.</summary>
+    public void Clear()
+    {
+        _mapping.Head(Size).Clear();
+        Magic.CopyTo(_mapping.Head(Size));
+        BinaryPrimitives.WriteInt32LittleEndian(_mapping.Head(Size)[VersionAt..], Version);
+    }
+
     /// <summary>The image is complete without it: takes it away. Any thread.</summary>
     public void Delete()
     {
@@ -109,18 +144,10 @@ internal sealed class MetadataLog : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _mapping.Dispose();
-
-    private bool IsSound() =>
-        _mapping.Head(Size).StartsWith(Magic)
-            && BinaryPrimitives.ReadInt32LittleEndian(_mapping.Head(Size)[VersionAt..]) == Version
-        && Committed >= 0 && Added >= Committed && Added - Committed <= Capacity;
-
-    private void Clear()
+    public void Dispose()
     {
-        _mapping.Head(Size).Clear();
-        Magic.CopyTo(_mapping.Head(Size));
-        BinaryPrimitives.WriteInt32LittleEndian(_mapping.Head(Size)[VersionAt..], Version);
+        _mapping.Dispose();
+        _file?.Dispose();
     }
 
     private Span<byte> EntryAt(long number) =>
@@ -128,10 +155,18 @@ internal sealed class MetadataLog : IDisposable
 
     private long Read(int at) => BinaryPrimitives.ReadInt64LittleEndian(_mapping.Head(Size)[at..]);
 
+    private uint ReadGeneration(int at) => BinaryPrimitives.ReadUInt32LittleEndian(_mapping.Head(Size)[at..]);
+
     // The processor keeps the order of stores, and the compiler that of a volatile one.
     private void Write(int at, long value)
     {
         Thread.MemoryBarrier();
         BinaryPrimitives.WriteInt64LittleEndian(_mapping.Head(Size)[at..], value);
+    }
+
+    private void WriteGeneration(int at, uint value)
+    {
+        Thread.MemoryBarrier();
+        BinaryPrimitives.WriteUInt32LittleEndian(_mapping.Head(Size)[at..], value);
     }
 }

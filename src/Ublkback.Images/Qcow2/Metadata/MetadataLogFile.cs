@@ -1,4 +1,3 @@
-using System.Globalization;
 using Ublkback.Block;
 using Ublkback.Images.Qcow2.Format;
 using Ublkback.Images.Raw;
@@ -7,12 +6,12 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// Finds the <see cref="MetadataLog"/> of an image: a file that has the name of the file the image is in. What a killed
-/// process left there is true as long as nobody has written the image since, which its dirty bit says.
+/// Decides whether the log that a killed process left is of the image as it is now: the image is dirty and has the
+/// log's generation, and all that the log names is in the file. Blocks.
 /// </summary>
 internal static class MetadataLogFile
 {
-    /// <summary>Opens the log of an image that is being opened. Blocks.</summary>
+    /// <summary>Opens the log of an image that is being opened.</summary>
     /// <param name="raw">The file the image is in.</param>
     /// <param name="header">What the image says of itself.</param>
     /// <param name="opening">For whom.</param>
@@ -25,44 +24,67 @@ internal static class MetadataLogFile
     {
         isBelieved = false;
         if (opening.StateFolder is null) return MetadataLog.InMemory();
-        string path = PathOf(raw, opening.StateFolder);
-        isBelieved = header.IsDirty && Exists(path, raw.Path);
+        string path = MetadataLogFolder.PathOf(raw, opening.StateFolder);
+        isBelieved = IsLeftBehind(path, raw, header);
         if (isBelieved && opening.IsReadOnly)
-            throw new TargetException($"{raw.Path} was left by a killed daemon, which had changes of it that are not "
-                + "in the file yet: bring them there with 'ublkback image check --repair', or attach it to be written");
-        if (opening.IsReadOnly || (!isBelieved && !opening.OutlivesProcess)) return MetadataLog.InMemory();
-        Directory.CreateDirectory(
-            opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        return MetadataLog.Open(path, isBelieved);
+            throw new TargetException(
+                $"{raw.Path} was left by a killed daemon, which had changes of it that are not in the file yet",
+                "bring them there with 'ublkback image check --repair', or attach it to be written");
+        if (opening.IsReadOnly) return MetadataLog.InMemory();
+        if (!isBelieved)
+        {
+            MetadataLogFolder.RemoveOrphansSoon(opening.StateFolder, opening.Warn);
+            if (!opening.OutlivesProcess) return MetadataLog.InMemory();
+            Directory.CreateDirectory(
+                opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        }
+
+        MetadataLog log = MetadataLogFolder.Open(path);
+        if (isBelieved) log.Generation = header.Generation;
+        else Begin(log, path, raw, opening.Warn);
+        return log;
     }
 
-    /// <summary>Whether a killed process left changes of an image that are not in its file. Blocks.</summary>
+    /// <summary>Whether a killed process left changes of an image that are not in its file.</summary>
     /// <exception cref="TargetException">That cannot be seen.</exception>
     public static bool HasChanges(RawFile raw, Qcow2Header header, ImageOpening opening) =>
-        opening.StateFolder is not null && header.IsDirty && Exists(PathOf(raw, opening.StateFolder), raw.Path);
+        opening.StateFolder is not null
+            && IsLeftBehind(MetadataLogFolder.PathOf(raw, opening.StateFolder), raw, header);
 
-    private static string PathOf(RawFile raw, string folder) =>
-        Path.Combine(
-            folder,
-            string.Create(CultureInfo.InvariantCulture, $"{raw.Status.Device:x}-{raw.Status.Inode:x}.qcow2-log"));
-
-    private static bool Exists(string path, string image)
+    private static void Begin(MetadataLog log, string path, RawFile raw, Action<string> warn)
     {
+        if (log.IsSound && log.HasChanges)
+            warn($"{raw.Path} is not as a killed daemon left it: it was restored, or another program has written it; "
+                + $"the changes that {path} has of it are left out");
+        log.Clear();
+        MetadataLogFolder.SetOwner(log, raw);
+    }
+
+    private static bool IsLeftBehind(string path, RawFile raw, Qcow2Header header)
+    {
+        if (!header.IsDirty) return false;
         try
         {
-            FileDescriptor.OpenPath(path).Dispose();
-            return true;
-        }
-        catch (LinuxException failure) when (failure.Errno == LinuxError.NoEntry)
-        {
-            return false;
+            using MetadataLog? log = MetadataLogFolder.FindUnused(path);
+            return log is { IsSound: true } && log.IsOf(header.Generation) && NamesWhatIsThere(log, raw, header.Layout);
         }
         catch (LinuxException failure)
         {
             throw new TargetException(
-                $"{image} was not closed, and whether a killed daemon left changes of it in "
+                $"{raw.Path} was not closed, and whether a killed daemon left changes of it in "
                     + $"{path} cannot be seen ({LinuxError.Describe(failure.Errno)})",
                 "run this as root", failure);
         }
+    }
+
+    // A cluster is in the file before the log names it, also while the file grows. So a file that is shorter is a copy.
+    private static bool NamesWhatIsThere(MetadataLog log, RawFile raw, Qcow2Layout layout)
+    {
+        for (long number = log.Committed; number < log.Added; number++)
+        {
+            if (log[number].Entry.HostOffset > raw.Length - layout.ClusterSize && !raw.IsDevice) return false;
+        }
+
+        return true;
     }
 }

@@ -157,14 +157,16 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         QemuAgrees(path, shadow);
     }
 
-    // The file has everything, and the log does not say so yet.
+    // The file has everything, and the log does not say so yet. It names the generation that the file is to have.
     private async Task KillAtTheEndOfACommitAsync(ImageDriver disk)
     {
         string[] logs = Directory.Exists(PathOf("run")) ? Directory.GetFiles(PathOf("run")) : [];
         byte[]? before = logs.Length == 0 ? null : File.ReadAllBytes(logs[0]);
         await disk.FlushAsync();
         await KillAsync(disk);
-        if (before is not null && File.Exists(logs[0])) File.WriteAllBytes(logs[0], before);
+        if (before is null || !File.Exists(logs[0])) return;
+        File.ReadAllBytes(logs[0]).AsSpan(32, 8).CopyTo(before.AsSpan(32));
+        File.WriteAllBytes(logs[0], before);
     }
 
     // As a kill does: what was submitted is done, what is in memory is gone.

@@ -1,0 +1,199 @@
+using System.Globalization;
+using NUnit.Framework;
+using Ublkback.Images.Qcow2;
+using Ublkback.Images.Qcow2.Metadata;
+
+namespace Ublkback.Tests.Images.Qcow2;
+
+/// <summary>The log of a killed process is believed only with the image that it is of, as that process left it.</summary>
+public sealed class Qcow2LogTests : Qcow2Fixture
+{
+    private const int Cluster = 64 << 10;
+
+    private string State => PathOf("run");
+
+    [Test]
+    public async Task A_restored_backup_gets_no_changes_from_the_log()
+    {
+        string path = MakeByQemu("a.qcow2", 64 * MiB);
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
+        await disk.WriteAsync(0, Filled(1, MiB));
+        await disk.FlushAsync();
+        File.Copy(path, PathOf("backup"));
+        await disk.WriteAsync(16 * MiB, Filled(3, MiB)); // nothing is committed after the backup
+        await KillAsync(disk);
+        Restore(path);
+
+        disk = Open($"qcow2:{path}", stateFolder: State);
+        await using (disk.Image)
+        {
+            Assert.That(await disk.ReadAsync(16 * MiB, MiB), Is.All.Zero);
+            Assert.That(await disk.ReadAsync(0, MiB), Is.All.EqualTo(1));
+            await disk.WriteAsync(32 * MiB, Filled(7, MiB));
+        }
+
+        Assert.That(Warnings, Has.Some.Contains("is not as a killed daemon left it"));
+        Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
+    }
+
+    // The copy shows each cluster as it was flushed, or as it was written since.
+    [Test]
+    public async Task A_copy_of_any_moment_is_read_as_it_was_then([Values("512", "4k", "64k")] string clusterSize)
+    {
+        string path = MakeByQemu("a.qcow2", 4 * MiB, "-o", $"cluster_size={clusterSize}");
+        int seed = Environment.TickCount;
+        TestContext.Out.WriteLine($"seed {seed}");
+        Random random = new(seed);
+        List<byte>[] may = [.. Enumerable.Range(0, 64).Select(_ => new List<byte> { 0 })];
+        for (int life = 0; life < 20; life++)
+        {
+            ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
+            await WorkAsync(disk, random, may, random.Next(20));
+            File.Copy(path, PathOf("backup"), overwrite: true);
+            List<byte>[] then = [.. may.Select(values => values.ToList())];
+            await Task.Delay(ImageGeneration.MaxAge); // an older copy only can be told from the file
+            await WorkAsync(disk, random, may, 1 + random.Next(20));
+            await KillAsync(disk);
+            if (random.Next(3) > 0)
+            {
+                Restore(path);
+                may = then;
+            }
+
+            disk = Open($"qcow2:{path}", stateFolder: State);
+            for (int i = 0; i < may.Length; i++)
+            {
+                byte[] content = await disk.ReadAsync((long)i * Cluster, Cluster);
+                Assert.That(may[i], Does.Contain(content[0]), $"life {life}, {i}");
+                Assert.That(content, Is.All.EqualTo(content[0]), $"life {life}, {i}");
+                may[i] = [content[0]];
+            }
+
+            await disk.FlushAsync();
+            if (random.Next(2) == 0) await disk.Image.DisposeAsync();
+            else await KillAsync(disk);
+        }
+
+        Run("qemu-img", "check", "-q", "-r", "leaks", path);
+    }
+
+    [Test]
+    public async Task A_log_replaces_no_repair_of_what_another_program_left()
+    {
+        string path = MakeByQemu("a.qcow2", 64 * MiB, "-o", "lazy_refcounts=on");
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
+        await disk.WriteAsync(0, Filled(1, MiB));
+        await KillAsync(disk);
+        TryRun("qemu-io", "-c", "write -P 2 0 4M", "-c", "flush", "-c", "abort", path); // dirty, counts too low
+
+        disk = Open($"qcow2:{path}", stateFolder: State);
+        await using (disk.Image)
+        {
+            await disk.WriteAsync(20 * MiB, Filled(9, 8 * MiB));
+            Assert.That(await disk.ReadAsync(0, 4 * MiB), Is.All.EqualTo(2));
+        }
+
+        Assert.That(Warnings, Has.Some.Contains("its reference counts were made anew"));
+        Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
+    }
+
+    [Test]
+    public async Task A_disk_that_nobody_used_again_is_complete_when_it_is_closed()
+    {
+        string path = MakeByQemu("a.qcow2", 4 * MiB);
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
+        await disk.WriteAsync(MiB, Filled(5, MiB));
+        await KillAsync(disk);
+
+        await Open($"qcow2:{path}", stateFolder: State).Image.DisposeAsync();
+        Assert.That(Directory.GetFiles(State), Is.Empty);
+        Assert.That(Run("qemu-io", "-r", "-c", "read -P 5 1M 1M", path), Does.Not.Contain("failed"));
+        Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
+    }
+
+    [Test]
+    public async Task Logs_of_images_that_are_gone_are_removed()
+    {
+        foreach (string name in (string[])["deleted", "moved", "replaced", "open"])
+        {
+            ImageDriver disk = Open($"qcow2:{MakeByQemu(name, 4 * MiB)}", stateFolder: State);
+            await disk.WriteAsync(0, Filled(1, MiB));
+            await KillAsync(disk);
+        }
+
+        File.Delete(PathOf("deleted"));
+        Directory.CreateDirectory(PathOf("elsewhere"));
+        File.Move(PathOf("moved"), PathOf("elsewhere/moved"));
+        File.Delete(PathOf("replaced"));
+        MakeByQemu("replaced", 4 * MiB);
+        ImageDriver open = Open($"qcow2:{PathOf("open")}", stateFolder: State);
+        File.Delete(PathOf("open"));
+        MetadataLogFolder.RemoveOrphans(State, Warnings.Add);
+        Assert.That(Directory.GetFiles(State), Has.Length.EqualTo(2));
+        await open.Image.DisposeAsync();
+
+        ImageDriver moved = Open($"qcow2:{PathOf("elsewhere/moved")}", stateFolder: State);
+        await using (moved.Image) Assert.That(await moved.ReadAsync(0, MiB), Is.All.EqualTo(1));
+        Assert.That(Directory.GetFiles(State), Is.Empty);
+        Assert.That(Warnings, Is.Empty);
+    }
+
+    [Test]
+    public void Logs_whose_images_cannot_be_looked_for_are_bounded()
+    {
+        Directory.CreateDirectory(State);
+        for (int i = 0; i < MetadataLogFolder.MaxUnknown + 3; i++)
+        {
+            string log = Path.Combine(State, string.Create(CultureInfo.InvariantCulture, $"1-{i:x}.qcow2-log"));
+            File.WriteAllText(log, "a log of another version");
+            File.SetLastWriteTimeUtc(log, DateTime.UnixEpoch.AddDays(i));
+        }
+
+        MetadataLogFolder.RemoveOrphans(State, Warnings.Add);
+        Assert.That(Directory.GetFiles(State), Has.Length.EqualTo(MetadataLogFolder.MaxUnknown));
+        Assert.That(File.Exists(Path.Combine(State, "1-2.qcow2-log")), Is.False);
+        Assert.That(Warnings, Has.Count.EqualTo(3));
+    }
+
+    private static async Task WorkAsync(ImageDriver disk, Random random, List<byte>[] may, int count)
+    {
+        for (int n = 0; n < count; n++)
+        {
+            int first = random.Next(may.Length), length = 1 + random.Next(Math.Min(4, may.Length - first));
+            byte value = (byte)random.Next(256);
+            switch (random.Next(5))
+            {
+                case 0:
+                    await disk.FlushAsync();
+                    foreach (List<byte> values in may) values.RemoveRange(0, values.Count - 1);
+                    continue;
+                case 1:
+                    await disk.DiscardAsync((long)first * Cluster, length * Cluster);
+                    value = 0;
+                    break;
+                default:
+                    await disk.WriteAsync((long)first * Cluster, Filled(value, length * Cluster));
+                    break;
+            }
+
+            for (int i = first; i < first + length; i++) may[i].Add(value);
+        }
+    }
+
+    private static byte[] Filled(byte value, int length)
+    {
+        byte[] bytes = new byte[length];
+        bytes.AsSpan().Fill(value);
+        return bytes;
+    }
+
+    // Into the same inode.
+    private void Restore(string path)
+    {
+        using FileStream image = new(path, FileMode.Truncate);
+        using FileStream backup = File.OpenRead(PathOf("backup"));
+        backup.CopyTo(image);
+    }
+
+    private static async Task KillAsync(ImageDriver disk) => await ((Qcow2Image)disk.Image).AbandonAsync();
+}
