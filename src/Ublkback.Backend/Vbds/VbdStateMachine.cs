@@ -84,9 +84,9 @@ public enum VbdAction
 ///                      by this daemon          → Offer        likewise
 /// otherwise                                    → Wait
 /// </code>
-/// We never enter 5 or 6 on our own: blkfront would treat the disk as removed. While the device is online, a frontend
-/// gets its disk from every state, whatever it wrote before: by 1, then 3 and 4, or, unless the backend is in 4, by 3 or
-/// 4 alone. "Failed" ends when the frontend writes its state again.
+/// We never enter 5 or 6 on our own: blkfront would treat the disk as removed. While the device is online, its frontend
+/// gets the disk from every state, whatever it wrote before: by 1, then 3 and 4; or by 3 or 4 alone, unless the backend
+/// is in 4. "Failed" ends when the frontend writes its state again.
 /// </remarks>
 internal static class VbdStateMachine
 {
