@@ -95,7 +95,9 @@ internal sealed class ValidMix
         Flight flight = new(operation);
         request = new BlkifRequest
         {
-            Operation = operation, Id = NextId(), Handle = (ushort)_random.Next(ushort.MaxValue),
+            Operation = operation,
+            Id = NextId(),
+            Handle = (ushort)_random.Next(ushort.MaxValue),
         };
         if (operation == BlkifOperation.Discard)
         {

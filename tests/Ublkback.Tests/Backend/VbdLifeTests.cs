@@ -93,7 +93,10 @@ public sealed class VbdLifeTests
     // Another daemon begins, with the journal of the rings that this one served.
     private static VbdView Restart(VbdView view) => view with
     {
-        IsOffered = false, WasOffered = false, IsServing = false, HasFailed = false,
+        IsOffered = false,
+        WasOffered = false,
+        IsServing = false,
+        HasFailed = false,
         HasJournal = view.HasJournal || view.IsServing,
     };
 
@@ -141,7 +144,10 @@ public sealed class VbdLifeTests
 
         private static VbdView Offered(VbdView view) => view with
         {
-            Backend = XenbusState.InitWait, IsOffered = true, WasOffered = true, HasFailed = false,
+            Backend = XenbusState.InitWait,
+            IsOffered = true,
+            WasOffered = true,
+            HasFailed = false,
         };
 
         private VbdView Served(XenbusState? backend) =>
