@@ -36,10 +36,11 @@ internal sealed class BlkifConnector(
         IDisposable requests = services.Requests.Take(
             address.Domid, frontend.Queues.Count * BlkifConstants.SlotCount(frontend.RingPageOrder));
         VbdJournal? journal = null;
+        bool isFresh = false;
         List<QueueParts> queues = [];
         try
         {
-            journal = OpenJournal(image, frontend, mustGoOn, out bool isFresh);
+            journal = OpenJournal(image, frontend, mustGoOn, out isFresh);
             for (int i = 0; i < frontend.Queues.Count; i++)
                 queues.Add(await ConnectQueueAsync(i, image, frontend, journal.Ring(i), isFresh).ConfigureAwait(false));
         }
@@ -53,6 +54,8 @@ internal sealed class BlkifConnector(
                 queue.Mapping.Dispose();
             }
 
+            // Nothing was served with it, so it must not look like that of an earlier daemon.
+            if (isFresh) services.Journals.Remove(address);
             throw;
         }
 

@@ -83,34 +83,11 @@ internal sealed class RingIntake
         return oldest == long.MaxValue ? null : oldest;
     }
 
-    /// <summary>Takes as many requests as one turn may, unless earlier ones wait.</summary>
-    public void Take()
+    /// <summary>Takes as many requests as one turn may, unless earlier ones wait. Returns how many.</summary>
+    public int Take()
     {
-        if (_isStopped || _isBroken || _waiting.Count > 0) return;
-        if (_recovered.Count > 0)
-        {
-            TakeRecovered();
-            return;
-        }
-
-        int count = _ring.CountWaiting();
-        if (count < 0)
-        {
-            _isBroken = true;
-            _disk.Log.BrokenRing();
-            return;
-        }
-
-        if (count == 0) return;
-        long now = Stopwatch.GetTimestamp();
-        CheckSize(now);
-        _idle.OnRequests(now);
-        count = Math.Min(count, TurnLimits.MaxRequests);
-        while (count-- > 0 && _free.TryPop(out RingRequest? request))
-        {
-            _ring.Take(request.Entry, out request.Wire);
-            Accept(request, now);
-        }
+        if (_isStopped || _isBroken || _waiting.Count > 0) return 0;
+        return _recovered.Count > 0 ? TakeRecovered() : TakeNew();
     }
 
     /// <summary>
@@ -150,10 +127,38 @@ internal sealed class RingIntake
         return _ring.CountWaiting() != 0 ? IntakeState.Ready : IntakeState.Empty;
     }
 
+    private int TakeNew()
+    {
+
+        int count = _ring.CountWaiting();
+        if (count < 0)
+        {
+            _isBroken = true;
+            _disk.Log.BrokenRing();
+            return 0;
+        }
+
+        if (count == 0) return 0;
+        long now = Stopwatch.GetTimestamp();
+        CheckSize(now);
+        _idle.OnRequests(now);
+        count = Math.Min(count, TurnLimits.MaxRequests);
+        int taken = 0;
+        while (taken < count && _free.TryPop(out RingRequest? request))
+        {
+            _ring.Take(request.Entry, out request.Wire);
+            Accept(request, now);
+            taken++;
+        }
+
+        return taken;
+    }
+
     // Requests that an earlier daemon left.
-    private void TakeRecovered()
+    private int TakeRecovered()
     {
         long now = Stopwatch.GetTimestamp();
+        int taken = 0;
         while (_recovered.TryNext(InFlight, out int entry))
         {
             RingRequest request = _records[entry];
@@ -161,7 +166,10 @@ internal sealed class RingIntake
             request.IsRecovered = true;
             if (_ring.Attempts(entry) > RecoveredRequests.MaxAttempts) _owner.Quarantine(request.Wire);
             Accept(request, now);
+            taken++;
         }
+
+        return taken;
     }
 
     private void Accept(RingRequest request, long now)

@@ -33,6 +33,8 @@ internal sealed class RingServer : IWork, IRequestOwner
     private readonly RingIntake _intake;
     private readonly Queue<RingRequest> _finished = new();
     private readonly List<RingRequest> _answering = new(TurnLimits.MaxRequests);
+    private readonly TurnWeight _weight = new();
+    private bool _isRunning;
     private Action? _onDetached;
     private bool _isDetached;
 
@@ -52,6 +54,9 @@ internal sealed class RingServer : IWork, IRequestOwner
 
     /// <inheritdoc/>
     public bool IsScheduled { get; set; }
+
+    /// <inheritdoc/>
+    public bool IsHeavy => _weight.IsHeavy;
 
     /// <summary>Starts to serve; the first turn needs no event. On the worker.</summary>
     public void Start()
@@ -107,8 +112,9 @@ internal sealed class RingServer : IWork, IRequestOwner
             return;
         }
 
-        GatherFinished();
-        _intake.Take();
+        _isRunning = true;
+        int bytes = GatherFinished();
+        int taken = _intake.Take();
         _waiting.BeginTurn();
         _waiting.Admit();
         _memory.Complete();
@@ -116,6 +122,8 @@ internal sealed class RingServer : IWork, IRequestOwner
         if (_waiting.Admit()) _memory.Complete(); // those whose segments came with the batch
         foreach ((RingRequest request, RequestFault fault) in _waiting.Refused) _intake.Refuse(request, fault);
         StartAdmitted();
+        _weight.OnTurn(taken + _answering.Count, bytes + _waiting.StartedBytes);
+        _isRunning = false;
         Continue();
     }
 
@@ -139,10 +147,11 @@ internal sealed class RingServer : IWork, IRequestOwner
             _ => BlkifStatus.Error,
         };
         _finished.Enqueue(request);
-        _worker.Schedule(this);
+        if (!_isRunning) _worker.Schedule(this); // else the end of the turn does, which knows how heavy it was
     }
 
-    private void GatherFinished()
+    // Returns the bytes that the guest gets.
+    private int GatherFinished()
     {
         _answering.Clear();
         int bytes = 0;
@@ -157,6 +166,8 @@ internal sealed class RingServer : IWork, IRequestOwner
 
             _answering.Add(request);
         }
+
+        return bytes;
     }
 
     private void Answer()

@@ -22,13 +22,15 @@ internal sealed class WaitingRequests(
     private readonly RingBufferQuota _descriptions = new(parts.Worker.Descriptions, server, disk.Domid);
     private readonly PersistentGrants? _persistent = parts.Persistent;
     private Action? _onMapped;
-    private int _startedBytes; // in this turn
 
     /// <summary>Number of waiting requests.</summary>
     public int Count => _waiting.Count;
 
     /// <summary>Why the first of them could not start when that was last tried.</summary>
     public WaitReason WaitReason { get; private set; }
+
+    /// <summary>Bytes of the requests that may start, of this turn.</summary>
+    public int StartedBytes { get; private set; }
 
     /// <summary>The requests that may start, of this turn.</summary>
     public List<RingRequest> Admitted { get; } = new(TurnLimits.MaxRequests);
@@ -39,7 +41,7 @@ internal sealed class WaitingRequests(
     /// <summary>Begins a turn.</summary>
     public void BeginTurn()
     {
-        _startedBytes = 0;
+        StartedBytes = 0;
         Admitted.Clear();
         Refused.Clear();
     }
@@ -47,7 +49,10 @@ internal sealed class WaitingRequests(
     /// <summary>Adds a request whose slot is valid.</summary>
     public void Add(RingRequest request)
     {
-        if (request.Wire.Operation == BlkifOperation.Indirect) _ = TryFetchSegments(request);
+        // The ring may stand in the queue for a page of segments only while its first request needs it: others in the
+        // queue would wait until the ones before it have started.
+        if (request.Wire.Operation == BlkifOperation.Indirect && !TryFetchSegments(request) && _waiting.Count > 0)
+            _descriptions.Withdraw();
         _waiting.Enqueue(request);
     }
 
@@ -84,7 +89,7 @@ internal sealed class WaitingRequests(
         WaitReason = WaitReason.None;
         while (_waiting.TryPeek(out RingRequest? request))
         {
-            if (_startedBytes >= TurnLimits.MaxBytes) WaitReason = WaitReason.NextTurn;
+            if (StartedBytes >= TurnLimits.MaxBytes) WaitReason = WaitReason.NextTurn;
             else if (!HasSegments(request)) hasBegun |= WaitReason == WaitReason.NextTurn;
             else if (IsRefused(request)) continue;
             else if (!_order.MayStart(request)) WaitReason = WaitReason.Others;
@@ -94,7 +99,7 @@ internal sealed class WaitingRequests(
 
             _ = _waiting.Dequeue();
             if (request.Wire.InnerOperation != BlkifOperation.Read && request.ByteCount > 0) memory.FetchData(request);
-            _startedBytes += request.ByteCount;
+            StartedBytes += request.ByteCount;
             _order.Add(request);
             Admitted.Add(request);
             hasBegun = true;

@@ -89,6 +89,7 @@ internal sealed class VbdLoop(
             while (true)
             {
                 await watch.WaitAsync(_stopping.Token).ConfigureAwait(false);
+                steps.OnFrontendWrote();
                 Wake();
             }
         }
@@ -150,6 +151,9 @@ internal sealed class VbdLoop(
                         break;
                     case VbdAction.Disconnect:
                         await steps.DisconnectAsync().ConfigureAwait(false);
+                        break;
+                    case VbdAction.Restart:
+                        await steps.RestartAsync(FrontendState).ConfigureAwait(false);
                         break;
                     case VbdAction.Release:
                         await steps.ReleaseAsync().ConfigureAwait(false);

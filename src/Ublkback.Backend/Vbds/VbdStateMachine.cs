@@ -41,6 +41,9 @@ public enum VbdAction
     /// <summary>Complete the requests in flight, release the rings, and go to Closed.</summary>
     Disconnect,
 
+    /// <summary>The frontend started anew without closing: release the old rings, and offer again.</summary>
+    Restart,
+
     /// <summary>The toolstack removes a device that is closed: close its image.</summary>
     Release,
 
@@ -72,12 +75,18 @@ public enum VbdAction
 /// 5        4, 5        journal, not failed     → Attach       likewise
 /// 2, 4     5                                   → Close
 /// 1..5     6                                   → Disconnect
-/// 5, 6     1           online, serving         → Disconnect
-/// 5, 6     1           online                  → Offer        the guest rebooted inside its domain, or pvgrub made
-///                                                             way for a kernel
+/// 4, 5, 6  1, 2        online, serving         → Restart      the guest rebooted inside its domain, or pvgrub made
+/// 4, 5, 6  1, 2        online                  → Offer        way for a kernel, and now there is no ring
+/// 5        3           online, serving         → Restart      the guest closed, and has new rings already
+/// 6        3, 4        online, not serving     → Offer        new rings, from a frontend that did not wait for 2
+/// 5        3, 4        online, not serving,
+///                      not failed, and offered
+///                      by this daemon          → Offer        likewise
 /// otherwise                                    → Wait
 /// </code>
-/// We never enter 5 or 6 on our own: blkfront would treat the disk as removed.
+/// We never enter 5 or 6 on our own: blkfront would treat the disk as removed. While the device is online, its frontend
+/// gets the disk from every state, whatever it wrote before: by 1, then 3 and 4; or by 3 or 4 alone, unless the backend
+/// is in 4. "Failed" ends when the frontend writes its state again.
 /// </remarks>
 internal static class VbdStateMachine
 {
@@ -116,8 +125,14 @@ internal static class VbdStateMachine
         (XenbusState.InitWait or XenbusState.Connected, XenbusState.Closing) => VbdAction.Close,
         (not XenbusState.Closed, XenbusState.Closed) => VbdAction.Disconnect,
 
-        (XenbusState.Closing or XenbusState.Closed, XenbusState.Initialising) when view.IsOnline =>
-            view.IsServing ? VbdAction.Disconnect : VbdAction.Offer,
+        (XenbusState.Connected or XenbusState.Closing or XenbusState.Closed,
+            XenbusState.Initialising or XenbusState.InitWait)
+            when view.IsOnline => view.IsServing ? VbdAction.Restart : VbdAction.Offer,
+        (XenbusState.Closing, XenbusState.Initialised) when view.IsOnline && view.IsServing => VbdAction.Restart,
+        (XenbusState.Closed, XenbusState.Initialised or XenbusState.Connected)
+            when view.IsOnline && !view.IsServing => VbdAction.Offer,
+        (XenbusState.Closing, XenbusState.Initialised or XenbusState.Connected)
+            when view.IsOnline && !view.IsServing && !view.HasFailed && view.WasOffered => VbdAction.Offer,
 
         _ => VbdAction.Wait,
     };

@@ -24,7 +24,11 @@ internal sealed class VbdSteps(
     private static readonly TimeSpan DetachPatience = TimeSpan.FromSeconds(1); // guests wait for the next daemon
     private static readonly TimeSpan SuspectsPatience = TimeSpan.FromSeconds(10);
 
-    private volatile bool _hasFailed;
+    private const int NoWrite = -1;
+
+    private volatile bool _hasFailed; // to take over
+    private volatile int _frontendWrites; // as far as watches tell
+    private volatile int _failedWrite = NoWrite; // the last one before connecting failed
 
     /// <summary>The connection to the frontend; null while there is none.</summary>
     public BlkifConnection? Connection { get; private set; }
@@ -35,10 +39,16 @@ internal sealed class VbdSteps(
     /// <summary>True if the features were ever offered.</summary>
     public bool WasOffered { get; private set; }
 
-    /// <summary>True if connecting to this frontend failed, and is not to be tried again now.</summary>
-    public bool HasFailed => _hasFailed;
+    /// <summary>
+    /// True if connecting to this frontend failed, and is not to be tried again now: not before it writes its state
+    /// again, or some time after a failed attempt to take over.
+    /// </summary>
+    public bool HasFailed => _hasFailed || _failedWrite == _frontendWrites;
 
     private string ErrorDirectory => $"{services.Home}/error/{address.RelativePath}";
+
+    /// <summary>Learns that the frontend has written its state. Any thread.</summary>
+    public void OnFrontendWrote() => Interlocked.Increment(ref _frontendWrites);
 
     /// <summary>Offers the features to the frontend, and starts to open the image.</summary>
     public async Task OfferAsync(XenbusState? frontend)
@@ -51,6 +61,7 @@ internal sealed class VbdSteps(
         IsOffered = true;
         WasOffered = true;
         _hasFailed = false;
+        _failedWrite = NoWrite;
     }
 
     /// <summary>
@@ -59,6 +70,7 @@ internal sealed class VbdSteps(
     /// <param name="opening">A completed attempt to open the image; its failure fails this step.</param>
     public async Task ConnectAsync(Task<SharedImage> opening)
     {
+        int frontendWrites = _frontendWrites;
         try
         {
             FrontendParameters frontend = await ReadFrontendAsync().ConfigureAwait(false);
@@ -69,7 +81,7 @@ internal sealed class VbdSteps(
         }
         catch (Exception failure) when (IsExpected(failure))
         {
-            _hasFailed = true;
+            _failedWrite = frontendWrites;
             log.ConnectFailed(failure.Message);
             await services.Store.WriteAsync($"{ErrorDirectory}/error", failure.Message).ConfigureAwait(false);
             await nodes.SwitchAsync(XenbusState.Closing).ConfigureAwait(false);
@@ -129,6 +141,18 @@ internal sealed class VbdSteps(
         if (online != "1") await ReleaseAsync().ConfigureAwait(false);
         await nodes.SwitchAsync(XenbusState.Closed).ConfigureAwait(false);
         log.Disconnected();
+    }
+
+    /// <summary>
+    /// Completes the requests in flight, releases the rings and offers the features again, for a frontend that started
+    /// anew. The states 5 and 6 are left out, since such a frontend would give the disk up.
+    /// </summary>
+    public async Task RestartAsync(XenbusState? frontend)
+    {
+        await EndConnectionAsync(isForSuccessor: false).ConfigureAwait(false);
+        services.Journals.Remove(address);
+        log.Disconnected();
+        await OfferAsync(frontend).ConfigureAwait(false);
     }
 
     /// <summary>Closes the image of a closed device that is removed.</summary>
@@ -207,8 +231,9 @@ internal sealed class VbdSteps(
         }
     }
 
-    private Task<FrontendParameters> ReadFrontendAsync() =>
-        FrontendParameters.ReadAsync(services.Store, configuration.FrontendPath, services.OfferedQueues);
+    // In a transaction, so that a frontend that starts anew meanwhile is not connected to a mix of old and new nodes.
+    private Task<FrontendParameters> ReadFrontendAsync() => services.Store.TransactAsync(
+        store => FrontendParameters.ReadAsync(store, configuration.FrontendPath, services.OfferedQueues));
 
     private IEnumerable<(string Name, string? Value)> Describe(SharedImage open) =>
         VbdNodes.Describe(open.Image.Geometry, configuration.Info);

@@ -53,6 +53,10 @@ internal sealed class VbdNodes(XenStoreClient store, string path)
         {
             string? current = await store.ReadAsync($"{path}/state").ConfigureAwait(false);
             if (current is null || (from is not null && XenbusStates.Parse(current) != from)) return false;
+            // The toolstack waits for Closed and nothing else once it has written these two.
+            if (state != XenbusState.Closed && XenbusStates.Parse(current) == XenbusState.Closing
+                && await store.ReadAsync($"{path}/online").ConfigureAwait(false) == "0")
+                return false;
             foreach ((string name, string? value) in nodes)
             {
                 if (value is null) await store.RemoveAsync($"{path}/{name}").ConfigureAwait(false);

@@ -6,6 +6,12 @@ public interface IWork
     /// <summary>Whether it waits for its turn. Kept by the worker.</summary>
     bool IsScheduled { get; set; }
 
+    /// <summary>
+    /// True if its turns take long: then its next turn comes after those of all others, and only one such turn between
+    /// two looks at completions. Read when it is scheduled.
+    /// </summary>
+    bool IsHeavy => false;
+
     /// <summary>Takes one turn, on the worker.</summary>
     void Run();
 }

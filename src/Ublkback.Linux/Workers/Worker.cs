@@ -12,7 +12,8 @@ namespace Ublkback.Linux.Workers;
 /// </summary>
 /// <remarks>
 /// The loop has one system call: it submits what was prepared, then waits for completions unless work is scheduled.
-/// Then each completion is handed to its operation, which may schedule work; then everything scheduled has one turn.
+/// Then each completion is handed to its operation, which may schedule work; then everything scheduled has one turn,
+/// but of heavy work only one has: so light work waits for one heavy turn at most, however many there are.
 /// Work that expects more to do very soon has the worker look for it first, instead of waiting at once; work that has
 /// something to do later has a turn then.
 /// Members are for the worker's own thread unless they say otherwise.
@@ -38,6 +39,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     private readonly PriorityQueue<IWork, long> _timed = new();
     private Queue<IWork> _scheduled = new();
     private Queue<IWork> _turns = new();
+    private readonly Queue<IWork> _heavy = new(); // scheduled too, and one turn of these in each round
     private UringOperations? _operations; // created on the thread, before the constructor returns
     private int _wakeUpSent; // 1: the event descriptor was written and its read has not completed yet
     private long _turnStartedAt; // 0 while it waits
@@ -113,12 +115,15 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         return done.Task;
     }
 
-    /// <summary>Gives work one turn after the completions at hand. Scheduling it twice is the same as once.</summary>
+    /// <summary>
+    /// Gives work one turn after the completions at hand; heavy work waits for its turn among heavy work. Scheduling it
+    /// twice is the same as once.
+    /// </summary>
     public void Schedule(IWork work)
     {
         if (work.IsScheduled) return;
         work.IsScheduled = true;
-        _scheduled.Enqueue(work);
+        (work.IsHeavy ? _heavy : _scheduled).Enqueue(work);
     }
 
     /// <summary>
@@ -176,22 +181,27 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         }
     }
 
+    private bool HasScheduled => _scheduled.Count > 0 || _heavy.Count > 0;
+
     private void Turn()
     {
         if (_polled.Count > 0) Poll();
         Volatile.Write(ref _turnStartedAt, 0);
-        Operations.Enter(_scheduled.Count > 0 || _polled.Count > 0 ? IoUring.NoWait : FindPatience());
+        Operations.Enter(HasScheduled || _polled.Count > 0 ? IoUring.NoWait : FindPatience());
         Volatile.Write(ref _turnStartedAt, Stopwatch.GetTimestamp());
         Operations.Complete();
         while (_posted.TryDequeue(out Action? action)) Run(action);
         ScheduleTimed();
 
         (_scheduled, _turns) = (_turns, _scheduled);
-        while (_turns.TryDequeue(out IWork? work))
-        {
-            work.IsScheduled = false;
-            work.Run();
-        }
+        while (_turns.TryDequeue(out IWork? work)) GiveTurn(work);
+        if (_heavy.TryDequeue(out IWork? heavy)) GiveTurn(heavy);
+    }
+
+    private static void GiveTurn(IWork work)
+    {
+        work.IsScheduled = false;
+        work.Run();
     }
 
     // Runs a posted action, or the action of a watch.
@@ -241,7 +251,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
                 work.EndPolling(hasWork);
             }
         }
-        while (_polled.Count > 0 && _scheduled.Count == 0 && !Operations.HasWork);
+        while (_polled.Count > 0 && !HasScheduled && !Operations.HasWork);
     }
 
     [LibraryImport("libc", SetLastError = true)]

@@ -13,6 +13,8 @@ public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDispos
     private readonly Queue<IWork> _waiting = new();
     private readonly Dictionary<int, DomainAccount> _domains = [];
     private readonly Stack<DomainAccount> _unused = new();
+    private readonly Dictionary<IWork, long> _denied = []; // by a quota; how many bytes must be free
+    private long _leastDenied = long.MaxValue; // of these, or less
 
     /// <summary>Bytes not rented.</summary>
     public long FreeBytes => _pool.FreeBytes;
@@ -42,6 +44,7 @@ public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDispos
     {
         _pool.Return(buffer);
         WakeFirst();
+        if (FreeBytes >= _leastDenied) WakeDenied();
     }
 
     /// <summary>Removes work from the queue.</summary>
@@ -66,10 +69,11 @@ public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDispos
             && account.Held + length > FreeBytes - length)
         {
             if (!account.Waiting.Contains(ring)) account.Waiting.Enqueue(ring);
-            Withdraw(ring); // the ring may be the first in the queue, and must not block the others
+            Deny(ring, account.Held + (2L * length));
             return false;
         }
 
+        if (_denied.Count > 0) _denied.Remove(ring);
         if (!TryRent(ring, length, out buffer)) return false;
         if (account is null) _domains[domain] = account = _unused.TryPop(out DomainAccount? old) ? old : new();
         account.Held += length;
@@ -88,10 +92,22 @@ public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDispos
         _unused.Push(account);
     }
 
+    /// <summary>
+    /// Learns that a quota refused a buffer to a ring, which has a turn when so many bytes are free. What the ring, or
+    /// its domain, holds may be stuck below a stalled image, so its own returns are not enough.
+    /// </summary>
+    internal void Deny(IWork ring, long neededBytes)
+    {
+        Withdraw(ring); // the ring may be the first in the queue, and must not block the others
+        _denied[ring] = neededBytes;
+        _leastDenied = Math.Min(_leastDenied, neededBytes);
+    }
+
     /// <summary>Removes a ring of a domain from all queues.</summary>
     internal void WithdrawFor(int domain, IWork ring)
     {
         Withdraw(ring);
+        _denied.Remove(ring);
         if (_domains.TryGetValue(domain, out DomainAccount? account)) Remove(account.Waiting, ring);
     }
 
@@ -107,6 +123,22 @@ public sealed class WorkerBuffers(Action<IWork> schedule, long length) : IDispos
     private void WakeFirst()
     {
         if (_waiting.TryPeek(out IWork? first)) schedule(first);
+    }
+
+    private void WakeDenied()
+    {
+        _leastDenied = long.MaxValue;
+        foreach ((IWork ring, long needed) in _denied)
+        {
+            if (needed > FreeBytes)
+            {
+                _leastDenied = Math.Min(_leastDenied, needed);
+                continue;
+            }
+
+            _denied.Remove(ring);
+            schedule(ring);
+        }
     }
 
     private sealed class DomainAccount
@@ -134,13 +166,13 @@ public sealed class RingBufferQuota(WorkerBuffers buffers, IWork ring, int domai
 
     /// <summary>
     /// Rents bytes in one piece that starts on a page boundary and never moves. False: the ring has a turn when others
-    /// have returned buffers, or must try again when it has returned one of its own.
+    /// have returned enough, and must try again when it has returned a buffer of its own.
     /// </summary>
     public bool TryRent(int length, out Memory<byte> buffer)
     {
         if (_held > 0 && (_held + length) * LeftForOthers > buffers.FreeBytes)
         {
-            buffers.Withdraw(ring); // the ring may be the first in the queue, and must not block the others
+            buffers.Deny(ring, (_held + length) * LeftForOthers);
             buffer = default;
             return false;
         }

@@ -152,7 +152,7 @@ public sealed class FuzzTests : HostFixture
 
     private static string Text(uint number) => number.ToString(CultureInfo.InvariantCulture);
 
-    private static int Number(string name, int otherwise) =>
+    internal static int Number(string name, int otherwise) =>
         int.TryParse(
             Environment.GetEnvironmentVariable($"UBLKBACK_FUZZ_{name}"), CultureInfo.InvariantCulture, out int number)
                 ? number

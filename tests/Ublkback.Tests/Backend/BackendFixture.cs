@@ -35,6 +35,9 @@ public abstract class BackendFixture
     /// <summary>The images with targets manual:NAME.</summary>
     protected Dictionary<string, ManualImage> ManualImages { get; } = [];
 
+    /// <summary>The only worker.</summary>
+    protected Worker Worker => _workers[0];
+
     protected CountingHypervisor Hypervisor { get; private set; } = null!;
 
     protected RequestBudget Requests { get; } = new();
@@ -91,7 +94,8 @@ public abstract class BackendFixture
     }
 
     /// <summary>Makes the nodes of a disk and a frontend that is connected to it.</summary>
-    protected async Task<Blkfront> ConnectAsync(int deviceId, string name, string scheme = "gate")
+    protected async Task<Blkfront> ConnectAsync(
+        int deviceId, string name, string scheme = "gate", BlkfrontOptions? options = null)
     {
         string backend = $"/local/domain/0/backend/vbd/1/{deviceId}";
         string frontend = FrontendConnection.FrontendPath(1, deviceId);
@@ -110,7 +114,8 @@ public abstract class BackendFixture
 
             return true;
         });
-        return await Blkfront.ConnectAsync(Guest, Store, deviceId, new BlkfrontOptions(BlkifAbi.X86_64), Soon);
+        return await Blkfront.ConnectAsync(
+            Guest, Store, deviceId, options ?? new BlkfrontOptions(BlkifAbi.X86_64), Soon);
     }
 
     /// <summary>Writes a node of a disk's backend directory.</summary>

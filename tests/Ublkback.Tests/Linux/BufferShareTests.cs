@@ -102,6 +102,32 @@ public sealed class BufferShareTests
         });
     }
 
+    // What it holds itself, or its domain, may be stuck below an image that has stalled.
+    [TestCase(1, TestName = "A_ring_that_its_own_quota_refused_has_a_turn_when_others_have_returned_enough")]
+    [TestCase(2, TestName = "A_ring_that_the_quota_of_its_domain_refused_has_a_turn_when_others_have_returned_enough")]
+    public async Task A_refused_ring_has_a_turn(int rings)
+    {
+        using Worker worker = new("test");
+        await worker.InvokeAsync(() =>
+        {
+            WorkerBuffers buffers = worker.Buffers;
+            int half = (int)(Worker.BufferBytes / 2), piece = half / 16;
+            IdleWork waiter = new();
+            RingBufferQuota other = new(buffers, new IdleWork(), 1), waiting = new(buffers, waiter, 2);
+            RingBufferQuota stalled = rings == 1 ? waiting : new RingBufferQuota(buffers, new IdleWork(), 2);
+            Assert.That(other.TryRent(half, out Memory<byte> most), Is.True);
+            int held = rings == 1 ? piece : half / 4;
+            Assert.That(stalled.TryRent(held, out _), Is.True);
+            int wanted = rings == 1 ? piece : half / 2;
+            Assert.That(waiting.TryRent(wanted, out _), Is.False);
+            Assert.That(waiter.IsScheduled, Is.False);
+            other.Return(most);
+            Assert.That(waiter.IsScheduled, Is.True);
+            Assert.That(waiting.TryRent(wanted, out _), Is.True);
+            return Task.FromResult(true);
+        });
+    }
+
     private static List<Memory<byte>> RentAll(RingBufferQuota share)
     {
         List<Memory<byte>> held = [];
