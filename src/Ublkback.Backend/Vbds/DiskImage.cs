@@ -137,6 +137,7 @@ internal sealed class DiskImage(
     {
         SharedImage image = Open();
         Worker worker = image.ChooseWorker(services.Workers, firstWorker, queue: 0);
+        image.Image.UseOn(worker);
         return new OpenDisk(
             image, await QemuExport.OpenAsync(services, address, image, worker, log).ConfigureAwait(false));
     }

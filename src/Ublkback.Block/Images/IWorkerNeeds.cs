@@ -1,6 +1,6 @@
 namespace Ublkback.Block;
 
-/// <summary>An image that says which workers it can use. Read when the image is opened.</summary>
+/// <summary>An image that says which workers it can use, and is told which it gets. When the image is opened.</summary>
 public interface IWorkerNeeds
 {
     /// <summary>
@@ -14,4 +14,13 @@ public interface IWorkerNeeds
     /// Null if nothing blocks.
     /// </summary>
     string? NeedsOwnWorkerFor => null;
+
+    /// <summary>
+    /// Says on which loop the first queue's requests will come, before there is any. So the image can work at once for
+    /// a guest that is idle. Any thread.
+    /// </summary>
+    void UseOn(BlockLoop loop)
+    {
+        // Most images do nothing without a request.
+    }
 }

@@ -15,6 +15,9 @@ public static class ImageCapabilities
         /// <summary><see cref="IWorkerNeeds.NeedsOwnWorkerFor"/>.</summary>
         public string? NeedsOwnWorkerFor => (image as IWorkerNeeds)?.NeedsOwnWorkerFor;
 
+        /// <summary><see cref="IWorkerNeeds.UseOn"/>.</summary>
+        public void UseOn(BlockLoop loop) => (image as IWorkerNeeds)?.UseOn(loop);
+
         /// <summary><see cref="IImageHealth.Trouble"/>.</summary>
         public string? Trouble => (image as IImageHealth)?.Trouble;
 

@@ -49,6 +49,9 @@ public sealed class BlockPipeline : IBlockImage, IWorkerNeeds, IImageHealth, IRe
     }
 
     /// <inheritdoc/>
+    public void UseOn(BlockLoop loop) => _image.UseOn(loop);
+
+    /// <inheritdoc/>
     public string? Trouble => // off the path: a report
         _hooks.Select(hook => hook.Hook.Trouble).FirstOrDefault(trouble => trouble is not null) ?? _image.Trouble;
 

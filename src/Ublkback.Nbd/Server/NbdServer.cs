@@ -56,6 +56,7 @@ public sealed class NbdServer : IAsyncDisposable
             throw;
         }
 
+        image.UseOn(workers[0]);
         workers[0].Post(() => _watch = workers[0].Watch((int)_listener.SafeHandle.DangerousGetHandle(), Accept));
     }
 

@@ -42,6 +42,9 @@ public sealed class VdiAdmin : IDisposable
     /// <summary>The names of all VDIs, in order.</summary>
     public IReadOnlyList<string> Names => _store.Names;
 
+    /// <summary>What is where only VDIs and names should be, and is neither. It does no harm.</summary>
+    public IReadOnlyList<string> Strays => _store.Strays;
+
     /// <summary>What is known of a VDI.</summary>
     public VdiInfo Describe(string name)
     {
@@ -107,16 +110,8 @@ public sealed class VdiAdmin : IDisposable
     public void BreakLock(string name) => _store.BreakLock(name, _opening(false).Warn);
 
     /// <summary>Deletes a snapshot.</summary>
-    public Task DeleteSnapshotAsync(string vdi, string snapshot)
-    {
-        using IDisposable structure = _store.LockStructure();
-        uint number = _store.Find(vdi);
-        (_, IReadOnlyList<VdiSnapshot> snapshots, _) = Read(number);
-        VdiSnapshot found = FindIn(snapshots, new VdiName(vdi, snapshot));
-        if (_store.IsPinned(number, found.Id))
-            throw new TargetException($"{vdi}@{snapshot} is in use", "detach it first");
-        return AskOrDoAsync(vdi, DeleteHandler.Instance, new DeleteRequest(snapshot));
-    }
+    public Task DeleteSnapshotAsync(string vdi, string snapshot) =>
+        AskOrDoAsync(vdi, DeleteHandler.Instance, new DeleteRequest(snapshot));
 
     /// <summary>
     /// Deletes a VDI that nobody has open, and its snapshots if that is allowed. Clones of these keep what they have.
@@ -125,13 +120,24 @@ public sealed class VdiAdmin : IDisposable
     {
         using IDisposable structure = _store.LockStructure();
         uint vdi = _store.Find(name);
-        if (_store.Exists(vdi))
+        if (!_store.Exists(vdi))
         {
-            IVdiContainer container = _store.OpenOwn(name, "none", _opening(false));
-            await using (container.ConfigureAwait(false)) CheckDeletable(name, vdi, container, withSnapshots);
+            _store.Unlink(name);
+            return;
         }
 
-        _store.Unlink(name);
+        List<IDisposable> alone = [];
+        IVdiContainer container = _store.OpenOwn(name, "none", _opening(false));
+        try
+        {
+            CheckDeletable(name, vdi, container, withSnapshots, alone);
+            _store.Unlink(name);
+        }
+        finally
+        {
+            await container.DisposeAsync().ConfigureAwait(false);
+            alone.ForEach(snapshot => snapshot.Dispose());
+        }
     }
 
     /// <summary>Gives back what no VDI and no snapshot needs any more; gives the number of bytes.</summary>
@@ -220,7 +226,9 @@ public sealed class VdiAdmin : IDisposable
                 .ConfigureAwait(false);
     }
 
-    private void CheckDeletable(string name, uint vdi, IVdiContainer container, bool withSnapshots)
+    // Nobody opens its snapshots until what it adds to a list is disposed.
+    private void CheckDeletable(
+        string name, uint vdi, IVdiContainer container, bool withSnapshots, List<IDisposable> alone)
     {
         try
         {
@@ -230,8 +238,11 @@ public sealed class VdiAdmin : IDisposable
                 throw new ImageInUseException(
                     $"VDI {name} has {snapshots.Count} snapshots, which would be deleted with it",
                     "add --snapshots if you mean that");
-            if (snapshots.FirstOrDefault(snapshot => _store.IsPinned(vdi, snapshot.Id)) is VdiSnapshot used)
-                throw new ImageInUseException($"{name}@{used.Name} is in use", "detach it first");
+            foreach (VdiSnapshot snapshot in snapshots)
+            {
+                alone.Add(_store.TryForbidPins(vdi, snapshot.Id)
+                    ?? throw new ImageInUseException($"{name}@{snapshot.Name} is in use", "detach it first"));
+            }
         }
         catch (TargetException damage) when (damage is not ImageInUseException)
         {

@@ -104,6 +104,7 @@ public static class VdiOpener
             {
                 VdiSnapshot snapshot = VdiSnapshots.Find(store, name, known, container);
                 pin = store.Pin(vdi, snapshot.Id);
+                CheckIsThere(store, name, vdi, snapshot);
                 parts = new VdiParts(container, known, snapshot.Content, snapshot.Id, OpenOther, pin, opening.Warn);
             }
 
@@ -116,6 +117,22 @@ public static class VdiOpener
             throw failure is IOException or InvalidDataException
                 ? new TargetException($"VDI {name} cannot be opened: {failure.Message}", failure)
                 : failure;
+        }
+    }
+
+    // It may have been deleted before it was pinned.
+    private static void CheckIsThere(IVdiStore store, VdiName name, uint vdi, VdiSnapshot snapshot)
+    {
+        (IVdiContainer container, _) = store.OpenOther(vdi, _ => { });
+        try
+        {
+            if (store.Find(name.Vdi) == vdi
+                && VdiSnapshots.Find(store, name, VdiMetadata.Read(container), container).Id == snapshot.Id) return;
+            throw new TargetException($"{name} was replaced while it was being opened", "try again");
+        }
+        finally
+        {
+            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
     }
 

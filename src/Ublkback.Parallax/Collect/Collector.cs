@@ -17,6 +17,7 @@ namespace Ublkback.Parallax.Collect;
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
     private readonly BlockMarks _marks = new();
+    private IReadOnlyList<uint> _unnamed = []; // when it was looked what is needed
 
     /// <summary>Blocks that were freed.</summary>
     public long Freed { get; private set; }
@@ -63,8 +64,10 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
         using (store.LockStructure())
         {
-            HashSet<uint> known = [.. open.Select(vdi => vdi.Image.Parts.Superblock.Vdi)];
-            foreach (uint vdi in store.Names.Select(store.Find).Where(vdi => !known.Contains(vdi)))
+            HashSet<uint> named = [.. store.Names.Select(store.Find)];
+            _unnamed = [.. store.Numbers.Where(vdi => !named.Contains(vdi))];
+            named.ExceptWith(open.Select(vdi => vdi.Image.Parts.Superblock.Vdi));
+            foreach (uint vdi in named)
             {
                 (IVdiContainer container, _) = store.OpenOther(vdi, warn);
                 VdiMetadata file = VdiMetadata.Read(container);
@@ -89,11 +92,12 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         }
     }
 
+    // What has lost its name since it was marked may have clones that are not marked.
     private void FreeUnnamed()
     {
         using IDisposable structure = store.LockStructure();
         HashSet<uint> named = [.. store.Names.Select(store.Find)];
-        foreach (uint vdi in store.Numbers.Where(vdi => !named.Contains(vdi)))
+        foreach (uint vdi in _unnamed.Where(vdi => !named.Contains(vdi)))
         {
             if (!_marks.HasAny(vdi))
             {

@@ -17,7 +17,7 @@ namespace Ublkback.Parallax.Disk;
 /// brings what the log says into the map's nodes.
 /// </remarks>
 [DataPath]
-internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
+internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IResizableImage
 {
     private readonly VdiParts _parts;
     private readonly TaskCompletionSource<BlockLoop> _loop = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -131,11 +131,12 @@ internal sealed class VdiImage : IAllocationMap, IImageHealth, IResizableImage
         }
     });
 
-    /// <summary>Says on which loop it is used, before the first request.</summary>
     public void UseOn(BlockLoop loop) => _loop.TrySetResult(loop);
 
-    /// <summary>Runs something on the loop of the image, which is there from its first request on.</summary>
-    /// <exception cref="TargetException">There has been none.</exception>
+    /// <summary>
+    /// Runs something on the loop of the image, which it is told when it is opened, or else has from its first request.
+    /// </summary>
+    /// <exception cref="TargetException">It has none.</exception>
     public async Task<T> InvokeAsync<T>(Func<Task<T>> action) // off the path: control
     {
         TimeSpan patience = TimeSpan.FromSeconds(5);

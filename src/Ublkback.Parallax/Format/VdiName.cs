@@ -24,16 +24,16 @@ internal sealed record VdiName(string Vdi, string? Snapshot)
 
     /// <summary>Reads <c>NAME</c>.</summary>
     /// <exception cref="TargetException">It is none.</exception>
-    public static string Check(string name)
-    {
-        bool isGood = name.Length is > 0 and <= MaxLength && char.IsAsciiLetterOrDigit(name[0])
+    public static string Check(string name) => IsOne(name)
+        ? name
+        : throw new TargetException(
+            $"'{name}' is no name",
+            $"use up to {MaxLength} letters, digits, '.', '-' and '_', the first a letter or digit");
+
+    /// <summary>Whether a text can be a <c>NAME</c>.</summary>
+    public static bool IsOne(string name) =>
+        name.Length is > 0 and <= MaxLength && char.IsAsciiLetterOrDigit(name[0])
             && name.All(letter => char.IsAsciiLetterOrDigit(letter) || letter is '.' or '-' or '_');
-        return isGood
-            ? name
-            : throw new TargetException(
-                $"'{name}' is no name",
-                $"use up to {MaxLength} letters, digits, '.', '-' and '_', the first a letter or digit");
-    }
 
     /// <inheritdoc/>
     public override string ToString() => Snapshot is null ? Vdi : $"{Vdi}@{Snapshot}";

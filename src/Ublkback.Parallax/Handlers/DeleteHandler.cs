@@ -1,4 +1,6 @@
 using System.Text.Json.Serialization;
+using Ublkback.Block;
+using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Handlers;
@@ -16,9 +18,14 @@ internal static class DeleteHandler
 
     private static async Task<VdiDoneReply> RunAsync(DeleteRequest request, VdiHolder holder)
     {
+        // Nobody clones it meanwhile, and nobody opens it.
+        using IDisposable structure = await Task.Run(holder.Store.LockStructure);
+        VdiSnapshot snapshot = holder.FindSnapshot(request.Snapshot);
+        uint vdi = holder.Image.Parts.Superblock.Vdi;
+        using IDisposable alone = await Task.Run(() => holder.Store.TryForbidPins(vdi, snapshot.Id))
+            ?? throw new TargetException($"the snapshot {snapshot.Name} is in use", "detach it first");
         VdiHolder.Check(
-            await holder.Image.Parts.Control.DeleteAsync(holder.FindSnapshot(request.Snapshot).Id),
-            "cannot delete the snapshot");
+            await holder.Image.Parts.Control.DeleteAsync(snapshot.Id), "cannot delete the snapshot");
         return new VdiDoneReply();
     }
 }

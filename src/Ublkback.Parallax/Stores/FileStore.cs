@@ -42,13 +42,18 @@ internal sealed class FileStore : IVdiStore
 
     public Guid Id { get; }
 
-    public IReadOnlyList<string> Names =>
-        [.. Directory.EnumerateFileSystemEntries(_names).Select(Path.GetFileName).Order(StringComparer.Ordinal)!];
+    public IReadOnlyList<string> Names => [.. new DirectoryInfo(_names).EnumerateFileSystemInfos()
+        .Where(IsName).Select(entry => entry.Name).Order(StringComparer.Ordinal)];
 
-    public IReadOnlyList<uint> Numbers => [.. Directory.EnumerateFiles(_files)
-        .Select(path => uint.TryParse(
-            Path.GetFileName(path), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi) ? vdi : 0)
-        .Where(vdi => vdi != 0).Order()];
+    public IReadOnlyList<uint> Numbers =>
+        [.. new DirectoryInfo(_files).EnumerateFileSystemInfos().Select(NumberOf).Where(vdi => vdi != 0).Order()];
+
+    public IReadOnlyList<string> Strays =>
+    [
+        .. new DirectoryInfo(_names).EnumerateFileSystemInfos().Where(entry => !IsName(entry))
+            .Concat(new DirectoryInfo(_files).EnumerateFileSystemInfos().Where(entry => NumberOf(entry) == 0))
+            .Select(entry => entry.FullName).Order(StringComparer.Ordinal),
+    ];
 
     /// <summary>Opens the store in a folder.</summary>
     /// <param name="folder">The folder.</param>
@@ -96,7 +101,7 @@ internal sealed class FileStore : IVdiStore
     }
 
     /// <summary>The path of a VDI's file.</summary>
-    public string PathOf(uint vdi) => Path.Combine(_files, string.Create(CultureInfo.InvariantCulture, $"{vdi:x6}"));
+    public string PathOf(uint vdi) => Path.Combine(_files, FileNameOf(vdi));
 
     public IVdiContainer OpenOwn(string name, string cache, ImageOpening opening)
     {
@@ -105,6 +110,12 @@ internal sealed class FileStore : IVdiStore
         {
             FileContainer container = FileContainer.Open(
                 PathOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
+            if (Find(name) != vdi)
+            {
+                container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+                throw new TargetException($"VDI {name} was replaced while it was being opened", "try again");
+            }
+
             if (!opening.IsReadOnly)
                 container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
             return container;
@@ -160,10 +171,12 @@ internal sealed class FileStore : IVdiStore
         throw new TargetException("the snapshot is being deleted");
     }
 
-    public bool IsPinned(uint vdi, ulong snapshot)
+    public IDisposable? TryForbidPins(uint vdi, ulong snapshot)
     {
-        using FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDWR);
-        return OfdLock.IsHeldByAnother(file, PinBase + (long)snapshot);
+        FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDWR);
+        if (OfdLock.TryExclude(file, PinBase + (long)snapshot)) return file;
+        file.Dispose();
+        return null;
     }
 
     public bool IsWritten(uint vdi)
@@ -243,6 +256,15 @@ internal sealed class FileStore : IVdiStore
     }
 
     private string SocketFolder => Path.Combine(Folder, "doors");
+
+    private static bool IsName(FileSystemInfo entry) => entry.LinkTarget is not null && VdiName.IsOne(entry.Name);
+
+    // 0 when it is no file of a VDI.
+    private static uint NumberOf(FileSystemInfo entry) =>
+        uint.TryParse(entry.Name, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out uint vdi)
+            && vdi is > 0 and <= BlockAddress.MaxVdi && entry.Name == FileNameOf(vdi) ? vdi : 0;
+
+    private static string FileNameOf(uint vdi) => string.Create(CultureInfo.InvariantCulture, $"{vdi:x6}");
 
     private FileDescriptor LockByte(long position, string what)
     {

@@ -24,6 +24,9 @@ internal interface IVdiStore : IDisposable
     /// <summary>The numbers of all VDIs, those without names too, in order.</summary>
     IReadOnlyList<uint> Numbers { get; }
 
+    /// <summary>What is where only VDIs and names should be, and is neither. It does no harm.</summary>
+    IReadOnlyList<string> Strays => [];
+
     /// <summary>The number of a VDI.</summary>
     /// <exception cref="TargetException">There is none of that name.</exception>
     uint Find(string name);
@@ -59,8 +62,10 @@ internal interface IVdiStore : IDisposable
     /// <exception cref="TargetException">It is being deleted.</exception>
     IDisposable Pin(uint vdi, ulong snapshot);
 
-    /// <summary>Whether somebody keeps a snapshot from being deleted.</summary>
-    bool IsPinned(uint vdi, ulong snapshot);
+    /// <summary>
+    /// Lets nobody pin a snapshot until the result is disposed; null when it is pinned. Who deletes it holds this.
+    /// </summary>
+    IDisposable? TryForbidPins(uint vdi, ulong snapshot);
 
     /// <summary>Whether somebody has a VDI open for writing.</summary>
     bool IsWritten(uint vdi);

@@ -109,6 +109,8 @@ internal sealed class RadosStore : IVdiStore
             WriterLock owner = WriterLock.Take(_pool, first, claim);
             try
             {
+                if (Find(name) != vdi)
+                    throw new TargetException($"VDI {name} was replaced while it was being opened", "try again");
                 RadosContainer container = new(_pool, vdi, owner, null, opening.Warn);
                 container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
                 _owners[vdi] = owner;
@@ -151,8 +153,8 @@ internal sealed class RadosStore : IVdiStore
         RadosLease.TryTake(_pool, new RadosSegments(vdi).First, PinOf(snapshot), isShared: true)
             ?? throw new TargetException("the snapshot is being deleted"));
 
-    public bool IsPinned(uint vdi, ulong snapshot) =>
-        Guarded(() => RadosLocks.List(_pool, new RadosSegments(vdi).First, PinOf(snapshot)).Lockers.Count > 0);
+    public IDisposable? TryForbidPins(uint vdi, ulong snapshot) =>
+        Guarded(() => RadosLease.TryTake(_pool, new RadosSegments(vdi).First, PinOf(snapshot), isShared: false));
 
     public bool IsWritten(uint vdi) =>
         Guarded(() => WriterTakeover.Find(_pool, new RadosSegments(vdi).First)) is not null;

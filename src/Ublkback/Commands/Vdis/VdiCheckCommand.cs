@@ -36,6 +36,8 @@ internal static class VdiCheckCommand
             VdiCheck Check() =>
                 vdis.Check(arguments.GetValue(name), !arguments.GetValue(quick), Console.Error.WriteLine);
             VdiCheck check = Check();
+            foreach (string stray in vdis.Strays)
+                Console.Error.WriteLine($"{stray} does not belong in the store; it does no harm");
             if (check.Damages > 0 && arguments.GetValue(repair))
             {
                 foreach (string damaged in check.Damaged) await TryRepairAsync(vdis, damaged).ConfigureAwait(false);

@@ -1,0 +1,133 @@
+using System.Reflection;
+using NUnit.Framework;
+using Ublkback.Block;
+using Ublkback.Parallax.Admin;
+using Ublkback.Parallax.Collect;
+using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Stores;
+using Ublkback.Tests.Images;
+using TargetException = Ublkback.Block.TargetException;
+
+namespace Ublkback.Tests.Parallax;
+
+/// <summary>
+/// What a command has decided is still true when it does it, whatever other commands do between; and what does not
+/// belong in a store stops none.
+/// </summary>
+public sealed class VdiStoreRaceTests : VdiFixture
+{
+    [Test]
+    public async Task A_vdi_that_is_cloned_and_deleted_during_a_collection_stays_for_its_clone()
+    {
+        Create("base", 4 * MiB);
+        ImageDriver disk = Open("base");
+        await using (disk.Image) await disk.WriteAsync(0, Filled(1));
+        await Vdis.SnapshotAsync("base", "s");
+        IVdiStore store = Interrupt("OpenOther", async () =>
+        {
+            Create("new", 4 * MiB);
+            ImageDriver other = Open("new");
+            await using (other.Image) await other.WriteAsync(0, Filled(7));
+            await Vdis.SnapshotAsync("new", "s");
+            Vdis.Clone("new@s", "clone");
+            await Vdis.DeleteAsync("new", withSnapshots: true);
+        }, times: 2); // the second time is after the names were read
+        await new Collector(store, Warnings.Add).RunAsync([], withUnnamed: true);
+
+        ImageDriver clone = Open("clone", isReadOnly: true);
+        await using (clone.Image) Assert.That(await clone.ReadAsync(0, MiB), Is.All.EqualTo(7));
+        await new Collector(Store, Warnings.Add).RunAsync([], withUnnamed: true);
+        clone = Open("clone", isReadOnly: true);
+        await using (clone.Image) Assert.That(await clone.ReadAsync(0, MiB), Is.All.EqualTo(7));
+    }
+
+    [TestCase("Pin")]
+    [TestCase("OpenOther")]
+    public async Task A_snapshot_that_is_deleted_while_it_is_opened_is_not_opened(string between)
+    {
+        Create("a", 4 * MiB);
+        await Vdis.SnapshotAsync("a", "s");
+        IVdiStore store = Interrupt(between, () => Vdis.DeleteSnapshotAsync("a", "s"));
+        Assert.That(
+            () => VdiOpener.Open(store, new VdiName("a", "s"), "none", Reading()),
+            Throws.TypeOf<TargetException>().With.Message.Contains("has no snapshot s"));
+    }
+
+    [Test]
+    public async Task A_snapshot_that_is_open_is_not_deleted_and_afterwards_it_is()
+    {
+        Create("a", 4 * MiB);
+        await Vdis.SnapshotAsync("a", "s");
+        IBlockImage open = OpenImage("a@s", isReadOnly: true);
+        Assert.That(
+            () => Vdis.DeleteSnapshotAsync("a", "s"), Throws.TypeOf<TargetException>().With.Message.Contains("in use"));
+        Assert.That(
+            () => Vdis.DeleteAsync("a", withSnapshots: true),
+            Throws.TypeOf<ImageInUseException>().With.Message.Contains("a@s is in use"));
+        await open.DisposeAsync();
+        await Vdis.DeleteSnapshotAsync("a", "s");
+        await Vdis.DeleteAsync("a", withSnapshots: false);
+    }
+
+    [Test]
+    public async Task What_does_not_belong_in_a_store_stops_nothing()
+    {
+        Create("web", 4 * MiB);
+        string[] strays = ["names/.nfs0001", "names/web~", "vdi/cafe", "vdi/lost+found"];
+        foreach (string stray in strays.SkipLast(1)) await File.WriteAllTextAsync(Path.Combine(Folder, stray), "");
+        Directory.CreateDirectory(Path.Combine(Folder, strays[^1]));
+        File.CreateSymbolicLink(Path.Combine(Folder, "names", ".#web"), "somebody@somewhere");
+
+        Assert.That(Vdis.Names, Is.EqualTo(new[] { "web" }));
+        Assert.That(Vdis.Strays, Is.EquivalentTo(strays.Append("names/.#web").Select(stray => $"{Folder}/{stray}")));
+        Assert.That(await Vdis.CollectAsync(), Is.Not.Negative);
+        Assert.That(Vdis.Check(null, readsData: true, Warnings.Add).Damages, Is.Zero);
+        await Vdis.DeleteAsync("web", withSnapshots: false);
+        await Vdis.CollectDeletedAsync();
+        Assert.That(strays.SkipLast(1).Select(stray => Path.Combine(Folder, stray)), Has.All.Matches<string>(File.Exists));
+    }
+
+    private static ImageOpening Reading() => new("the test", 99, true, true, null, _ => { });
+
+    private static byte[] Filled(byte value)
+    {
+        byte[] bytes = new byte[MiB];
+        bytes.AsSpan().Fill(value);
+        return bytes;
+    }
+
+    // Other commands do something just before a call of the store.
+    private IVdiStore Interrupt(string method, Func<Task> action, int times = 1)
+    {
+        IVdiStore store = DispatchProxy.Create<IVdiStore, InterruptedStore>();
+        InterruptedStore interrupted = (InterruptedStore)store;
+        (interrupted.Store, interrupted.Method, interrupted.Action, interrupted.Times) = (Store, method, action, times);
+        return store;
+    }
+
+#pragma warning disable CA1852 // a proxy is a subclass
+    internal class InterruptedStore : DispatchProxy
+    {
+        public required IVdiStore Store { get; set; }
+
+        public string Method { get; set; } = "";
+
+        public Func<Task> Action { get; set; } = () => Task.CompletedTask;
+
+        public int Times { get; set; }
+
+        protected override object? Invoke(MethodInfo? targetMethod, object?[]? args)
+        {
+            if (targetMethod!.Name == Method && --Times == 0) Task.Run(Action).GetAwaiter().GetResult();
+            try
+            {
+                return targetMethod.Invoke(Store, args);
+            }
+            catch (TargetInvocationException failure)
+            {
+                throw failure.InnerException!;
+            }
+        }
+    }
+#pragma warning restore CA1852
+}
