@@ -115,7 +115,8 @@ public sealed class Qcow2BrokenTableTests : Qcow2Fixture
     [TestCase(48, 1ul << 30, "ends within its table of reference counts")]
     [TestCase(48, 0x10200ul, "is at 66048")]
     [TestCase(56, 0ul, "has 0 clusters")]
-    public async Task A_repair_rebuilds_a_refcount_table_that_the_header_does_not_name(int at, ulong value, string fault)
+    public async Task A_repair_rebuilds_a_refcount_table_that_the_header_does_not_name(
+        int at, ulong value, string fault)
     {
         string path = MakeByQemu("a.qcow2", MiB);
         Run("qemu-io", "-f", "qcow2", "-c", $"write -P 1 0 {Written}", path);
