@@ -12,7 +12,7 @@ namespace Ublkback.Images.Qcow2;
 /// </summary>
 internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length, bool canGrow)
 {
-    private readonly Qcow2Tables _tables = Qcow2Tables.Read(path, file);
+    private readonly Qcow2Tables _tables = Qcow2Tables.ReadForCheck(path, file);
     private readonly Qcow2CheckReport _report = new();
     private readonly List<long> _refcountClusters = []; // of the table and of the blocks
     private readonly List<long> _bitmapClusters = [];
@@ -101,6 +101,12 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
     private void UseRefcounts()
     {
         Qcow2Header header = _tables.Header;
+        if (_tables.RefcountTableFault is string fault)
+        {
+            MustRebuild(fault);
+            return;
+        }
+
         UseRefcounts(
             header.RefcountTableOffset, Layout.OffsetOf(header.RefcountTableClusters), "the table of reference counts");
         for (int i = 0; i < _tables.RefcountTable.Length; i++)
@@ -155,6 +161,10 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
         if (isActive && kind == ClusterKind.Compressed) _report.Compressed++;
         switch (kind)
         {
+            case ClusterKind.Invalid when isActive && entry.IsZerosAtNoCluster(Layout, _tables.Header.Version):
+                _report.Errors++;
+                Qcow2CheckReport.Add(_report.Repairable, $"an entry of level 2 is {entry.Value:x16}: it is zeros");
+                break;
             case ClusterKind.Invalid:
                 Qcow2CheckReport.Add(_report.Unrepairable, $"an entry of level 2 is {entry.Value:x16}");
                 break;
@@ -254,6 +264,8 @@ internal sealed class Qcow2Checker(string path, SafeFileHandle file, long length
             {
                 L2Entry entry = new(entries[j]);
                 long at = table + ((long)j * Qcow2Layout.EntrySize);
+                if (repair && entry.IsZerosAtNoCluster(Layout, _tables.Header.Version))
+                    WriteEntry(at, L2Entry.ZeroFlag);
                 if (entry.KindIn(Layout, _tables.Header.Version) is not (ClusterKind.Data or ClusterKind.Zero)
                     || entry.HostOffset == 0) continue;
                 if (!IsBehindEnd(entry)) CheckMark(entry.Value, entry.HostOffset, at, repair);

@@ -54,6 +54,13 @@ internal readonly record struct L2Entry(ulong Value)
         return HostOffset == 0 ? ClusterKind.Unallocated : ClusterKind.Data;
     }
 
+    /// <summary>
+    /// True if the entry is invalid only because its place is not at a cluster's start. The cluster reads as zeros, so
+    /// a repair loses no data when it drops the place.
+    /// </summary>
+    public bool IsZerosAtNoCluster(Qcow2Layout layout, int version) => version >= 3
+        && (Value & ~(CopiedFlag | OffsetMask)) == ZeroFlag && !layout.IsAligned(HostOffset);
+
     /// <summary>The first byte of a compressed cluster's data, and how many bytes it has at most.</summary>
     public (long Offset, int Length) CompressedRangeIn(Qcow2Layout layout)
     {

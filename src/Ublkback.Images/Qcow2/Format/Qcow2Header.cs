@@ -125,11 +125,19 @@ internal sealed record Qcow2Header
 
     private static ReadOnlySpan<byte> Magic => "QFI"u8;
 
+    /// <summary>What is wrong with the place or size of the refcount table; null if it can be read.</summary>
+    public string? RefcountTableFault => RefcountTableClusters <= 0
+        || Layout.OffsetOf(RefcountTableClusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, Layout.ClusterSize)
+            ? $"its table of reference counts has {(uint)RefcountTableClusters} clusters"
+        : !IsTable(RefcountTableOffset) ? $"its table of reference counts is at {RefcountTableOffset}"
+        : null;
+
     /// <summary>
     /// Reads a header from the first bytes of a file; as much as the first cluster, if the file has that much.
+    /// A check accepts a header with a <see cref="RefcountTableFault"/>, which its repair can fix.
     /// </summary>
     /// <exception cref="TargetException">It is none, or not one that can be served; the message says why.</exception>
-    public static Qcow2Header Parse(string path, ReadOnlySpan<byte> bytes)
+    public static Qcow2Header Parse(string path, ReadOnlySpan<byte> bytes, bool isForCheck = false)
     {
         if (bytes.Length < Version2Length || !bytes.StartsWith(Magic) || bytes[3] != 0xFB)
             throw new TargetException(
@@ -175,7 +183,7 @@ internal sealed record Qcow2Header
         header = header.WithExtensions(path, bytes, (int)headerLength);
         header.CheckFeatures(path, bytes, (int)headerLength);
         header.CheckTables(path);
-        return header;
+        return isForCheck || header.RefcountTableFault is not string fault ? header : throw Broken(path, fault);
     }
 
     private void CheckFeatures(string path, ReadOnlySpan<byte> bytes, int extensions)
@@ -218,11 +226,6 @@ internal sealed record Qcow2Header
         if (L1Size < needed || L1Size > Qcow2Layout.MaxL1Bytes / Qcow2Layout.EntrySize)
             throw Broken(path, $"its table of level 1 has {L1Size} entries and the disk needs {needed}");
         if (L1Size > 0 && !IsTable(L1Offset)) throw Broken(path, $"its table of level 1 is at {L1Offset}");
-        if (RefcountTableClusters <= 0
-            || Layout.OffsetOf(RefcountTableClusters) > Math.Max(Qcow2Layout.MaxRefcountTableBytes, Layout.ClusterSize))
-            throw Broken(path, $"its table of reference counts has {(uint)RefcountTableClusters} clusters");
-        if (!IsTable(RefcountTableOffset))
-            throw Broken(path, $"its table of reference counts is at {RefcountTableOffset}");
         if (SnapshotCount is < 0 or > MaxSnapshots || (SnapshotCount > 0 && !IsTable(SnapshotsOffset)))
             throw Broken(path, $"it has {(uint)SnapshotCount} snapshots at {SnapshotsOffset}");
     }

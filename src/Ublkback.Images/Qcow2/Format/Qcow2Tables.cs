@@ -31,8 +31,11 @@ internal sealed class Qcow2Tables
     /// <summary>The table of level 1.</summary>
     public ulong[] L1 { get; }
 
-    /// <summary>The places of the blocks of reference counts.</summary>
+    /// <summary>The places of the blocks of reference counts; empty if the table cannot be read.</summary>
     public ulong[] RefcountTable { get; }
+
+    /// <summary>Why a check cannot read the refcount table; null if it can.</summary>
+    public string? RefcountTableFault { get; private init; }
 
     /// <summary>The clusters of bitmaps, which become free with the first change of the image.</summary>
     public IReadOnlyList<long> BitmapClusters { get; set; } = [];
@@ -55,23 +58,54 @@ internal sealed class Qcow2Tables
     public static Qcow2Tables Read(string path, SafeFileHandle file)
     {
         Qcow2Header header = ReadHeader(path, file, out byte[] head);
-        Memory<byte> firstSector = PinnedMemory.AllocatePages(BlockRequest.SectorSize);
-        head.AsSpan(0, BlockRequest.SectorSize).CopyTo(firstSector.Span);
         return new Qcow2Tables(
-            header, firstSector, ReadTable(path, file, header.Layout, header.L1Offset, header.L1Size, "level 1"),
-            ReadTable(
-                path, file, header.Layout, header.RefcountTableOffset,
-                header.RefcountTableClusters * header.Layout.EntriesPerTable, "reference counts"));
+            header, FirstSectorOf(head), ReadL1(path, file, header), ReadRefcountTable(path, file, header));
+    }
+
+    /// <summary>Reads them for a check, which needs no refcount table.</summary>
+    /// <exception cref="TargetException">The image cannot be checked; the message says why.</exception>
+    public static Qcow2Tables ReadForCheck(string path, SafeFileHandle file)
+    {
+        Qcow2Header header = ReadHeader(path, file, out byte[] head, isForCheck: true);
+        string? fault = header.RefcountTableFault;
+        ulong[] refcountTable = [];
+        try
+        {
+            if (fault is null) refcountTable = ReadRefcountTable(path, file, header);
+        }
+        catch (TargetException failure)
+        {
+            fault = failure.Message;
+        }
+
+        return new Qcow2Tables(header, FirstSectorOf(head), ReadL1(path, file, header), refcountTable)
+        {
+            RefcountTableFault = fault
+        };
     }
 
     /// <summary>Reads the header alone, and the bytes that it is in.</summary>
     /// <exception cref="TargetException">It is none, or not one that can be served.</exception>
-    public static Qcow2Header ReadHeader(string path, SafeFileHandle file, out byte[] head)
+    public static Qcow2Header ReadHeader(string path, SafeFileHandle file, out byte[] head, bool isForCheck = false)
     {
         head = new byte[MaxHeaderBytes];
         int length = RandomAccess.Read(file, head, 0);
-        return Qcow2Header.Parse(path, head.AsSpan(0, length));
+        return Qcow2Header.Parse(path, head.AsSpan(0, length), isForCheck);
     }
+
+    private static Memory<byte> FirstSectorOf(byte[] head)
+    {
+        Memory<byte> firstSector = PinnedMemory.AllocatePages(BlockRequest.SectorSize);
+        head.AsSpan(0, BlockRequest.SectorSize).CopyTo(firstSector.Span);
+        return firstSector;
+    }
+
+    private static ulong[] ReadL1(string path, SafeFileHandle file, Qcow2Header header) =>
+        ReadTable(path, file, header.Layout, header.L1Offset, header.L1Size, "level 1");
+
+    private static ulong[] ReadRefcountTable(string path, SafeFileHandle file, Qcow2Header header) => ReadTable(
+        path, file, header.Layout, header.RefcountTableOffset,
+        header.RefcountTableClusters * header.Layout.EntriesPerTable, "reference counts");
 
     /// <summary>
     /// Reads entries of 8 bytes. The file's last cluster may be incomplete; what lies behind its end is zeros.

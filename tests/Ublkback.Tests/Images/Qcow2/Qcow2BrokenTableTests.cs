@@ -111,6 +111,50 @@ public sealed class Qcow2BrokenTableTests : Qcow2Fixture
         QemuAgrees(path, shadow);
     }
 
+    [TestCase(48, 0ul, "is at 0")]
+    [TestCase(48, 1ul << 30, "ends within its table of reference counts")]
+    [TestCase(48, 0x10200ul, "is at 66048")]
+    [TestCase(56, 0ul, "has 0 clusters")]
+    public async Task A_repair_rebuilds_a_refcount_table_that_the_header_does_not_name(
+        int at, ulong value, string fault)
+    {
+        string path = MakeByQemu("a.qcow2", MiB);
+        Run("qemu-io", "-f", "qcow2", "-c", $"write -P 1 0 {Written}", path);
+        Change(path, bytes =>
+        {
+            if (at == 56) BinaryPrimitives.WriteUInt32BigEndian(bytes.AsSpan(at), (uint)value);
+            else Put(bytes, at, value);
+        });
+        Assert.That(() => Open($"qcow2:{path}"), Throws.TypeOf<TargetException>().With.Message.Contains(fault));
+        Assert.That(Qcow2Tool.HasChangesOutside(path, Opening()), Is.False); // as the command asks first
+        Qcow2CheckReport report = Qcow2Tool.Check(path, repair: false, Opening());
+        Assert.That(report.Repairable, Has.Some.Contains(fault));
+
+        Qcow2Tool.Check(path, repair: true, Opening());
+
+        byte[] shadow = new byte[MiB];
+        shadow.AsSpan(0, Written).Fill(1);
+        QemuAgrees(path, shadow);
+        ImageDriver disk = Open($"qcow2:{path}");
+        await using (disk.Image) await disk.WorkAsync(shadow, new Random(1), 100);
+        QemuAgrees(path, shadow);
+    }
+
+    [Test]
+    public void A_repair_drops_the_impossible_place_of_a_cluster_of_zeros()
+    {
+        string path = MakeByQemu("a.qcow2", MiB);
+        Run("qemu-io", "-f", "qcow2", "-c", $"write -P 1 0 {Written}", "-c", "write -z 0 64k", path);
+        Change(path, bytes => Put(bytes, L2Of(bytes), L2Entry.CopiedFlag | L2Entry.ZeroFlag | 0x2a00));
+
+        Qcow2CheckReport report = Qcow2Tool.Check(path, repair: true, Opening());
+
+        Assert.That(report.Unrepairable, Is.Empty);
+        byte[] shadow = new byte[MiB];
+        shadow.AsSpan(65536, Written - 65536).Fill(1);
+        QemuAgrees(path, shadow);
+    }
+
     [Test]
     public async Task Clusters_that_no_block_counts_are_counted_before_the_first_write()
     {
