@@ -89,7 +89,7 @@ internal static class Qcow2Tool
         using RawFile raw = RawFile.Open(
             path, opening with { IsReadOnly = true }, wantsDirect: false, isShared: true, Qcow2Opener.MeasureContainer);
         using SafeFileHandle file = raw.OpenForReading();
-        Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _);
+        Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _, isForCheck: true);
         return !header.IsCorrupt && MetadataLogFile.HasChanges(raw, header, opening);
     }
 
