@@ -97,11 +97,8 @@ public sealed class VdiAdmin : IDisposable
     }
 
     /// <summary>Gives a VDI another size: larger, or smaller when nobody has it open.</summary>
-    public Task ResizeAsync(string name, long size)
-    {
-        VdiFormat.CheckSize(size);
-        return AskOrDoAsync(name, ResizeHandler.Instance, new ResizeRequest(size));
-    }
+    public Task ResizeAsync(string name, long size) =>
+        AskOrDoAsync(name, ResizeHandler.Instance, new ResizeRequest(size));
 
     /// <summary>Takes a VDI away from who has it open and does not answer.</summary>
     public void BreakLock(string name) => _store.BreakLock(name, _opening(false).Warn);

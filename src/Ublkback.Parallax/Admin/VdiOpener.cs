@@ -59,7 +59,6 @@ public static class VdiOpener
     /// <summary>Makes an empty VDI in a store.</summary>
     internal static void Create(IVdiStore store, string name, long size)
     {
-        VdiFormat.CheckSize(size);
         using IDisposable structure = store.LockStructure();
         store.Create(
             name,

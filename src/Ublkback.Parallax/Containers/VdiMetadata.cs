@@ -41,9 +41,13 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
         return (superblock, [.. heads.OfType<VdiHead>().OrderByDescending(head => head.Generation)]);
     }
 
-    /// <summary>The blocks of a new VDI's file: it is empty, or has what another has.</summary>
+    /// <summary>
+    /// Returns the first blocks of a new VDI's file. The VDI is empty, or has the content of a snapshot.
+    /// </summary>
+    /// <exception cref="TargetException">A VDI cannot have the size.</exception>
     public static byte[] Make(VdiSuperblock superblock, VdiVersion content, string origin)
     {
+        VdiFormat.CheckSize(content.Size);
         byte[] blocks = new byte[(int)(VdiFormat.HolderBlock + 1) * VdiFormat.BlockSize];
         superblock.ToBlock().CopyTo(blocks, 0);
         VdiHead head = new(1, 0, content, 1, default, 0, origin);

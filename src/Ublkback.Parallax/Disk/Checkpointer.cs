@@ -18,7 +18,7 @@ namespace Ublkback.Parallax.Disk;
 internal sealed class Checkpointer(
     IVdiContainer container, VdiSuperblock superblock, VdiContent content, VdiLog log, SegmentPool segments,
     MapMerger merger, NodeWriter writer,
-    VdiHead head)
+    VdiHead head, Action<string> warn)
 {
     /// <summary>Blocks of log after which a checkpoint is made: 256 MiB.</summary>
     public const long LogBlocks = 1 << 16;
@@ -191,7 +191,16 @@ internal sealed class Checkpointer(
 
     private async Task<BlockStatus> WriteHeadAsync(VdiHead next)
     {
-        next.Write(_block.Span);
+        try
+        {
+            next.Write(_block.Span);
+        }
+        catch (InvalidDataException failure)
+        {
+            warn($"{container.Path}: {failure.Message}");
+            return BlockStatus.IoError;
+        }
+
         BlockStatus status = await _file.RunAsync(
             BlockOperation.Write, VdiFormat.OffsetOf(next.Block), VdiFormat.BlockSize, _block);
         return status == BlockStatus.Okay ? await FlushAsync() : status;

@@ -47,7 +47,7 @@ internal sealed class VdiParts : IAsyncDisposable
         NodeWriter = new NodeWriter(container, known.Superblock.Vdi, Segments);
         Checkpointer = new Checkpointer(
             container, known.Superblock, Content, Log, Segments, new MapMerger(map, _nodes, NodeWriter), NodeWriter,
-            known.Head);
+            known.Head, warn);
         Log.OnEnded = Checkpointer.BeginIfDue;
         Reader = new BlockReader(map, _files, _buffers);
         Writer = new BlockWriter(Reader, Log, Checkpointer, new BlockClaims(), _buffers);

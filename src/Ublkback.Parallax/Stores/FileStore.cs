@@ -196,12 +196,13 @@ internal sealed class FileStore : IVdiStore
             throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
         string path = PathOf(vdi);
+        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin);
         try
         {
             using (SafeFileHandle file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write))
             {
                 File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-                RandomAccess.Write(file, VdiMetadata.Make(superblock, content(vdi), origin), 0);
+                RandomAccess.Write(file, blocks, 0);
                 RandomAccess.FlushToDisk(file);
             }
 
