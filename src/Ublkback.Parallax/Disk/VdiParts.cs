@@ -46,7 +46,8 @@ internal sealed class VdiParts : IAsyncDisposable
         ReadLog(known, version, snapshot is null, others);
         NodeWriter = new NodeWriter(container, known.Superblock.Vdi, Segments);
         Checkpointer = new Checkpointer(
-            container, known.Superblock, Content, Log, Segments, new MapMerger(map, _nodes, NodeWriter), NodeWriter,
+            container, known.Superblock, Content, Log, Segments,
+            new MapMerger(map, _nodes, NodeWriter, text => warn($"{container.Path}: {text}")), NodeWriter,
             known.Head, warn);
         Log.OnEnded = Checkpointer.BeginIfDue;
         Reader = new BlockReader(map, _files, _buffers);
