@@ -180,6 +180,15 @@ public sealed class VdiAdmin : IDisposable
         new VdiChecker(_store, readsData, onDamage).Run(name is null ? Names : [name]);
 
     /// <summary>
+    /// Repairs what says that this is a store, and the names of its VDIs, from their copies. Reports each repair.
+    /// </summary>
+    public void RepairStore(Action<string> onRepair)
+    {
+        using IDisposable structure = _store.LockStructure();
+        _store.CheckCopies(fault => onRepair($"store: {fault}; it is written again"), repairs: true);
+    }
+
+    /// <summary>
     /// Repairs a VDI that nobody has open, as far as that can be done: see <see cref="VdiRepairer"/>. Says what is
     /// given up for that.
     /// </summary>

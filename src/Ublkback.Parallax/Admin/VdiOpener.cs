@@ -80,6 +80,7 @@ public static class VdiOpener
         IDisposable? pin = null;
         try
         {
+            if (!opening.IsReadOnly) Restore(container, opening.Warn);
             VdiMetadata known = VdiMetadata.Read(container);
             uint vdi = known.Superblock.Vdi;
             (IVdiContainer, VdiSuperblock) OpenOther(uint other) => store.OpenOther(other, opening.Warn);
@@ -116,6 +117,14 @@ public static class VdiOpener
                 ? new TargetException($"VDI {name} cannot be opened: {failure.Message}", failure)
                 : failure;
         }
+    }
+
+    // What is small and essential has two copies again before anything is written.
+    private static void Restore(IVdiContainer container, Action<string> warn)
+    {
+        EssentialBlocks blocks = EssentialBlocks.Read(container);
+        foreach (string fault in blocks.FindFaults(container.Path)) warn($"{fault}; it is written again");
+        blocks.Restore(container);
     }
 
     private static IVdiStore OpenStore(BlockTarget target, bool makes = false) =>

@@ -38,6 +38,7 @@ internal static class VdiCheckCommand
             VdiCheck check = Check();
             if (check.Damages > 0 && arguments.GetValue(repair))
             {
+                vdis.RepairStore(Console.Error.WriteLine);
                 foreach (string damaged in check.Damaged) await TryRepairAsync(vdis, damaged).ConfigureAwait(false);
                 check = Check();
             }
