@@ -203,7 +203,22 @@ internal sealed class Checkpointer(
 
         BlockStatus status = await _file.RunAsync(
             BlockOperation.Write, VdiFormat.OffsetOf(next.Block), VdiFormat.BlockSize, _block);
-        return status == BlockStatus.Okay ? await FlushAsync() : status;
+        if (status == BlockStatus.Okay) status = await FlushAsync();
+        if (status == BlockStatus.Okay) await Task.Run(() => WriteCopy(next.Block));
+        return status;
+    }
+
+    // The head counts already: without its copy nothing is lost. The next head has one again.
+    private void WriteCopy(long block)
+    {
+        try
+        {
+            container.WriteCopy(block, _block.Span, isFlushed: true);
+        }
+        catch (IOException failure)
+        {
+            warn($"{container.Path}: the copy of the head cannot be written: {failure.Message}");
+        }
     }
 
     private ValueTask<BlockStatus> FlushAsync() => _file.RunAsync(BlockOperation.Flush, 0, 0, default);
