@@ -100,8 +100,10 @@ internal sealed class FileContainer : IVdiContainer
 
     public void WriteCopy(long block, ReadOnlySpan<byte> content, bool isFlushed)
     {
+        bool isNew = !File.Exists(_copyPath);
         using SafeFileHandle copy = File.OpenHandle(
             _copyPath, FileMode.OpenOrCreate, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+        if (isNew) File.SetUnixFileMode(_copyPath, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         RandomAccess.Write(copy, content, VdiFormat.OffsetOf(block));
         if (isFlushed) RandomAccess.FlushToDisk(copy);
     }

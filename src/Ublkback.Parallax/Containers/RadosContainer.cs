@@ -216,7 +216,7 @@ internal sealed class RadosContainer : IVdiContainer
             .SetKey(KeyOf(range), "");
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner.Epoch)
             .SetKey(KeyOf(range), "");
-        _pool.TryChange(_segments.Copy, copy); // first, so that it never has fewer; it may be gone, and is not essential
+        _pool.TryChange(_segments.Copy, copy); // first, so that it never has fewer; it may be gone
         if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First))
             throw new IOException($"{Path} has been taken over by another host");
         _next = Math.Max(FirstFree, range * RangeSegments);

@@ -123,8 +123,8 @@ internal sealed class VdiParts : IAsyncDisposable
         return (end, reader.Epoch);
     }
 
-    // In a pool batches may have come into the next segment, though not all before them did. They do not count, and must
-    // not be taken for remains of later ones.
+    // In a pool batches may have come into the next segment, though not all before them did. They do not count, and
+    // must not be taken for remains of later ones.
     private void ClearNext(LogPosition end)
     {
         if (!Container.IsRemote || Container.Blocks.Geometry.IsReadOnly || end.NextSegment == 0) return;

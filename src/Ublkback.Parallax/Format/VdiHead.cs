@@ -26,7 +26,7 @@ internal sealed record VdiHead(
     public int TableBlocks => (SnapshotCount * VdiSnapshot.Length + VdiFormat.BlockSize - 1) / VdiFormat.BlockSize;
 
     /// <summary>Writes the head into a block, and reads it back by the check that will read it.</summary>
-    /// <exception cref="InvalidDataException">The check refuses it; the head must not be written to storage.</exception>
+    /// <exception cref="InvalidDataException">The check refuses it; it must not be written to storage.</exception>
     public void Write(Span<byte> block)
     {
         block.Clear();

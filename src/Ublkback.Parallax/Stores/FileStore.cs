@@ -273,7 +273,8 @@ internal sealed class FileStore : IVdiStore
 
     // What the superblock of a VDI, or its copy, says; null if neither can be read.
     private string? ReadName(uint vdi) =>
-        (VdiSuperblock.TryRead(StoreFiles.ReadBlock(PathOf(vdi))) ?? VdiSuperblock.TryRead(StoreFiles.ReadBlock(CopyOf(vdi))))?.Name;
+        (VdiSuperblock.TryRead(StoreFiles.ReadBlock(PathOf(vdi)))
+            ?? VdiSuperblock.TryRead(StoreFiles.ReadBlock(CopyOf(vdi))))?.Name;
 
     private static IEnumerable<uint> NumbersIn(string folder) => Directory.EnumerateFiles(folder)
         .Select(path => uint.TryParse(

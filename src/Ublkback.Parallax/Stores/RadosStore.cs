@@ -59,9 +59,7 @@ internal sealed class RadosStore : IVdiStore
                 throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi "
                     + $"create --store {address}' makes one");
             RadosStoreKeys.Make(pool, NextKey, "1");
-            return new RadosStore(
-                pool, RadosStoreKeys.ReadId(pool)
-                    ?? throw new TargetException($"the store in the pool {address.Pool} is gone", "try again"));
+            return new RadosStore(pool, RadosStoreKeys.ReadId(pool)!.Value);
         }
         catch (Exception failure)
         {
@@ -258,9 +256,10 @@ internal sealed class RadosStore : IVdiStore
     {
         TimeSpan delay = TimeSpan.FromMilliseconds(20);
         TimeSpan patience = RadosLease.Time + WriterTakeover.Patience; // of one that died
+        RadosName store = RadosStoreKeys.Object;
         for (TimeSpan waited = default; waited < patience; waited += delay)
         {
-            if (Guarded(() => RadosLease.TryTake(_pool, RadosStoreKeys.Object, name, isShared: false)) is { } lease) return lease;
+            if (Guarded(() => RadosLease.TryTake(_pool, store, name, isShared: false)) is { } lease) return lease;
             Thread.Sleep(delay);
         }
 
@@ -284,8 +283,8 @@ internal sealed class RadosStore : IVdiStore
         uint.TryParse(text, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi)
             && vdi is > 0 and <= BlockAddress.MaxVdi
             ? vdi
-            : throw new TargetException($"object {RadosStoreKeys.Object} of pool {_pool.Name} says '{text}' where the number "
-                + "of a VDI should be: it is damaged");
+            : throw new TargetException($"object {RadosStoreKeys.Object} of pool {_pool.Name} says '{text}' where the "
+                + "number of a VDI should be: it is damaged");
 
     private static string FormatNumber(uint vdi) => vdi.ToString("x6", CultureInfo.InvariantCulture);
 
