@@ -34,7 +34,7 @@ internal sealed class MapRepairer(NodeCache nodes, NodeWriter writer, Action<lon
             onLost(index << (level * MapRoot.FanoutBits), 1L << (level * MapRoot.FanoutBits));
             mended = new MapEntry(BlockAddress.Lost, 0);
         }
-        else if (level > 1)
+        else
         {
             (status, mended) = await RepairBelowAsync(at, node, level, index);
         }
@@ -58,17 +58,46 @@ internal sealed class MapRepairer(NodeCache nodes, NodeWriter writer, Action<lon
         MapEntry at, byte[] node, int level, long index)
     {
         bool isChanged = false;
+        long lost = 0; // entries before this one, without a gap
         for (int i = 0; i < MapRoot.Fanout; i++)
         {
             MapEntry below = MapEntry.Read(node, i);
-            (BlockStatus status, MapEntry mended) =
-                await RepairAsync(below, level - 1, (index << MapRoot.FanoutBits) + i);
+            long number = (index << MapRoot.FanoutBits) + i; // along the level below
+            MapEntry mended = below;
+            if (below.OlderLevel > 0) mended = await ResolveAsync(below, number, level - 1);
+            bool isLost = below.OlderLevel > 0 && mended.Address.IsLost;
+            if (!isLost) ReportLost(number, level - 1, ref lost);
+            else lost++;
+            BlockStatus status = BlockStatus.Okay;
+            if (level > 1) (status, mended) = await RepairAsync(mended, level - 1, number);
             if (status != BlockStatus.Okay) return (status, at);
             if (mended == below) continue;
             mended.Write(node, i);
             isChanged = true;
         }
 
+        ReportLost((index + 1) << MapRoot.FanoutBits, level - 1, ref lost);
         return isChanged ? await writer.AddAsync(node) : (BlockStatus.Okay, at);
+    }
+
+    private void ReportLost(long end, int level, ref long count)
+    {
+        int bits = level * MapRoot.FanoutBits;
+        if (count > 0) onLost((end - count) << bits, count << bits);
+        count = 0;
+    }
+
+    // An older node, which a checkpoint could not read, has the entry that counts.
+    private async Task<MapEntry> ResolveAsync(MapEntry entry, long index, int level)
+    {
+        long block = index << (level * MapRoot.FanoutBits);
+        for (int at = entry.OlderLevel; at > level && entry.Address.IsPlace;)
+        {
+            if (await ReadAsync(entry) is not byte[] node) return new MapEntry(BlockAddress.Lost, 0);
+            entry = MapEntry.Read(node, MapRoot.EntryOf(block, at));
+            at = entry.OlderLevel > 0 ? entry.OlderLevel : at - 1;
+        }
+
+        return entry;
     }
 }

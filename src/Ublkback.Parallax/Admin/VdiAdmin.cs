@@ -100,11 +100,8 @@ public sealed class VdiAdmin : IDisposable
     }
 
     /// <summary>Gives a VDI another size: larger, or smaller when nobody has it open.</summary>
-    public Task ResizeAsync(string name, long size)
-    {
-        VdiFormat.CheckSize(size);
-        return AskOrDoAsync(name, ResizeHandler.Instance, new ResizeRequest(size));
-    }
+    public Task ResizeAsync(string name, long size) =>
+        AskOrDoAsync(name, ResizeHandler.Instance, new ResizeRequest(size));
 
     /// <summary>Takes a VDI away from who has it open and does not answer.</summary>
     public void BreakLock(string name) => _store.BreakLock(name, _opening(false).Warn);
@@ -187,6 +184,15 @@ public sealed class VdiAdmin : IDisposable
     /// <param name="onDamage">Takes a sentence about each damage.</param>
     public VdiCheck Check(string? name, bool readsData, Action<string> onDamage) =>
         new VdiChecker(_store, readsData, onDamage).Run(name is null ? Names : [name]);
+
+    /// <summary>
+    /// Repairs what says that this is a store, and the names of its VDIs, from their copies. Reports each repair.
+    /// </summary>
+    public void RepairStore(Action<string> onRepair)
+    {
+        using IDisposable structure = _store.LockStructure();
+        _store.CheckCopies(fault => onRepair($"store: {fault}; it is written again"), repairs: true);
+    }
 
     /// <summary>
     /// Repairs a VDI that nobody has open, as far as that can be done: see <see cref="VdiRepairer"/>. Says what is

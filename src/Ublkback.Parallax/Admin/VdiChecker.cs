@@ -22,6 +22,8 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
     public VdiCheck Run(IReadOnlyList<string> names)
     {
         using IDisposable alone = store.LockCollection();
+        _where = "store";
+        using (store.LockStructure()) store.CheckCopies(Report, repairs: false);
         BlockMarks marks = new();
         using VersionWalker walker = MakeWalker(marks);
         foreach (string name in names)
@@ -62,10 +64,8 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         (IVdiContainer container, _) = store.OpenOther(store.Find(name), _ => { });
         try
         {
+            foreach (string fault in FindFaults(container)) Report(fault);
             VdiMetadata file = VdiMetadata.Read(container);
-            // A new VDI has one head only.
-            if (file.Head.Generation > 1 && VdiMetadata.ReadHeads(container).Heads.Count < 2)
-                Report($"the older head of {container.Path} is damaged; the next checkpoint replaces it");
             (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
             // Who writes it is about to write the end of its log.
             VdiVersion disk = store.IsWritten(file.Superblock.Vdi)
@@ -84,6 +84,20 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         finally
         {
             container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+    }
+
+    // A process that writes the VDI may be about to write these blocks.
+    private IReadOnlyList<string> FindFaults(IVdiContainer container)
+    {
+        const int Tries = 5;
+        const int PauseMs = 20;
+        for (int i = 1; ; i++)
+        {
+            EssentialBlocks blocks = EssentialBlocks.Read(container);
+            IReadOnlyList<string> faults = blocks.FindFaults(container.Path);
+            if (faults.Count == 0 || i == Tries || !store.IsWritten(blocks.Superblock.Vdi)) return faults;
+            Thread.Sleep(PauseMs);
         }
     }
 

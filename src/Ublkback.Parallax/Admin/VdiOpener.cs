@@ -59,7 +59,6 @@ public static class VdiOpener
     /// <summary>Makes an empty VDI in a store.</summary>
     internal static void Create(IVdiStore store, string name, long size)
     {
-        VdiFormat.CheckSize(size);
         using IDisposable structure = store.LockStructure();
         store.Create(
             name,
@@ -81,6 +80,7 @@ public static class VdiOpener
         IDisposable? pin = null;
         try
         {
+            if (!opening.IsReadOnly) Restore(container, opening.Warn);
             VdiMetadata known = VdiMetadata.Read(container);
             uint vdi = known.Superblock.Vdi;
             (IVdiContainer, VdiSuperblock) OpenOther(uint other) => store.OpenOther(other, opening.Warn);
@@ -134,6 +134,14 @@ public static class VdiOpener
         {
             container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
+    }
+
+    // What is small and essential has two copies again before anything is written.
+    private static void Restore(IVdiContainer container, Action<string> warn)
+    {
+        EssentialBlocks blocks = EssentialBlocks.Read(container);
+        foreach (string fault in blocks.FindFaults(container.Path)) warn($"{fault}; it is written again");
+        blocks.Restore(container);
     }
 
     private static IVdiStore OpenStore(BlockTarget target, bool makes = false) =>

@@ -45,12 +45,15 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
 
     private VdiImage Open(string name, IVdiContainer container)
     {
-        (VdiSuperblock superblock, IReadOnlyList<VdiHead> heads) = VdiMetadata.ReadHeads(container);
+        EssentialBlocks essential = EssentialBlocks.Read(container);
+        essential.Restore(container);
+        (VdiSuperblock superblock, IReadOnlyList<VdiHead> heads) = (essential.Superblock, essential.Heads);
         List<RepairCandidate> remains = [
             .. heads.Select(head => RepairCandidate.Read(store, container, superblock, head))];
         if (remains.Count == 0)
             throw new InvalidDataException(
-                $"both heads of {container.Path} are damaged, and nothing else tells where its data is");
+                $"both heads of {container.Path} and their copies are damaged, and nothing else tells where its data "
+                + "is");
         // The older head will do if the log goes on from there to where the other one ends.
         RepairCandidate best = remains is [_, { Damages: 0 } older] && remains[0].Damages > 0
             && older.End.Sequence >= remains[0].End.Sequence ? older : remains[0];

@@ -24,7 +24,29 @@ internal static class VdiSnapshots
     /// <summary>
     /// The same as the file has it, of which the head may not know the last ones: they are in the log.
     /// </summary>
+    /// <exception cref="TargetException">The log is damaged.</exception>
     public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) ReadFile(VdiMetadata known, IVdiContainer container)
+    {
+        try
+        {
+            return ReadLog(known, container);
+        }
+        catch (Exception failure) when (failure is IOException or InvalidDataException)
+        {
+            throw new TargetException(
+                $"the snapshots cannot be read: {failure.Message}", "see 'ublkback vdi fsck'", failure);
+        }
+    }
+
+    /// <summary>The snapshot that a name means.</summary>
+    /// <exception cref="TargetException">There is none of that name.</exception>
+    public static VdiSnapshot Find(IVdiStore store, VdiName name, VdiMetadata known, IVdiContainer container) =>
+        Read(store, known, container).Snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
+        ?? throw new TargetException(
+            $"VDI {name.Vdi} has no snapshot {name.Snapshot}", $"see 'ublkback vdi snapshots {name.Vdi}'");
+
+    private static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) ReadLog(
+        VdiMetadata known, IVdiContainer container)
     {
         VdiVersion head = known.Head.Content;
         VdiContent content = new(
@@ -42,11 +64,4 @@ internal static class VdiSnapshots
 
         return (content.Snapshots.All, content.Size);
     }
-
-    /// <summary>The snapshot that a name means.</summary>
-    /// <exception cref="TargetException">There is none of that name.</exception>
-    public static VdiSnapshot Find(IVdiStore store, VdiName name, VdiMetadata known, IVdiContainer container) =>
-        Read(store, known, container).Snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
-        ?? throw new TargetException(
-            $"VDI {name.Vdi} has no snapshot {name.Snapshot}", $"see 'ublkback vdi snapshots {name.Vdi}'");
 }

@@ -129,7 +129,8 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
         for (int i = 0; i < MapRoot.Fanout; i++)
         {
             MapEntry entry = MapEntry.Read(node, i);
-            if (level > 1) WalkNode(entry, level - 1);
+            if (entry.OlderLevel > 0) WalkNode(entry with { OlderLevel = 0 }, entry.OlderLevel);
+            else if (level > 1) WalkNode(entry, level - 1);
             else if (entry.Address.IsLost) Lost++;
             else VisitBlock(entry);
         }

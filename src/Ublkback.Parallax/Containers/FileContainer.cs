@@ -17,10 +17,13 @@ internal sealed class FileContainer : IVdiContainer
     private readonly Memory<byte> _buffer = PinnedMemory.AllocatePages(BufferSize);
     private readonly SafeFileHandle _handle;
     private readonly FileDescriptor _descriptor;
+    private readonly string _copyPath;
 
-    private FileContainer(string path, IBlockImage blocks, SafeFileHandle handle, FileDescriptor descriptor)
+    private FileContainer(
+        string path, string copyPath, IBlockImage blocks, SafeFileHandle handle, FileDescriptor descriptor)
     {
         Path = path;
+        _copyPath = copyPath;
         Blocks = blocks;
         _handle = handle;
         _descriptor = descriptor;
@@ -32,12 +35,14 @@ internal sealed class FileContainer : IVdiContainer
 
     /// <summary>Opens a file. Blocks the thread.</summary>
     /// <param name="path">Its path.</param>
+    /// <param name="copyPath">The path of the copy of what is essential.</param>
     /// <param name="cache">As the option <c>cache</c> of raw images.</param>
     /// <param name="isLocked">Whether it is locked: against all others, or if it is only read, against those who
     /// write.</param>
     /// <param name="opening">Who opens it.</param>
     /// <exception cref="TargetException">It cannot be opened.</exception>
-    public static FileContainer Open(string path, string cache, bool isLocked, ImageOpening opening)
+    public static FileContainer Open(
+        string path, string copyPath, string cache, bool isLocked, ImageOpening opening)
     {
         Dictionary<string, string> options = new() { ["cache"] = cache, ["share"] = isLocked ? "no" : "unsafe" };
         IBlockImage blocks = RawImageOpener.Open(path, options, opening);
@@ -46,8 +51,15 @@ internal sealed class FileContainer : IVdiContainer
             FileAccess access = opening.IsReadOnly ? FileAccess.Read : FileAccess.ReadWrite;
             SafeFileHandle handle = File.OpenHandle(
                 path, FileMode.Open, access, FileShare.ReadWrite | FileShare.Delete);
+            if (RandomAccess.GetLength(handle) < VdiFormat.SegmentSize)
+            {
+                handle.Dispose();
+                throw new IOException($"it has fewer than {VdiFormat.SegmentSize} bytes, so it was cut");
+            }
+
             return new FileContainer(
-                path, blocks, handle, OpenPast(path, opening.IsReadOnly ? OpenFlags.O_RDONLY : OpenFlags.O_RDWR));
+                path, copyPath, blocks, handle,
+                OpenPast(path, opening.IsReadOnly ? OpenFlags.O_RDONLY : OpenFlags.O_RDWR));
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
@@ -77,7 +89,25 @@ internal sealed class FileContainer : IVdiContainer
         }
     }
 
-    /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
+    public void ReadCopy(long block, Span<byte> target)
+    {
+        target.Clear();
+        if (!File.Exists(_copyPath)) return;
+        using SafeFileHandle copy = File.OpenHandle(
+            _copyPath, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        _ = RandomAccess.Read(copy, target, VdiFormat.OffsetOf(block));
+    }
+
+    public void WriteCopy(long block, ReadOnlySpan<byte> content, bool isFlushed)
+    {
+        bool isNew = !File.Exists(_copyPath);
+        using SafeFileHandle copy = File.OpenHandle(
+            _copyPath, FileMode.OpenOrCreate, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+        if (isNew) File.SetUnixFileMode(_copyPath, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        RandomAccess.Write(copy, content, VdiFormat.OffsetOf(block));
+        if (isFlushed) RandomAccess.FlushToDisk(copy);
+    }
+
     public void Write(long block, ReadOnlySpan<byte> content) =>
         RandomAccess.Write(_handle, content, VdiFormat.OffsetOf(block));
 

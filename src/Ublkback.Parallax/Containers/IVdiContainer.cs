@@ -21,6 +21,29 @@ internal interface IVdiContainer : IAsyncDisposable
     /// <exception cref="IOException">They cannot be read.</exception>
     void Read(long block, Span<byte> target);
 
+    /// <summary>Writes a block that is not part of the disk. Blocks the thread.</summary>
+    /// <exception cref="IOException">It cannot be written, or another host has taken the VDI over.</exception>
+    void Write(long block, ReadOnlySpan<byte> content);
+
+    /// <summary>
+    /// Reads from the second copy of what is essential, which is kept in another place. What is not there is zeros.
+    /// Any thread; blocks it.
+    /// </summary>
+    /// <exception cref="IOException">It cannot be read.</exception>
+    void ReadCopy(long block, Span<byte> target);
+
+    /// <summary>Writes a block of that copy. Any thread; blocks it.</summary>
+    /// <param name="block">Which block.</param>
+    /// <param name="content">Its content.</param>
+    /// <param name="isFlushed">True if it must be durable when this returns.</param>
+    /// <exception cref="IOException">It cannot be written.</exception>
+    void WriteCopy(long block, ReadOnlySpan<byte> content, bool isFlushed);
+
+    /// <summary>
+    /// True if the storage knows that a segment is not there. False if it cannot tell. Blocks the thread.
+    /// </summary>
+    bool IsMissing(long segment) => false;
+
     /// <summary>
     /// The segments that hold nothing, lowest first, and then all behind the last that does. Blocks the thread.
     /// </summary>

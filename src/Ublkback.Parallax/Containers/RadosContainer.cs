@@ -51,11 +51,15 @@ internal sealed class RadosContainer : IVdiContainer
 
     /// <summary>Makes the first object of a VDI.</summary>
     /// <exception cref="RadosException">It cannot be made.</exception>
-    public static void Make(RadosPool pool, uint vdi, ReadOnlySpan<byte> content)
+    public static void Make(RadosPool pool, uint vdi, ReadOnlySpan<byte> content, ReadOnlySpan<byte> copy)
     {
+        RadosSegments segments = new(vdi);
         using RadosWrite write = new RadosWrite().Create()
             .SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, content);
-        pool.Change(new RadosSegments(vdi).First, write);
+        pool.Change(segments.First, write);
+        using RadosWrite second = new RadosWrite()
+            .SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, copy);
+        pool.Change(segments.Copy, second);
     }
 
     public void Read(long block, Span<byte> target)
@@ -74,7 +78,50 @@ internal sealed class RadosContainer : IVdiContainer
         }
     }
 
-    /// <summary>Writes what is not part of the disk. Blocks the thread.</summary>
+    /// <summary>Makes the first object of a VDI again, from the copy of what is essential.</summary>
+    /// <exception cref="RadosException">It cannot be made.</exception>
+    public static void RestoreFirst(RadosPool pool, uint vdi)
+    {
+        RadosSegments segments = new(vdi);
+        byte[] blocks = new byte[VdiFormat.OffsetOf(VdiFormat.FirstMarkBlock)];
+        if (pool.GetAttribute(segments.Copy, WriterLock.EpochAttribute) is not byte[] epoch
+            || pool.Read(segments.Copy, 0, blocks) < blocks.Length)
+            return;
+        using RadosWrite write = new RadosWrite().Create().SetAttribute(WriterLock.EpochAttribute, epoch)
+            .Write(0, blocks);
+        foreach (KeyValuePair<string, string> range in pool.GetKeys(segments.Copy, RangePrefix))
+            write.SetKey(range.Key, range.Value);
+        pool.Change(segments.First, write);
+    }
+
+    /// <summary>
+    /// Returns the name that the superblock of a VDI, or its copy, has; null if neither can be read.
+    /// </summary>
+    public static string? ReadName(RadosPool pool, uint vdi)
+    {
+        RadosSegments segments = new(vdi);
+        byte[] block = new byte[VdiFormat.BlockSize];
+        VdiSuperblock? ReadFrom(RadosName name) =>
+            pool.Read(name, 0, block) > 0 ? VdiSuperblock.TryRead(block) : null;
+        return (ReadFrom(segments.First) ?? ReadFrom(segments.Copy))?.Name;
+    }
+
+    public bool IsMissing(long segment) => _pool.Measure(_segments.Of(segment)) < 0;
+
+    public void ReadCopy(long block, Span<byte> target)
+    {
+        int done = Math.Max(0, _pool.Read(_segments.Copy, VdiFormat.OffsetOf(block), target));
+        target[done..].Clear();
+    }
+
+    public void WriteCopy(long block, ReadOnlySpan<byte> content, bool isFlushed)
+    {
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
+            .Write(VdiFormat.OffsetOf(block), content);
+        if (!_owner.IsTaken(_pool.TryChange(_segments.Copy, write, isForced: true), _segments.Copy))
+            throw new IOException($"{Path} has been taken over by another host");
+    }
+
     public void Write(long block, ReadOnlySpan<byte> content)
     {
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
@@ -165,8 +212,11 @@ internal sealed class RadosContainer : IVdiContainer
     {
         long range = ReadRanges() is [.., long last] ? last + 1 : 0;
         if ((range + 1) * RangeSegments > EndOfNumbers) return false;
-        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
+        using RadosWrite copy = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
             .SetKey(KeyOf(range), "");
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner.Epoch)
+            .SetKey(KeyOf(range), "");
+        _pool.TryChange(_segments.Copy, copy); // first, so that it never has fewer; it may be gone
         if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First))
             throw new IOException($"{Path} has been taken over by another host");
         _next = Math.Max(FirstFree, range * RangeSegments);
@@ -179,12 +229,16 @@ internal sealed class RadosContainer : IVdiContainer
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
             .RemoveKey(KeyOf(range));
         _ = _pool.TryChange(_segments.First, write); // it is only looked at in vain
+        using RadosWrite copy = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner.Epoch)
+            .RemoveKey(KeyOf(range));
+        _ = _pool.TryChange(_segments.Copy, copy);
     }
 
     private IReadOnlyList<long> ReadRanges() =>
-        [.. _pool.GetKeys(_segments.First, RangePrefix)
+        [.. _pool.GetKeys(_segments.First, RangePrefix).Concat(_pool.GetKeys(_segments.Copy, RangePrefix))
             .Select(key =>
-                long.Parse(key.Key[RangePrefix.Length..], NumberStyles.HexNumber, CultureInfo.InvariantCulture))];
+                long.Parse(key.Key[RangePrefix.Length..], NumberStyles.HexNumber, CultureInfo.InvariantCulture))
+            .Distinct().Order()];
 
     private static string KeyOf(long range) => string.Create(CultureInfo.InvariantCulture, $"{RangePrefix}{range:x8}");
 }

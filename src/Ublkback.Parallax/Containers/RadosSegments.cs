@@ -14,6 +14,9 @@ internal sealed class RadosSegments(uint vdi)
     /// <summary>The object of segment 0, where everything begins.</summary>
     public RadosName First => Of(0);
 
+    /// <summary>The object that has the copy of what is essential.</summary>
+    public RadosName Copy { get; } = new(string.Create(CultureInfo.InvariantCulture, $"vdi.{vdi:x6}.copy"));
+
     /// <summary>The object of a segment.</summary>
     public RadosName Of(long segment)
     {

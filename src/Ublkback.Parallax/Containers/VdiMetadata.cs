@@ -15,7 +15,8 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
         ReadHeads(container) is (VdiSuperblock superblock, [VdiHead head, ..])
         ? Read(container, superblock, head)
         : throw new TargetException(
-            $"both heads of {container.Path} are damaged: nothing tells where its data is", "restore it from a copy");
+            $"both heads of {container.Path} and their copies are damaged: nothing tells where its data is",
+            "restore it from a backup");
 
     /// <summary>Reads what one of its heads tells. Blocks the thread.</summary>
     /// <exception cref="TargetException">It is damaged; the message says how.</exception>
@@ -29,26 +30,47 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
         return new VdiMetadata(superblock, head, [.. SnapshotTable.Read(table, head.SnapshotCount)]);
     }
 
-    /// <summary>Reads whose it is, and its heads, the newest first. A new VDI has one. Blocks the thread.</summary>
-    /// <exception cref="TargetException">It is none, or it is damaged; the message says how.</exception>
+    /// <summary>
+    /// Reads the superblock and the heads, the newest first, from wherever they are whole. Blocks the thread.
+    /// </summary>
+    /// <exception cref="TargetException">The superblock and its copy are damaged, or the VDI has another version.
+    /// </exception>
     public static (VdiSuperblock Superblock, IReadOnlyList<VdiHead> Heads) ReadHeads(IVdiContainer container)
     {
-        byte[] blocks = new byte[(int)VdiFormat.HolderBlock * VdiFormat.BlockSize];
-        Read(container, VdiFormat.SuperblockBlock, blocks);
-        VdiSuperblock superblock = VdiSuperblock.Read(blocks.AsSpan(0, VdiFormat.BlockSize), container.Path);
-        VdiHead?[] heads = [VdiHead.TryRead(blocks.AsSpan(VdiFormat.BlockSize, VdiFormat.BlockSize)),
-            VdiHead.TryRead(blocks.AsSpan(2 * VdiFormat.BlockSize, VdiFormat.BlockSize))];
-        return (superblock, [.. heads.OfType<VdiHead>().OrderByDescending(head => head.Generation)]);
+        EssentialBlocks blocks = EssentialBlocks.Read(container);
+        return (blocks.Superblock, blocks.Heads);
     }
 
-    /// <summary>The blocks of a new VDI's file: it is empty, or has what another has.</summary>
+    /// <summary>
+    /// Returns the first blocks of a new VDI's file. The VDI is empty, or has the content of a snapshot.
+    /// </summary>
+    /// <exception cref="TargetException">A VDI cannot have the size.</exception>
     public static byte[] Make(VdiSuperblock superblock, VdiVersion content, string origin)
     {
+        VdiFormat.CheckSize(content.Size);
         byte[] blocks = new byte[(int)(VdiFormat.HolderBlock + 1) * VdiFormat.BlockSize];
         superblock.ToBlock().CopyTo(blocks, 0);
         VdiHead head = new(1, 0, content, 1, default, 0, origin);
         head.Write(blocks.AsSpan((int)head.Block * VdiFormat.BlockSize, VdiFormat.BlockSize));
         return blocks;
+    }
+
+    /// <summary>Returns the copy of what is essential for a new VDI: its first blocks, and two marks.</summary>
+    public static byte[] MakeCopy(VdiSuperblock superblock, ReadOnlySpan<byte> blocks)
+    {
+        byte[] copy = new byte[VdiFormat.CopyBlocks * VdiFormat.BlockSize];
+        blocks[..(int)VdiFormat.OffsetOf(VdiFormat.FirstMarkBlock)].CopyTo(copy);
+        // The first head is in both places, so that an empty one is damage.
+        for (long block = VdiFormat.FirstHeadBlock; block <= VdiFormat.FirstHeadBlock + 1; block++)
+            blocks.Slice((int)VdiFormat.OffsetOf(VdiFormat.FirstHeadBlock + 1), VdiFormat.BlockSize)
+                .CopyTo(copy.AsSpan((int)VdiFormat.OffsetOf(block)));
+        for (ulong count = 0; count < 2; count++)
+        {
+            VdiMark mark = new(superblock.Id, count, 0);
+            mark.ToBlock().CopyTo(copy, VdiFormat.OffsetOf(mark.Block));
+        }
+
+        return copy;
     }
 
     private static void Read(IVdiContainer container, long block, Span<byte> target)

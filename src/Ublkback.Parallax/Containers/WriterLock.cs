@@ -33,6 +33,7 @@ internal sealed class WriterLock : IDisposable
 
     private readonly RadosPool _pool;
     private readonly RadosName _first;
+    private readonly RadosName _copy;
     private readonly RadosName _door;
     private readonly RadosWatch _watch;
     private readonly RadosLockName _lock;
@@ -40,10 +41,11 @@ internal sealed class WriterLock : IDisposable
     private readonly byte[] _epoch;
     private int _isShutOut;
 
-    private WriterLock(RadosPool pool, RadosName first, RadosClaim claim)
+    private WriterLock(RadosPool pool, RadosSegments segments, RadosClaim claim)
     {
         _pool = pool;
-        _first = first;
+        RadosName first = _first = segments.First;
+        _copy = segments.Copy;
         _warn = claim.Warn;
         _lock = new RadosLockName(first, LockName, WriterTakeover.MakeCookie());
         _door = WriterTakeover.DoorOf(_lock.Cookie);
@@ -79,7 +81,8 @@ internal sealed class WriterLock : IDisposable
     /// <summary>Takes a VDI over, once nobody has it.</summary>
     /// <exception cref="ImageInUseException">Somebody has it.</exception>
     /// <exception cref="RadosException">The cluster refuses something.</exception>
-    public static WriterLock Take(RadosPool pool, RadosName first, RadosClaim claim) => new(pool, first, claim);
+    public static WriterLock Take(RadosPool pool, RadosSegments segments, RadosClaim claim) =>
+        new(pool, segments, claim);
 
     /// <summary>An epoch as text.</summary>
     public static byte[] FormatEpoch(ulong epoch) =>
@@ -94,20 +97,15 @@ internal sealed class WriterLock : IDisposable
     }
 
     /// <summary>
-    /// Raises the epoch of an object to ours, or makes the object. False when somebody else has taken over.
+    /// Raises the epoch of an object to ours. An object that is missing stays missing: it is damage. Returns false when
+    /// another process has taken over.
     /// </summary>
     public bool Claim(RadosName name)
     {
-        while (true)
-        {
-            int result;
-            using (RadosWrite write = new RadosWrite().IfAttributeNotAbove(EpochAttribute, _epoch)
-                .SetAttribute(EpochAttribute, _epoch))
-                result = _pool.TryChange(name, write);
-            if (result == -LinuxError.NoEntry) result = Make(name, isForced: true);
-            if (result == -LinuxError.Exists) continue;
-            return IsTaken(result, name);
-        }
+        using RadosWrite write = new RadosWrite().IfAttributeNotAbove(EpochAttribute, _epoch)
+            .SetAttribute(EpochAttribute, _epoch);
+        int result = _pool.TryChange(name, write);
+        return result == -LinuxError.NoEntry || IsTaken(result, name);
     }
 
     /// <summary>Whether a change was made. It was not, if somebody else has taken over.</summary>
@@ -143,27 +141,54 @@ internal sealed class WriterLock : IDisposable
         _ = _pool.TryChange(_door, write); // nobody looks for it any more
     }
 
+    // The copy of what is essential has the epoch as well, so an old version of the first object does not bring an old
+    // epoch back.
     private byte[] RaiseEpoch()
     {
         while (true)
         {
-            byte[] old = _pool.GetAttribute(_first, EpochAttribute)
-                ?? throw new TargetException($"{_first} of pool {_pool.Name} has no epoch: it is damaged");
-            if (old.Length != EpochDigits
-                || !ulong.TryParse(
-                    Encoding.ASCII.GetString(old), NumberStyles.HexNumber, CultureInfo.InvariantCulture,
-                    out ulong epoch))
-                throw new TargetException(
-                    $"{_first} of pool {_pool.Name} has an epoch that is no number: it is damaged");
-            byte[] next = FormatEpoch(epoch + 1);
-            using RadosWrite write = new RadosWrite().IfAttribute(EpochAttribute, old)
-                .SetAttribute(EpochAttribute, next);
-            int result = _pool.TryChange(_first, write);
-            if (result == -LinuxError.Cancelled) continue; // another one was faster
+            byte[]? old = _pool.GetAttribute(_first, EpochAttribute);
+            ulong? known = ReadEpoch(old), copied = ReadEpoch(_pool.GetAttribute(_copy, EpochAttribute));
+            if (known is null && copied is null)
+                throw new TargetException($"{_first} of pool {_pool.Name} has no valid epoch: it is damaged");
+            byte[] next = FormatEpoch(Math.Max(known ?? 0, copied ?? 0) + 1);
+            int result;
+            using (RadosWrite write = new())
+            {
+                if (old is null) write.IfExists();
+                else write.IfAttribute(EpochAttribute, old);
+                result = _pool.TryChange(_first, write.SetAttribute(EpochAttribute, next));
+            }
+
+            if (result == -LinuxError.Cancelled) continue; // another process was faster
             RadosException.Check(result, $"object {_first} cannot be changed");
+            RaiseCopy(next);
             return next;
         }
     }
+
+    private void RaiseCopy(byte[] epoch)
+    {
+        int result;
+        do
+        {
+            using (RadosWrite write = new RadosWrite().IfAttributeNotAbove(EpochAttribute, epoch)
+                .SetAttribute(EpochAttribute, epoch))
+                result = _pool.TryChange(_copy, write, isForced: true);
+            if (result != -LinuxError.NoEntry) break;
+            using (RadosWrite write = new RadosWrite().Create().SetAttribute(EpochAttribute, epoch))
+                result = _pool.TryChange(_copy, write, isForced: true);
+        }
+        while (result == -LinuxError.Exists);
+        // If it is not below that of the copy, another process has taken over, and nothing of ours is taken.
+        if (result != -LinuxError.Cancelled) RadosException.Check(result, $"object {_copy} cannot be changed");
+    }
+
+    private static ulong? ReadEpoch(byte[]? text) =>
+        text?.Length == EpochDigits && ulong.TryParse(
+            Encoding.ASCII.GetString(text), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong epoch)
+            ? epoch
+            : null;
 
     private Task<byte[]> AnswerAsync(byte[] message)
     {

@@ -18,7 +18,7 @@ namespace Ublkback.Parallax.Disk;
 internal sealed class Checkpointer(
     IVdiContainer container, VdiSuperblock superblock, VdiContent content, VdiLog log, SegmentPool segments,
     MapMerger merger, NodeWriter writer,
-    VdiHead head)
+    VdiHead head, Action<string> warn)
 {
     /// <summary>Blocks of log after which a checkpoint is made: 256 MiB.</summary>
     public const long LogBlocks = 1 << 16;
@@ -191,10 +191,34 @@ internal sealed class Checkpointer(
 
     private async Task<BlockStatus> WriteHeadAsync(VdiHead next)
     {
-        next.Write(_block.Span);
+        try
+        {
+            next.Write(_block.Span);
+        }
+        catch (InvalidDataException failure)
+        {
+            warn($"{container.Path}: {failure.Message}");
+            return BlockStatus.IoError;
+        }
+
         BlockStatus status = await _file.RunAsync(
             BlockOperation.Write, VdiFormat.OffsetOf(next.Block), VdiFormat.BlockSize, _block);
-        return status == BlockStatus.Okay ? await FlushAsync() : status;
+        if (status == BlockStatus.Okay) status = await FlushAsync();
+        if (status == BlockStatus.Okay) await Task.Run(() => WriteCopy(next.Block));
+        return status;
+    }
+
+    // The head counts already: without its copy nothing is lost. The next head has one again.
+    private void WriteCopy(long block)
+    {
+        try
+        {
+            container.WriteCopy(block, _block.Span, isFlushed: true);
+        }
+        catch (IOException failure)
+        {
+            warn($"{container.Path}: the copy of the head cannot be written: {failure.Message}");
+        }
     }
 
     private ValueTask<BlockStatus> FlushAsync() => _file.RunAsync(BlockOperation.Flush, 0, 0, default);

@@ -47,10 +47,13 @@ internal sealed class VdiChanges(
     public Task<BlockStatus> DeleteAsync(ulong snapshot) =>
         AloneAsync(() => AddAsync(batch => batch.Add(new LogEntry(LogEntryKind.DeleteSnapshot, (long)snapshot, 0))));
 
-    /// <summary>Gives the disk another size.</summary>
-    public Task<BlockStatus> ResizeAsync(long byteCount) =>
-        AloneAsync(() =>
-            AddAsync(batch => batch.Add(new LogEntry(LogEntryKind.Resize, byteCount / BlockRequest.SectorSize, 0))));
+    /// <summary>Changes the size of the disk. Commands, the VDI socket and the daemon all call this.</summary>
+    /// <exception cref="TargetException">A VDI cannot have that size.</exception>
+    public Task<BlockStatus> ResizeAsync(long byteCount) => AloneAsync(() =>
+    {
+        VdiFormat.CheckSize(byteCount);
+        return AddAsync(batch => batch.Add(new LogEntry(LogEntryKind.Resize, byteCount / BlockRequest.SectorSize, 0)));
+    });
 
     /// <summary>Waits until nothing of this is under way.</summary>
     public Task EndAsync() => AloneAsync(() => Task.FromResult(BlockStatus.Okay));

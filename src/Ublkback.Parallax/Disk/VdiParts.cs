@@ -43,12 +43,17 @@ internal sealed class VdiParts : IAsyncDisposable
             known.Superblock.Vdi, map, new SnapshotTable(known.Snapshots, known.Head.NextSnapshot), version);
         Segments = new SegmentPool(container, warn);
         Log = new VdiLog(container, known.Superblock, Content, Segments);
+        EssentialBlocks essential = EssentialBlocks.Read(container);
         ReadLog(known, version, snapshot is null, others);
+        Log.Resume(essential.Promised);
         NodeWriter = new NodeWriter(container, known.Superblock.Vdi, Segments);
         Checkpointer = new Checkpointer(
-            container, known.Superblock, Content, Log, Segments, new MapMerger(map, _nodes, NodeWriter), NodeWriter,
-            known.Head);
+            container, known.Superblock, Content, Log, Segments,
+            new MapMerger(map, _nodes, NodeWriter, text => warn($"{container.Path}: {text}")), NodeWriter,
+            known.Head, warn);
         Log.OnEnded = Checkpointer.BeginIfDue;
+        Mark = new LogMark(container, essential, Log, warn);
+        Log.OnDurable = Mark.Follow;
         Reader = new BlockReader(map, _files, _buffers);
         Writer = new BlockWriter(Reader, Log, Checkpointer, new BlockClaims(), _buffers);
         Control = new VdiChanges(container, Content, Log, Segments, Checkpointer);
@@ -66,6 +71,9 @@ internal sealed class VdiParts : IAsyncDisposable
     public SegmentPool Segments { get; }
 
     public VdiLog Log { get; }
+
+    /// <summary>Says how far the log is durable.</summary>
+    public LogMark Mark { get; }
 
     public NodeWriter NodeWriter { get; }
 
@@ -87,6 +95,7 @@ internal sealed class VdiParts : IAsyncDisposable
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
+        Mark.End();
         await _files.DisposeAsync().ConfigureAwait(false);
         _nodes.Dispose();
         _buffers.Dispose();
@@ -114,6 +123,19 @@ internal sealed class VdiParts : IAsyncDisposable
         return (end, reader.Epoch);
     }
 
+    // In a pool batches may have come into the next segment, though not all before them did. They do not count, and
+    // must not be taken for remains of later ones.
+    private void ClearNext(LogPosition end)
+    {
+        if (!Container.IsRemote || Container.Blocks.Geometry.IsReadOnly || end.NextSegment == 0) return;
+        byte[] segment = new byte[VdiFormat.SegmentSize];
+        Container.Read(end.NextSegment, segment);
+        BlockStatus status = segment.AsSpan().ContainsAnyExcept((byte)0)
+            ? Container.Free([new BlockRun(end.NextSegment, VdiFormat.SegmentBlocks - 1)])
+            : BlockStatus.Okay;
+        if (status != BlockStatus.Okay) throw new IOException($"{Container.Path} cannot be written: {status}");
+    }
+
     private void ReadLog(VdiMetadata known, VdiVersion version, bool isHead, OpenVdiFile others)
     {
         bool isOwn = isHead && version.Vdi == known.Superblock.Vdi && version.End == 0;
@@ -132,6 +154,8 @@ internal sealed class VdiParts : IAsyncDisposable
             Segments.MarkUsed(VdiFormat.SegmentOf(block));
             Container.Claim(VdiFormat.SegmentOf(block));
         }
+
+        ClearNext(end);
 
         Log.Open(end);
     }

@@ -92,17 +92,22 @@ internal static class BatchHeader
     }
 
     /// <summary>
-    /// Whether a block is a header of a VDI's log, wherever in it; and which batch was not known to be durable then.
+    /// Reads what a header of a VDI's log says of others, wherever it is in the log. False if the block is not one.
     /// </summary>
-    public static bool TryReadDurable(ReadOnlySpan<byte> block, Guid vdi, out ulong durable)
+    /// <param name="block">The block.</param>
+    /// <param name="vdi">The identity of the VDI.</param>
+    /// <param name="nextSegment">The first block of the segment where the log goes on.</param>
+    /// <param name="durable">The first batch that was not known to be durable then.</param>
+    public static bool TryReadClaims(ReadOnlySpan<byte> block, Guid vdi, out long nextSegment, out ulong durable)
     {
         FieldReader fields = new(block);
         bool isOurs = fields.ReadUInt32() == Magic;
         fields.Skip(12);
         isOurs = isOurs && fields.ReadGuid() == vdi && CheckedBlock.IsValid(block);
-        fields.Skip(24);
+        fields.Skip(16);
+        nextSegment = fields.ReadInt64();
         durable = fields.ReadUInt64();
-        return isOurs;
+        return isOurs && nextSegment >= 0 && nextSegment % VdiFormat.SegmentBlocks == 0;
     }
 
     /// <summary>Writes an entry.</summary>

@@ -6,7 +6,7 @@ namespace Ublkback.Parallax.Format;
 internal static class VdiFormat
 {
     /// <summary>The version that is written and read.</summary>
-    public const uint Version = 1;
+    public const uint Version = 2;
 
     /// <summary>Bytes of a block: the unit of the map, of addresses and of the log.</summary>
     public const int BlockSize = 4096;
@@ -26,6 +26,14 @@ internal static class VdiFormat
     /// <summary>Where it is noted who has the VDI open for writing.</summary>
     public const long HolderBlock = 3;
 
+    /// <summary>
+    /// Where the first of two marks is in the copy of what is essential. The blocks before are those of the file.
+    /// </summary>
+    public const long FirstMarkBlock = 3;
+
+    /// <summary>Blocks of that copy: superblock, two heads, two marks.</summary>
+    public const int CopyBlocks = 5;
+
     /// <summary>Largest VDI in bytes: 128 TiB.</summary>
     public const long MaxSize = 1L << 47;
 
@@ -43,6 +51,11 @@ internal static class VdiFormat
             throw new TargetException(
                 $"a VDI cannot have {size} bytes", $"give a multiple of {BlockRequest.SectorSize}, 128T at most");
     }
+
+    /// <summary>Returns the error for a version that is not <see cref="Version"/>.</summary>
+    public static TargetException ExplainVersion(uint version, string where) => new(
+        $"{where} has version {version} of the format, and this program reads only version {Version}",
+        "export the VDIs with the program that created them, and import them with this one");
 
     /// <summary>Where block n of a file begins, in bytes.</summary>
     public static long OffsetOf(long block) => block * BlockSize;

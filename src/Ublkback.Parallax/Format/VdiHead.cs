@@ -25,6 +25,8 @@ internal sealed record VdiHead(
     /// <summary>Blocks of the table.</summary>
     public int TableBlocks => (SnapshotCount * VdiSnapshot.Length + VdiFormat.BlockSize - 1) / VdiFormat.BlockSize;
 
+    /// <summary>Writes the head into a block, and reads it back by the check that will read it.</summary>
+    /// <exception cref="InvalidDataException">The check refuses it; it must not be written to storage.</exception>
     public void Write(Span<byte> block)
     {
         block.Clear();
@@ -39,6 +41,8 @@ internal sealed record VdiHead(
         fields.Write((uint)SnapshotCount);
         fields.Write(Origin, OriginLength);
         CheckedBlock.Seal(block);
+        if (TryRead(block) != this)
+            throw new InvalidDataException($"head {Generation} cannot be written: it would be refused when it is read");
     }
 
     /// <summary>Reads a head; null when it is none.</summary>

@@ -1,5 +1,4 @@
 using System.Text.Json.Serialization;
-using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Handlers;
@@ -17,7 +16,6 @@ internal static class ResizeHandler
 
     private static async Task<VdiDoneReply> RunAsync(ResizeRequest request, VdiHolder holder)
     {
-        VdiFormat.CheckSize(request.SizeBytes);
         await holder.Image.ResizeAsync(request.SizeBytes);
         return new VdiDoneReply();
     }

@@ -19,6 +19,10 @@ internal delegate void BatchVisitor(long block, int blockCount);
 /// and each block in it its own, which tells where the log ends. In the part before a known end, blocks may have been
 /// given back that were written over, and are compared when they are read. Blocks the thread.
 /// </summary>
+/// <remarks>
+/// A log without a known end may end at a batch only if nothing promised that batch: no mark, no header further on,
+/// and no remains of it where a write is made as a whole. Otherwise it is damaged there.
+/// </remarks>
 /// <param name="container">The file that the log is in.</param>
 /// <param name="vdi">The number of the VDI whose file it is.</param>
 /// <param name="id">The identity of that VDI.</param>
@@ -39,6 +43,8 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
     public LogPosition Read(LogPosition start, ulong end, LogVisitor visit, BatchVisitor? visitBatch = null)
     {
         LogPosition at = Reached = start;
+        // Before the log: a process that writes it promises nothing that is not there.
+        ulong promised = end == 0 ? EssentialBlocks.Read(container).Promised : 0;
         while (end == 0 || at.Sequence < end)
         {
             Reached = at;
@@ -46,10 +52,10 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
             if (TryRead(at, end == 0, visit, visitBatch) is LogPosition here) at = here;
             else if (at.NextSegment != 0 && TryRead(elsewhere, end == 0, visit, visitBatch) is LogPosition there)
                 at = there;
-            else if (end == 0 && !IsKnownDurable(at)) break;
+            else if (ProveDamage(at, end, promised) is not string proof) break;
             else
                 throw new InvalidDataException($"{container.Path}: batch {at.Sequence} of the log is missing or "
-                    + $"damaged; it was to be at block {at.Block} or {at.NextSegment}");
+                    + $"damaged at block {at.Block} or {at.NextSegment}: {proof}");
         }
 
         return at;
@@ -90,24 +96,11 @@ internal sealed class LogReader(IVdiContainer container, uint vdi, Guid id)
         return new LogPosition(at.Block + 1 + blockCount, next, at.Sequence + 1, CheckedBlock.CrcOf(header));
     }
 
-    // A batch that a later one calls durable is not the torn end of the log: what was written there has been damaged
-    // since.
-    private bool IsKnownDurable(LogPosition at)
+    private string? ProveDamage(LogPosition at, ulong end, ulong promised)
     {
-        if (IsKnownDurable(at, (int)(at.Block % VdiFormat.SegmentBlocks), VdiFormat.SegmentOf(at.Block))) return true;
-        return at.NextSegment != 0 && IsKnownDurable(at, 0, VdiFormat.SegmentOf(at.NextSegment));
-    }
-
-    private bool IsKnownDurable(LogPosition at, int first, long segment)
-    {
-        if (segment == 0) return false;
-        Load(segment);
-        for (int i = first; i < VdiFormat.SegmentBlocks; i++)
-        {
-            if (BatchHeader.TryReadDurable(BlockAt(i), id, out ulong durable) && durable > at.Sequence) return true;
-        }
-
-        return false;
+        if (end != 0) return $"a snapshot or a clone needs the log up to batch {end - 1}";
+        if (at.Sequence < promised) return $"a mark says that batch {promised - 1} was durable";
+        return new LogEvidence(container, id).Find(at);
     }
 
     private void Load(long segment)

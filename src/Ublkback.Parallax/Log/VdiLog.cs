@@ -61,6 +61,12 @@ internal sealed class VdiLog : IWork
     /// <summary>How often a batch could not be written.</summary>
     public int Failures { get; private set; }
 
+    /// <summary>The number of the next batch that will be written.</summary>
+    public ulong Next => _end.Sequence;
+
+    /// <summary>Called when more is known to be durable.</summary>
+    public Action? OnDurable { get; set; }
+
     /// <summary>Blocks that were written since the last checkpoint began.</summary>
     public long BlocksSinceCheckpoint { get; set; }
 
@@ -89,7 +95,11 @@ internal sealed class VdiLog : IWork
     public void Resume(ulong sequence) => Applied = Applied with { Sequence = Math.Max(Applied.Sequence, sequence) };
 
     /// <summary>All batches before one are durable.</summary>
-    public void MarkDurable(ulong sequence) => Durable = Math.Max(Durable, sequence);
+    public void MarkDurable(ulong sequence)
+    {
+        Durable = Math.Max(Durable, sequence);
+        OnDurable?.Invoke();
+    }
 
     /// <summary>It is not written any more.</summary>
     public void Close() => IsOpen = false;
@@ -198,7 +208,12 @@ internal sealed class VdiLog : IWork
             if (batch.Users == 0) Recycle(batch);
         }
 
-        if (_gathering is not null) Worker.Current.Schedule(this);
+        if (_gathering is not null)
+        {
+            if (IsOpen) MarkDurable(Applied.Sequence); // a pool answers when it is durable
+            Worker.Current.Schedule(this);
+        }
+
         OnEnded?.Invoke();
     }
 

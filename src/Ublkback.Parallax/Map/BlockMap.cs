@@ -26,23 +26,24 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     {
         missing = default;
         if (_changes.TryGet(block, out entry) || (_frozen?.TryGet(block, out entry) ?? false)) return true;
-        return TryFindNode(block, 0, out entry, out missing);
+        return TryFindNode(block, 0, out entry, out missing, out _);
     }
 
     /// <summary>Has in memory what <see cref="TryFind"/> missed.</summary>
     public ValueTask<BlockStatus> LoadAsync(MapEntry missing) => nodes.LoadAsync(missing);
 
     /// <summary>
-    /// Finds the node of a level that covers a block, or at level 0 the block itself, as the nodes in the file have it.
+    /// Finds the node of a level that covers a block, as the nodes in the file have it. If a node above cannot be read,
+    /// returns that node with its level, and the status of the read.
     /// </summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<(BlockStatus Status, MapEntry Entry)> FindNodeAsync(long block, int level)
     {
         MapEntry entry;
-        while (!TryFindNode(block, level, out entry, out MapEntry missing))
+        while (!TryFindNode(block, level, out entry, out MapEntry missing, out int missingLevel))
         {
             BlockStatus status = await nodes.LoadAsync(missing);
-            if (status != BlockStatus.Okay) return (status, default);
+            if (status != BlockStatus.Okay) return (status, missing with { OlderLevel = missingLevel });
         }
 
         return (BlockStatus.Okay, entry);
@@ -94,19 +95,22 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
         _frozen = null;
     }
 
-    private bool TryFindNode(long block, int level, out MapEntry entry, out MapEntry missing)
+    private bool TryFindNode(long block, int level, out MapEntry entry, out MapEntry missing, out int missingLevel)
     {
         missing = default;
+        missingLevel = 0;
         entry = Root.Covers(block) ? Root.Node : default;
         for (int at = Root.Depth; at > level && entry.Address.IsPlace; at--)
         {
             if (!nodes.TryGet(entry, out ReadOnlySpan<byte> node))
             {
                 missing = entry;
+                missingLevel = at;
                 return false;
             }
 
             entry = MapEntry.Read(node, MapRoot.EntryOf(block, at));
+            if (entry.OlderLevel != 0) at = entry.OlderLevel + 1; // an older node has the entry that counts
         }
 
         return true;

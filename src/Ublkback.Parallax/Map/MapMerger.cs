@@ -6,7 +6,12 @@ namespace Ublkback.Parallax.Map;
 /// <summary>
 /// Brings changes into a map: writes the changed leaves anew, the nodes that point to them, and so on up to a new root.
 /// </summary>
-internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer)
+/// <remarks>
+/// A node that cannot be read does not stop this, since all writes of the disk would fail then. Its place is taken by a
+/// node with the changes, of which all other entries refer to the node that cannot be read: reads there fail as before,
+/// or succeed once the storage can read that node again.
+/// </remarks>
+internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer, Action<string> warn)
 {
     private readonly byte[] _node = new byte[VdiFormat.BlockSize];
 
@@ -80,7 +85,7 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
         while (true)
         {
             (BlockStatus status, MapEntry entry) = await map.FindNodeAsync(block, level);
-            if (status != BlockStatus.Okay) return status;
+            if (status != BlockStatus.Okay) return Refer(entry, index, level);
             if (entry.Address.IsNone) return Clear();
             if (entry.Address.IsLost) return Fill(entry);
             if (nodes.TryGet(entry, out ReadOnlySpan<byte> node))
@@ -90,8 +95,17 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
             }
 
             status = await nodes.LoadAsync(entry);
-            if (status != BlockStatus.Okay) return status;
+            if (status != BlockStatus.Okay) return Refer(entry with { OlderLevel = level }, index, level);
         }
+    }
+
+    private BlockStatus Refer(MapEntry older, long index, int level)
+    {
+        warn($"a node of the map cannot be read ({older.Address}, level {older.OlderLevel}): "
+            + $"{VdiFormat.OffsetOf(1L << (level * MapRoot.FanoutBits))} bytes of the disk from byte "
+            + $"{VdiFormat.OffsetOf(index << (level * MapRoot.FanoutBits))} on are I/O errors where they are not "
+            + "overwritten; writes go on; see 'ublkback vdi fsck'");
+        return Fill(older);
     }
 
     private BlockStatus Fill(MapEntry entry)

@@ -12,7 +12,8 @@ namespace Ublkback.Parallax.Stores;
 
 /// <summary>
 /// VDIs in a folder: <c>store</c> says that it is one, <c>vdi/NUMBER</c> are the VDIs' files, and <c>names/NAME</c> are
-/// symbolic links to them. A file without a name is kept as long as clones read it. Any thread; blocks it.
+/// symbolic links to them. <c>copies</c> has a second copy of what is small and essential. A file without a name is
+/// kept as long as clones read it. Any thread; blocks it.
 /// </summary>
 internal sealed class FileStore : IVdiStore
 {
@@ -24,15 +25,17 @@ internal sealed class FileStore : IVdiStore
 
     private static long _lastDisk;
 
-    private readonly string _names;
+    private readonly FileStoreNames _names;
     private readonly string _files;
+    private readonly string _copies;
 
     private FileStore(string folder, Guid id)
     {
         Folder = folder;
         Id = id;
-        _names = Path.Combine(folder, "names");
         _files = Path.Combine(folder, "vdi");
+        _copies = Path.Combine(folder, "copies");
+        _names = new FileStoreNames(folder, ReadName);
     }
 
     /// <summary>The folder.</summary>
@@ -42,17 +45,14 @@ internal sealed class FileStore : IVdiStore
 
     public Guid Id { get; }
 
-    public IReadOnlyList<string> Names => [.. new DirectoryInfo(_names).EnumerateFileSystemInfos()
-        .Where(IsName).Select(entry => entry.Name).Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Names => _names.All;
 
-    public IReadOnlyList<uint> Numbers =>
-        [.. new DirectoryInfo(_files).EnumerateFileSystemInfos().Select(NumberOf).Where(vdi => vdi != 0).Order()];
+    public IReadOnlyList<uint> Numbers => [.. NumbersIn(_files)];
 
     public IReadOnlyList<string> Strays =>
     [
-        .. new DirectoryInfo(_names).EnumerateFileSystemInfos().Where(entry => !IsName(entry))
-            .Concat(new DirectoryInfo(_files).EnumerateFileSystemInfos().Where(entry => NumberOf(entry) == 0))
-            .Select(entry => entry.FullName).Order(StringComparer.Ordinal),
+        .. _names.Strays, .. new DirectoryInfo(_files).EnumerateFileSystemInfos()
+            .Where(entry => NumberOf(entry) == 0).Select(entry => entry.FullName).Order(StringComparer.Ordinal),
     ];
 
     /// <summary>Opens the store in a folder.</summary>
@@ -66,7 +66,8 @@ internal sealed class FileStore : IVdiStore
         string path = Path.Combine(folder, "store");
         try
         {
-            if (!File.Exists(path))
+            string copy = Path.Combine(folder, "copies", "store");
+            if (!File.Exists(path) && !File.Exists(copy))
             {
                 bool isEmpty = !Directory.Exists(folder) || !Directory.EnumerateFileSystemEntries(folder).Any();
                 if (!isEmpty)
@@ -79,9 +80,7 @@ internal sealed class FileStore : IVdiStore
                 Make(folder, path);
             }
 
-            byte[] block = File.ReadAllBytes(path);
-            Array.Resize(ref block, VdiFormat.BlockSize);
-            return new FileStore(folder, StoreBlock.Read(block, path));
+            return new FileStore(folder, StoreBlock.Read(StoreFiles.ReadBlock(path), StoreFiles.ReadBlock(copy), path));
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
@@ -89,19 +88,12 @@ internal sealed class FileStore : IVdiStore
         }
     }
 
-    public uint Find(string name)
-    {
-        string? link = new FileInfo(Path.Combine(_names, VdiName.Check(name))).LinkTarget;
-        if (link is null) throw new TargetException($"there is no VDI {name} in {Folder}", "see 'ublkback vdi list'");
-        return uint.TryParse(Path.GetFileName(link), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi)
-            && vdi is > 0 and <= BlockAddress.MaxVdi
-            ? vdi
-            : throw new TargetException(
-                $"{Path.Combine(_names, name)} does not point to the file of a VDI: it is damaged");
-    }
+    public uint Find(string name) => _names.Find(name);
 
     /// <summary>The path of a VDI's file.</summary>
     public string PathOf(uint vdi) => Path.Combine(_files, FileNameOf(vdi));
+
+    private string CopyOf(uint vdi) => Path.Combine(_copies, FileNameOf(vdi));
 
     public IVdiContainer OpenOwn(string name, string cache, ImageOpening opening)
     {
@@ -109,7 +101,7 @@ internal sealed class FileStore : IVdiStore
         try
         {
             FileContainer container = FileContainer.Open(
-                PathOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
+                PathOf(vdi), CopyOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
             if (Find(name) != vdi)
             {
                 container.DisposeAsync().AsTask().GetAwaiter().GetResult();
@@ -140,17 +132,11 @@ internal sealed class FileStore : IVdiStore
     public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
     {
         FileContainer container = FileContainer.Open(
-            PathOf(vdi), "none", isLocked: false,
+            PathOf(vdi), CopyOf(vdi), "none", isLocked: false,
             new ImageOpening("a reader of a VDI", NextDiskId(), true, false, null, warn));
         try
         {
-            byte[] block = new byte[VdiFormat.BlockSize];
-            container.Read(VdiFormat.SuperblockBlock, block);
-            VdiSuperblock superblock = VdiSuperblock.Read(block, container.Path);
-            return superblock.Store == Id && superblock.Vdi == vdi
-                ? (container, superblock)
-                : throw new TargetException($"{container.Path} is the file of VDI {superblock.Vdi:x6} of store "
-                    + $"{superblock.Store}, and not of this one");
+            return (container, EssentialBlocks.Read(container).CheckPlace(Id, vdi, container.Path));
         }
         catch
         {
@@ -160,7 +146,7 @@ internal sealed class FileStore : IVdiStore
     }
 
     public IVdiContainer OpenUnnamed(uint vdi, Action<string> warn) => FileContainer.Open(
-        PathOf(vdi), "writeback", isLocked: true,
+        PathOf(vdi), CopyOf(vdi), "writeback", isLocked: true,
         new ImageOpening("a collector", NextDiskId(), false, false, null, warn));
 
     public IDisposable Pin(uint vdi, ulong snapshot)
@@ -201,44 +187,49 @@ internal sealed class FileStore : IVdiStore
 
     public void Create(string name, Func<uint, VdiVersion> content, string origin)
     {
-        string link = Path.Combine(_names, VdiName.Check(name));
-        if (new FileInfo(link).LinkTarget is not null)
+        if (_names.Has(VdiName.Check(name)))
             throw new TargetException($"there is a VDI {name} already in {Folder}", "choose another name");
-        uint vdi = (Numbers is [.., uint last] ? last : 0) + 1;
+        // A number is used once, even if its file was lost.
+        uint vdi = NumbersIn(_files).Concat(NumbersIn(_copies)).Concat(_names.Targets).Append(0u).Max() + 1;
         if (vdi > BlockAddress.MaxVdi)
             throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
-        VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
-        string path = PathOf(vdi);
+        VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), name);
+        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin);
         try
         {
-            using (SafeFileHandle file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write))
-            {
-                File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-                RandomAccess.Write(file, VdiMetadata.Make(superblock, content(vdi), origin), 0);
-                RandomAccess.FlushToDisk(file);
-            }
-
-            Sync(_files);
-            File.CreateSymbolicLink(link, Path.Combine("..", "vdi", Path.GetFileName(path)));
-            Sync(_names);
+            StoreFiles.Write(PathOf(vdi), blocks, VdiFormat.SegmentSize, FileMode.CreateNew);
+            StoreFiles.Sync(_files);
+            StoreFiles.Write(CopyOf(vdi), VdiMetadata.MakeCopy(superblock, blocks), 0, FileMode.Create);
+            StoreFiles.Sync(_copies);
+            _names.Add(name, vdi);
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
-            File.Delete(path);
-            throw new TargetException($"VDI {name} cannot be made: {failure.Message}", failure);
+            File.Delete(PathOf(vdi));
+            File.Delete(CopyOf(vdi));
+            throw new TargetException($"VDI {name} cannot be created: {failure.Message}", failure);
         }
     }
 
-    public void Unlink(string name)
-    {
-        File.Delete(Path.Combine(_names, VdiName.Check(name)));
-        Sync(_names);
-    }
+    public void Unlink(string name) => _names.Remove(VdiName.Check(name));
 
     public void Remove(uint vdi)
     {
         File.Delete(PathOf(vdi));
-        Sync(_files);
+        File.Delete(CopyOf(vdi));
+        StoreFiles.Sync(_files);
+    }
+
+    public void CheckCopies(Action<string> onFault, bool repairs)
+    {
+        foreach (string path in new[] { Path.Combine(Folder, "store"), Path.Combine(_copies, "store") })
+        {
+            if (StoreBlock.TryRead(StoreFiles.ReadBlock(path)) == Id) continue;
+            onFault($"{path} is damaged or missing; its copy has the same");
+            if (repairs) StoreFiles.Write(path, StoreBlock.Make(Id), 0, FileMode.OpenOrCreate);
+        }
+
+        _names.Check(onFault, repairs);
     }
 
     public bool Exists(uint vdi) => File.Exists(PathOf(vdi));
@@ -257,8 +248,6 @@ internal sealed class FileStore : IVdiStore
 
     private string SocketFolder => Path.Combine(Folder, "doors");
 
-    private static bool IsName(FileSystemInfo entry) => entry.LinkTarget is not null && VdiName.IsOne(entry.Name);
-
     // 0 when it is no file of a VDI.
     private static uint NumberOf(FileSystemInfo entry) =>
         uint.TryParse(entry.Name, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out uint vdi)
@@ -270,7 +259,7 @@ internal sealed class FileStore : IVdiStore
     {
         const int PatienceMs = 10_000;
         const int RetryDelayMs = 5;
-        FileDescriptor file = FileDescriptor.Open(Path.Combine(Folder, "store"), OpenFlags.O_RDWR);
+        FileDescriptor file = FileDescriptor.Open(Path.Combine(Folder, "store"), OpenFlags.O_RDWR | OpenFlags.O_CREAT);
         for (int waited = 0; !OfdLock.TryExclude(file, position); waited += RetryDelayMs)
         {
             if (waited < PatienceMs)
@@ -294,21 +283,20 @@ internal sealed class FileStore : IVdiStore
     {
         const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
         Directory.CreateDirectory(folder, Private);
-        foreach (string part in new[] { "names", "vdi", "doors" })
+        foreach (string part in new[] { "names", "vdi", "doors", "copies", "copies/names" })
             Directory.CreateDirectory(Path.Combine(folder, part), Private);
-        using (SafeFileHandle file = File.OpenHandle(path + ".new", FileMode.Create, FileAccess.Write))
-        {
-            RandomAccess.Write(file, StoreBlock.Make(), 0);
-            RandomAccess.FlushToDisk(file);
-        }
-
+        byte[] block = StoreBlock.Make(Guid.NewGuid());
+        StoreFiles.Write(Path.Combine(folder, "copies", "store"), block, 0, FileMode.Create);
+        StoreFiles.Write(path + ".new", block, 0, FileMode.Create);
         File.Move(path + ".new", path); // last, so that what is there is complete
-        Sync(folder);
+        StoreFiles.Sync(folder);
     }
 
-    private static void Sync(string folder)
-    {
-        using FileDescriptor directory = FileDescriptor.Open(folder, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
-        if (Syscall.fsync(directory.Number) != 0) throw new IOException($"{folder} could not be made durable");
-    }
+    // What the superblock of a VDI, or its copy, says; null if neither can be read.
+    private string? ReadName(uint vdi) =>
+        (VdiSuperblock.TryRead(StoreFiles.ReadBlock(PathOf(vdi)))
+            ?? VdiSuperblock.TryRead(StoreFiles.ReadBlock(CopyOf(vdi))))?.Name;
+
+    private static IEnumerable<uint> NumbersIn(string folder) =>
+        new DirectoryInfo(folder).EnumerateFileSystemInfos().Select(NumberOf).Where(vdi => vdi != 0).Order();
 }

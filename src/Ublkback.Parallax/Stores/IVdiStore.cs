@@ -97,6 +97,14 @@ internal interface IVdiStore : IDisposable
     void Remove(uint vdi);
 
     /// <summary>
+    /// Compares what says that this is a store, and the names of its VDIs, with their copies. Under
+    /// <see cref="LockStructure"/>.
+    /// </summary>
+    /// <param name="onFault">Takes a sentence about each that is damaged.</param>
+    /// <param name="repairs">True if it is to be written again from the other copy.</param>
+    void CheckCopies(Action<string> onFault, bool repairs);
+
+    /// <summary>
     /// Answers requests of other processes from now on, until the result is disposed. This process holds the VDI open
     /// for writing.
     /// </summary>

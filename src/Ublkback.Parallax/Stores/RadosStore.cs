@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using System.Globalization;
 using Ublkback.Block;
-using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
@@ -21,15 +20,16 @@ internal sealed class RadosStore : IVdiStore
     private const string NumberPrefix = "vdi.";
     private const string NextKey = "next";
 
-    private static readonly RadosName StoreObject = new("vdi.store");
     private static readonly TimeSpan TaskTime = TimeSpan.FromHours(1); // for compacting, and collecting
 
     private readonly RadosPool _pool;
+    private readonly RadosStoreKeys _keys;
     private readonly ConcurrentDictionary<uint, WriterLock> _owners = new(); // the VDIs that are open here
 
     private RadosStore(RadosPool pool, Guid id)
     {
         _pool = pool;
+        _keys = new RadosStoreKeys(pool);
         Id = id;
     }
 
@@ -38,11 +38,11 @@ internal sealed class RadosStore : IVdiStore
     public Guid Id { get; }
 
     public IReadOnlyList<string> Names =>
-        [.. Guarded(() => _pool.GetKeys(StoreObject, NamePrefix)).Select(key => key.Key[NamePrefix.Length..])
+        [.. Guarded(() => _keys.GetAll(NamePrefix).ToList()).Select(key => key.Key[NamePrefix.Length..])
             .Order(StringComparer.Ordinal)];
 
     public IReadOnlyList<uint> Numbers =>
-        [.. Guarded(() => _pool.GetKeys(StoreObject, NumberPrefix))
+        [.. Guarded(() => _keys.GetAll(NumberPrefix).ToList())
             .Select(key => ParseNumber(key.Key[NumberPrefix.Length..])).Order()];
 
     /// <summary>Opens the store in a pool.</summary>
@@ -54,20 +54,12 @@ internal sealed class RadosStore : IVdiStore
         RadosPool pool = RadosPool.Open(address, waitsIfFull: false);
         try
         {
-            byte[] block = new byte[VdiFormat.BlockSize];
-            if (Guarded(() => pool.Read(StoreObject, 0, block)) < 0)
-            {
-                if (!makes)
-                    throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi "
-                        + $"create --store {address}' makes one");
-                using RadosWrite write = new RadosWrite().Create().Write(0, StoreBlock.Make()).SetKey(NextKey, "1");
-                int result = pool.TryChange(StoreObject, write);
-                if (result != -LinuxError.Exists)
-                    RadosException.Check(result, $"no store can be made in the pool {address.Pool}");
-                pool.Read(StoreObject, 0, block);
-            }
-
-            return new RadosStore(pool, StoreBlock.Read(block, $"object {StoreObject} of pool {address.Pool}"));
+            if (Guarded(() => RadosStoreKeys.ReadId(pool)) is Guid known) return new RadosStore(pool, known);
+            if (!makes)
+                throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi "
+                    + $"create --store {address}' makes one");
+            RadosStoreKeys.Make(pool, NextKey, "1");
+            return new RadosStore(pool, RadosStoreKeys.ReadId(pool)!.Value);
         }
         catch (Exception failure)
         {
@@ -79,10 +71,16 @@ internal sealed class RadosStore : IVdiStore
     public uint Find(string name)
     {
         string key = NamePrefix + VdiName.Check(name);
-        string? number = Guarded(() => GetKey(key));
+        string? number = Guarded(() => _keys.Get(key));
         if (number is null)
             throw new TargetException($"there is no VDI {name} in {Description}", "see 'ublkback vdi list'");
-        return ParseNumber(number);
+        uint vdi = ParseNumber(number);
+        string? called = Guarded(() => RadosContainer.ReadName(_pool, vdi));
+        return called is null || called == name
+            ? vdi
+            : throw new TargetException(
+                $"key {key} of the pool {_pool.Name} is VDI {number}, which is called {called}: the key is damaged",
+                "correct it with 'rados setomapval', or remove it");
     }
 
     public bool Exists(uint vdi) => Guarded(() => _pool.Measure(new RadosSegments(vdi).First)) >= 0;
@@ -106,7 +104,7 @@ internal sealed class RadosStore : IVdiStore
         return Guarded(() =>
         {
             if (opening.IsReadOnly) return new RadosContainer(_pool, vdi, null, Read(first, claim), opening.Warn);
-            WriterLock owner = WriterLock.Take(_pool, first, claim);
+            WriterLock owner = WriterLock.Take(_pool, new RadosSegments(vdi), claim);
             try
             {
                 if (Find(name) != vdi)
@@ -127,24 +125,14 @@ internal sealed class RadosStore : IVdiStore
     public void BreakLock(string name, Action<string> warn) => Guarded(() =>
     {
         uint vdi = Find(name);
-        WriterLock.Take(_pool, new RadosSegments(vdi).First, Claim(name, vdi, replacesSilent: true, warn)).Dispose();
+        WriterLock.Take(_pool, new RadosSegments(vdi), Claim(name, vdi, replacesSilent: true, warn)).Dispose();
         return true;
     });
 
     public (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn)
     {
         RadosContainer container = OpenUnguarded(vdi, warn);
-        byte[] block = new byte[VdiFormat.BlockSize];
-        Guarded(() =>
-        {
-            container.Read(VdiFormat.SuperblockBlock, block);
-            return true;
-        });
-        VdiSuperblock superblock = VdiSuperblock.Read(block, container.Path);
-        return superblock.Store == Id && superblock.Vdi == vdi
-            ? (container, superblock)
-            : throw new TargetException(
-                $"{container.Path} is VDI {superblock.Vdi:x6} of store {superblock.Store}, and not of this one");
+        return (container, Guarded(() => EssentialBlocks.Read(container).CheckPlace(Id, vdi, container.Path)));
     }
 
     public IVdiContainer OpenUnnamed(uint vdi, Action<string> warn) => OpenUnguarded(vdi, warn);
@@ -174,17 +162,19 @@ internal sealed class RadosStore : IVdiStore
     public void Create(string name, Func<uint, VdiVersion> content, string origin) => Guarded(() =>
     {
         string nameKey = NamePrefix + VdiName.Check(name);
-        string next = GetKey(NextKey) ?? "";
+        (string next, string condition) = _keys.GetHighest(NextKey);
         uint vdi = ParseNumber(next);
-        if (GetKey(nameKey) is not null)
+        if (_keys.Get(nameKey) is not null)
             throw new TargetException($"there is a VDI {name} already in {Description}", "choose another name");
-        using RadosWrite number = new RadosWrite().IfKey(NextKey, next).SetKey(NextKey, $"{vdi + 1:x}")
-            .SetKey(KeyOf(vdi), "");
-        _pool.Change(StoreObject, number);
-        VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
-        RadosContainer.Make(_pool, vdi, VdiMetadata.Make(superblock, content(vdi), origin));
-        using RadosWrite named = new RadosWrite().IfKey(nameKey, "").SetKey(nameKey, FormatNumber(vdi));
-        int result = _pool.TryChange(StoreObject, named);
+        VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), name);
+        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin);
+        using RadosWrite number = new RadosWrite().IfKey(NextKey, condition);
+        RadosException.Check(
+            _keys.TrySet(number, (NextKey, $"{vdi + 1:x}"), (KeyOf(vdi), "")),
+            $"object {RadosStoreKeys.Object} cannot be changed");
+        RadosContainer.Make(_pool, vdi, blocks, VdiMetadata.MakeCopy(superblock, blocks));
+        using RadosWrite named = new RadosWrite().IfKey(nameKey, "");
+        int result = _keys.TrySet(named, (nameKey, FormatNumber(vdi)));
         if (result >= 0) return true;
         Remove(vdi);
         throw new TargetException(
@@ -193,8 +183,20 @@ internal sealed class RadosStore : IVdiStore
 
     public void Unlink(string name) => Guarded(() =>
     {
-        using RadosWrite write = new RadosWrite().RemoveKey(NamePrefix + VdiName.Check(name));
-        _pool.Change(StoreObject, write);
+        _keys.Remove(NamePrefix + VdiName.Check(name));
+        return true;
+    });
+
+    public void CheckCopies(Action<string> onFault, bool repairs) => Guarded(() =>
+    {
+        _keys.Check(Id, onFault, repairs);
+        foreach (uint vdi in Numbers)
+        {
+            if (Exists(vdi)) continue;
+            onFault($"object {new RadosSegments(vdi).First} of pool {_pool.Name} is missing");
+            if (repairs) RadosContainer.RestoreFirst(_pool, vdi);
+        }
+
         return true;
     });
 
@@ -202,8 +204,9 @@ internal sealed class RadosStore : IVdiStore
     {
         RadosContainer container = OpenUnguarded(vdi, _ => { });
         foreach (long segment in container.FindUsedSegments().Append(0)) container.Free([BlockRun.OfSegment(segment)]);
-        using RadosWrite write = new RadosWrite().RemoveKey(KeyOf(vdi));
-        _pool.Change(StoreObject, write);
+        using RadosWrite copy = new RadosWrite().Remove();
+        _ = _pool.TryChange(new RadosSegments(vdi).Copy, copy); // it may be gone
+        _keys.Remove(KeyOf(vdi));
         return true;
     });
 
@@ -237,9 +240,6 @@ internal sealed class RadosStore : IVdiStore
 
     public void Dispose() => _pool.Dispose();
 
-    // The value of one key; null when it is not there.
-    private string? GetKey(string key) => _pool.GetKeys(StoreObject, key).FirstOrDefault(pair => pair.Key == key).Value;
-
     private RadosClaim Claim(string name, uint vdi, bool replacesSilent, Action<string> warn) =>
         new(name, replacesSilent, () => ReadHolder(vdi)?.ToString() ?? "another program", warn);
 
@@ -258,9 +258,10 @@ internal sealed class RadosStore : IVdiStore
     {
         TimeSpan delay = TimeSpan.FromMilliseconds(20);
         TimeSpan patience = RadosLease.Time + WriterTakeover.Patience; // of one that died
+        RadosName store = RadosStoreKeys.Object;
         for (TimeSpan waited = default; waited < patience; waited += delay)
         {
-            if (Guarded(() => RadosLease.TryTake(_pool, StoreObject, name, isShared: false)) is { } lease) return lease;
+            if (Guarded(() => RadosLease.TryTake(_pool, store, name, isShared: false)) is { } lease) return lease;
             Thread.Sleep(delay);
         }
 
@@ -284,8 +285,8 @@ internal sealed class RadosStore : IVdiStore
         uint.TryParse(text, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi)
             && vdi is > 0 and <= BlockAddress.MaxVdi
             ? vdi
-            : throw new TargetException($"object {StoreObject} of pool {_pool.Name} says '{text}' where the number "
-                + "of a VDI should be: it is damaged");
+            : throw new TargetException($"object {RadosStoreKeys.Object} of pool {_pool.Name} says '{text}' where the "
+                + "number of a VDI should be: it is damaged");
 
     private static string FormatNumber(uint vdi) => vdi.ToString("x6", CultureInfo.InvariantCulture);
 

@@ -63,6 +63,17 @@ internal sealed class RecordingFile(byte[] content) : IBlockImage
     /// <summary>Its content now.</summary>
     public ReadOnlySpan<byte> Content => _now;
 
+    /// <summary>Writes beside requests.</summary>
+    public void Write(long offset, ReadOnlySpan<byte> data)
+    {
+        if (offset + data.Length > _now.Length) SetLength(offset + data.Length);
+        lock (_changes)
+        {
+            data.CopyTo(_now.AsSpan((int)offset));
+            _changes.Add((offset, data.ToArray(), -1));
+        }
+    }
+
     /// <summary>Makes a hole.</summary>
     public BlockStatus Clear(long offset, int length)
     {

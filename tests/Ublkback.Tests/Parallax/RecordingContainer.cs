@@ -8,6 +8,8 @@ namespace Ublkback.Tests.Parallax;
 /// <summary>A VDI's file in memory that remembers every change and every flush of it.</summary>
 internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
 {
+    private const long CopyAt = 512; // nothing else is there
+
     public string Path => "recording";
 
     public IBlockImage Blocks => file;
@@ -20,6 +22,12 @@ internal sealed class RecordingContainer(RecordingFile file) : IVdiContainer
         if (there > 0) content.Slice((int)offset, there).CopyTo(target);
         target[there..].Clear();
     }
+
+    public void Write(long block, ReadOnlySpan<byte> content) => file.Write(VdiFormat.OffsetOf(block), content);
+
+    public void ReadCopy(long block, Span<byte> target) => Read(CopyAt + block, target);
+
+    public void WriteCopy(long block, ReadOnlySpan<byte> content, bool isFlushed) => Write(CopyAt + block, content);
 
     public IEnumerable<long> FindFreeSegments()
     {

@@ -17,7 +17,7 @@ public sealed class VdiFaultTests : VdiFixture
     public async Task A_write_that_fails_is_reported_and_the_log_goes_on_elsewhere()
     {
         FaultyContainer container =
-            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0, "web"), Empty(), ""));
         byte[] shadow = new byte[DiskSize];
         ImageDriver disk = Open(container);
         for (int round = 0; round < 5; round++)
@@ -42,7 +42,7 @@ public sealed class VdiFaultTests : VdiFixture
     public async Task A_storage_that_allocates_nothing_more_is_told_once_and_tried_again()
     {
         FaultyContainer container =
-            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0, "web"), Empty(), ""));
         byte[] shadow = new byte[DiskSize], mega = new byte[MiB];
         ImageDriver disk = Open(container);
         for (int round = 0; round < 2; round++)
@@ -69,7 +69,7 @@ public sealed class VdiFaultTests : VdiFixture
     public async Task Full_storage_refuses_writes_and_nothing_else()
     {
         FaultyContainer container =
-            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0), Empty(), ""));
+            new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0, "web"), Empty(), ""));
         byte[] shadow = new byte[DiskSize];
         Random random = new(1);
         ImageDriver disk = Open(container);
@@ -175,6 +175,14 @@ public sealed class VdiFaultTests : VdiFixture
             : _file.HandleAsync(request);
 
         public void Read(long block, Span<byte> target) => new RecordingContainer(_file).Read(block, target);
+
+        public void Write(long block, ReadOnlySpan<byte> content) =>
+            new RecordingContainer(_file).Write(block, content);
+
+        public void ReadCopy(long block, Span<byte> target) => new RecordingContainer(_file).ReadCopy(block, target);
+
+        public void WriteCopy(long block, ReadOnlySpan<byte> content, bool isFlushed) =>
+            new RecordingContainer(_file).WriteCopy(block, content, isFlushed);
 
         public IEnumerable<long> FindFreeSegments() => new RecordingContainer(_file).FindFreeSegments();
 

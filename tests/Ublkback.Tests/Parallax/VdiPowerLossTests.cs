@@ -22,7 +22,7 @@ public sealed class VdiPowerLossTests : VdiFixture
     [Test]
     public async Task Any_loss_of_power_leaves_all_that_was_flushed_and_every_snapshot([Values(1, 2, 3, 4)] int seed)
     {
-        VdiSuperblock superblock = new(Guid.NewGuid(), 1, Guid.NewGuid(), 0);
+        VdiSuperblock superblock = new(Guid.NewGuid(), 1, Guid.NewGuid(), 0, "web");
         VdiVersion empty = new(
             MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1,
             new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);

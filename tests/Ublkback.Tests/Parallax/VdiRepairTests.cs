@@ -16,6 +16,8 @@ public sealed class VdiRepairTests : VdiFixture
 
     private string Path => Store.PathOf(Store.Find("web"));
 
+    private string CopyPath => System.IO.Path.Combine(Folder, "copies", "000001");
+
     [SetUp]
     public void Forget() => _said.Clear();
 
@@ -148,6 +150,7 @@ public sealed class VdiRepairTests : VdiFixture
         await disk.Image.DisposeAsync();
         Damage(1);
         Damage(2);
+        File.Delete(CopyPath);
         byte[] before = await File.ReadAllBytesAsync(Path);
         Assert.That(Assert.ThrowsAsync<TargetException>(RepairAsync)!.Message, Does.Contain("both heads"));
         byte[] after = await File.ReadAllBytesAsync(Path);
@@ -171,7 +174,7 @@ public sealed class VdiRepairTests : VdiFixture
         await disk.FlushAsync();
         await disk.WriteAsync(0, shadow[..4096]);
         await AbandonAsync(disk);
-        byte[] whole = await File.ReadAllBytesAsync(Path);
+        byte[] whole = await File.ReadAllBytesAsync(Path), copy = await File.ReadAllBytesAsync(CopyPath);
         int[] used = [.. Enumerable.Range(0, whole.Length / 4096)
             .Where(block => whole.AsSpan(block * 4096, 4096).ContainsAnyExcept((byte)0))];
         int repaired = 0;
@@ -182,6 +185,7 @@ public sealed class VdiRepairTests : VdiFixture
             damaged[(used[random.Next(2) == 0 ? random.Next(used.Length) : ^(1 + random.Next(40))] * 4096)
                 + random.Next(4096)] ^= 1;
             await File.WriteAllBytesAsync(Path, damaged);
+            await File.WriteAllBytesAsync(CopyPath, copy);
             Forget();
             Warnings.Clear();
             await RepairAsync();

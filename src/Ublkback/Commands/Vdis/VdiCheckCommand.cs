@@ -40,6 +40,7 @@ internal static class VdiCheckCommand
                 Console.Error.WriteLine($"{stray} does not belong in the store; it does no harm");
             if (check.Damages > 0 && arguments.GetValue(repair))
             {
+                vdis.RepairStore(Console.Error.WriteLine);
                 foreach (string damaged in check.Damaged) await TryRepairAsync(vdis, damaged).ConfigureAwait(false);
                 check = Check();
             }

@@ -1,0 +1,127 @@
+using Ublkback.Block;
+using Ublkback.Linux.Kernel;
+using Ublkback.Parallax.Format;
+using Ublkback.Rados.Bindings;
+using Ublkback.Rados.Pools;
+
+namespace Ublkback.Parallax.Stores;
+
+/// <summary>
+/// The block and the keys of a store in a pool: in the object <c>vdi.store</c>, and again in <c>vdi.store.copy</c>. Any
+/// thread; blocks it.
+/// </summary>
+/// <remarks>
+/// What is added is added to the first object first, and what is removed is removed from there last. So after a crash
+/// only the copy may lack a key.
+/// </remarks>
+internal sealed class RadosStoreKeys(RadosPool pool)
+{
+    private static readonly RadosName Copy = new("vdi.store.copy");
+
+    /// <summary>The first of the two objects, whose locks are those of the store.</summary>
+    public static RadosName Object { get; } = new("vdi.store");
+
+    /// <summary>Reads the identity of the store; null if there is none.</summary>
+    /// <exception cref="TargetException">It is damaged.</exception>
+    public static Guid? ReadId(RadosPool pool)
+    {
+        byte[] block = new byte[VdiFormat.BlockSize], copy = new byte[VdiFormat.BlockSize];
+        int first = pool.Read(Object, 0, block), second = pool.Read(Copy, 0, copy);
+        return first < 0 && second < 0
+            ? null
+            : StoreBlock.Read(block, copy, $"object {Object} of pool {pool.Name}");
+    }
+
+    /// <summary>Makes a store, unless there is one.</summary>
+    public static void Make(RadosPool pool, string key, string value)
+    {
+        byte[] block = StoreBlock.Make(Guid.NewGuid());
+        using RadosWrite write = new RadosWrite().Create().Write(0, block).SetKey(key, value);
+        int result = pool.TryChange(Object, write);
+        if (result == -LinuxError.Exists) return;
+        RadosException.Check(result, $"no store can be made in the pool {pool.Name}");
+        using RadosWrite second = new RadosWrite().Write(0, block).SetKey(key, value);
+        pool.Change(Copy, second);
+    }
+
+    /// <summary>All keys that begin with a prefix, in order.</summary>
+    public IEnumerable<KeyValuePair<string, string>> GetAll(string prefix) =>
+        pool.GetKeys(Object, prefix).Concat(pool.GetKeys(Copy, prefix)).DistinctBy(pair => pair.Key)
+            .OrderBy(pair => pair.Key, StringComparer.Ordinal);
+
+    /// <summary>The value of a key; null when it is not there.</summary>
+    /// <exception cref="TargetException">The two objects have different values.</exception>
+    public string? Get(string key)
+    {
+        string? value = Read(Object, key), copy = Read(Copy, key);
+        return value is null || copy is null || value == copy
+            ? value ?? copy
+            : throw new TargetException(
+                $"key {key} is '{value}' in object {Object} of pool {pool.Name} and '{copy}' in {Copy}",
+                "correct the one that is wrong with 'rados setomapval'");
+    }
+
+    /// <summary>
+    /// The higher one of a number in both objects, and what the first one has, to be a condition. After a crash the
+    /// copy may have a lower one.
+    /// </summary>
+    public (string Highest, string First) GetHighest(string key)
+    {
+        string first = Read(Object, key) ?? "", copy = Read(Copy, key) ?? "";
+        bool isCopyHigher = copy.Length > first.Length
+            || (copy.Length == first.Length && string.CompareOrdinal(copy, first) > 0);
+        return (isCopyHigher ? copy : first, first);
+    }
+
+    /// <summary>Sets keys; 0, or a negative error number if the condition of the write did not hold.</summary>
+    /// <param name="write">The condition and the changes of the first object.</param>
+    /// <param name="pairs">What is set.</param>
+    public int TrySet(RadosWrite write, params (string Key, string Value)[] pairs)
+    {
+        using RadosWrite second = new();
+        foreach ((string key, string value) in pairs)
+        {
+            write.SetKey(key, value);
+            second.SetKey(key, value);
+        }
+
+        int result = pool.TryChange(Object, write);
+        if (result >= 0) pool.Change(Copy, second);
+        return result;
+    }
+
+    /// <summary>Removes a key.</summary>
+    public void Remove(string key)
+    {
+        foreach (RadosName name in new[] { Copy, Object })
+        {
+            using RadosWrite write = new RadosWrite().RemoveKey(key);
+            pool.Change(name, write);
+        }
+    }
+
+    /// <summary>Compares the two objects, and makes them the same again if asked.</summary>
+    public void Check(Guid id, Action<string> onFault, bool repairs)
+    {
+        foreach ((RadosName name, RadosName other) in new[] { (Object, Copy), (Copy, Object) })
+        {
+            byte[] block = new byte[VdiFormat.BlockSize];
+            using RadosWrite write = new();
+            bool isChanged = pool.Read(name, 0, block) < 0 || StoreBlock.TryRead(block) != id;
+            if (isChanged) onFault($"object {name} of pool {pool.Name} is damaged or missing; its copy has the same");
+            if (isChanged) write.Write(0, StoreBlock.Make(id));
+            HashSet<string> known = [.. pool.GetKeys(name, "").Select(pair => pair.Key)];
+            foreach ((string key, string value) in pool.GetKeys(other, "").Where(pair => !known.Contains(pair.Key)))
+            {
+                onFault($"key {key} of object {name} of pool {pool.Name} is missing; its copy has it");
+                write.SetKey(key, value);
+                isChanged = true;
+            }
+
+            if (isChanged && repairs) pool.Change(name, write);
+        }
+    }
+
+    private string? Read(RadosName name, string key) =>
+        pool.GetKeys(name, key).FirstOrDefault(pair => pair.Key == key).Value;
+}
