@@ -83,6 +83,8 @@ public static class VdiOpener
             if (!opening.IsReadOnly) Restore(container, opening.Warn);
             VdiMetadata known = VdiMetadata.Read(container);
             uint vdi = known.Superblock.Vdi;
+            if (name.Snapshot is null && store.Find(name.Vdi) != vdi)
+                throw new TargetException($"VDI {name} was replaced while it was being opened", "try again");
             (IVdiContainer, VdiSuperblock) OpenOther(uint other) => store.OpenOther(other, opening.Warn);
             VdiParts parts;
             if (name.Snapshot is null)

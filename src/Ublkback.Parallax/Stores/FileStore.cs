@@ -102,12 +102,6 @@ internal sealed class FileStore : IVdiStore
         {
             FileContainer container = FileContainer.Open(
                 PathOf(vdi), CopyOf(vdi), cache, isLocked: true, opening with { SharingGroup = null });
-            if (Find(name) != vdi)
-            {
-                container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-                throw new TargetException($"VDI {name} was replaced while it was being opened", "try again");
-            }
-
             if (!opening.IsReadOnly)
                 container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
             return container;

@@ -107,8 +107,6 @@ internal sealed class RadosStore : IVdiStore
             WriterLock owner = WriterLock.Take(_pool, new RadosSegments(vdi), claim);
             try
             {
-                if (Find(name) != vdi)
-                    throw new TargetException($"VDI {name} was replaced while it was being opened", "try again");
                 RadosContainer container = new(_pool, vdi, owner, null, opening.Warn);
                 container.Write(VdiFormat.HolderBlock, WriterRecord.ForThis(opening.Owner).ToBlock());
                 _owners[vdi] = owner;
