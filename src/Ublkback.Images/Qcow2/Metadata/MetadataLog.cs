@@ -11,8 +11,8 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// </summary>
 /// <remarks>
 /// A ring of entries, each the guest's cluster and its entry of level 2, in a mapped file of a file system in memory
-/// (<see cref="MetadataLogFile"/> finds it). An entry is written before it is counted. The log is true of the image only
-/// while the image's header has the generation that the log names (<see cref="ImageGeneration"/>).
+/// (<see cref="MetadataLogFile"/> finds it). An entry is written before it is counted. The log is true of the image
+/// only while the image's header has the generation that the log names (<see cref="ImageGeneration"/>).
 /// </remarks>
 internal sealed class MetadataLog : IDisposable
 {
