@@ -113,6 +113,25 @@ public sealed class VdiTests(bool isFile) : VdiFixture
         Assert.That(await VdiAsync("fsck"), Does.Contain("all is whole"));
     }
 
+    // A guest that is paused, or has no driver yet.
+    [Test]
+    public async Task Commands_are_carried_out_at_once_for_a_vdi_that_is_attached_and_not_used_yet()
+    {
+        await VdiAsync("create", "web", "8M");
+        await MakeGuestAsync(1);
+        await Toolstack.AttachAsync(1, Disk(TargetOf("web")));
+        await AwaitLogAsync("opened");
+        Assert.That(await VdiAsync("lock", "web"), Does.Contain("in use by").And.Contain($"process {Daemon.Id} "));
+        await VdiAsync("snapshot", "web", "one");
+        Assert.That(await VdiAsync("snapshots", "web"), Does.Contain("web@one"));
+        await VdiAsync("resize", "web", "16M");
+        Assert.That(await VdiAsync("list"), Does.Contain("16"));
+        await VdiAsync("tree");
+        await VdiAsync("gc");
+        Assert.That(await VdiAsync("fsck"), Does.Contain("all is whole"));
+        await VdiAsync("delete", "web@one");
+    }
+
     [Test]
     public async Task A_users_mistake_is_one_clear_line()
     {
