@@ -84,10 +84,12 @@ internal sealed class BlkifConnector(
             frontend.Queues);
         VbdJournal? journal = services.Journals.Open(address);
         string? difference = journal is null ? "there is no journal of it" : journal.Identity.DifferenceFrom(identity);
-        isFresh = difference is not null;
-        if (!isFresh) return journal!;
+        isFresh = false;
+        if (difference is null) return journal!;
         journal?.Dispose();
-        return mustGoOn ? throw new JournalException(difference!) : services.Journals.Create(address, identity);
+        if (mustGoOn) throw new JournalException(difference); // the journal is kept for a daemon that fits it
+        isFresh = true;
+        return services.Journals.Create(address, identity);
     }
 
     private async Task<QueueParts> ConnectQueueAsync(

@@ -85,8 +85,9 @@ public enum VbdAction
 /// otherwise                                    → Wait
 /// </code>
 /// We never enter 5 or 6 on our own: blkfront would treat the disk as removed. While the device is online, its frontend
-/// gets the disk from every state, whatever it wrote before: by 1, then 3 and 4; or by 3 or 4 alone, unless the backend
-/// is in 4. "Failed" ends when the frontend writes its state again.
+/// gets the disk from every state, whatever it wrote before: by 1, then 3 and 4. By 3 or 4 alone only if this daemon
+/// has offered the disk, or the backend is in 6. A failed connect is tried again when the frontend writes its state; a
+/// failed take-over after a delay, and only if the storage or the kernel refused.
 /// </remarks>
 internal static class VbdStateMachine
 {

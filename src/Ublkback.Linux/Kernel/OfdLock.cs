@@ -25,9 +25,15 @@ public static unsafe partial class OfdLock
 
     /// <summary>Takes an exclusive lock on one byte when no other description holds any. Blocks.</summary>
     /// <exception cref="LinuxException">The file system has no locks.</exception>
-    public static void Exclude(FileDescriptor descriptor, long position)
+    public static void Exclude(FileDescriptor descriptor, long position) => Wait(descriptor, position, WriteLock);
+
+    /// <summary>Takes a shared lock on one byte when no other description holds it exclusively. Blocks.</summary>
+    /// <exception cref="LinuxException">The file system has no locks.</exception>
+    public static void Share(FileDescriptor descriptor, long position) => Wait(descriptor, position, ReadLock);
+
+    private static void Wait(FileDescriptor descriptor, long position, short type)
     {
-        FileLock range = new() { Type = WriteLock, Start = position, Length = 1 };
+        FileLock range = new() { Type = type, Start = position, Length = 1 };
         LinuxException.Check(fcntl(descriptor, SetLockWait, &range), "F_OFD_SETLKW");
     }
 

@@ -191,7 +191,7 @@ public sealed class VdiAdmin : IDisposable
     public void RepairStore(Action<string> onRepair)
     {
         using IDisposable structure = _store.LockStructure();
-        _store.CheckCopies(fault => onRepair($"store: {fault}; it is written again"), repairs: true);
+        _store.CheckCopies(fault => onRepair($"store: {fault}"), repairs: true);
     }
 
     /// <summary>

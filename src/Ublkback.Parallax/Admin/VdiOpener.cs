@@ -142,8 +142,15 @@ public static class VdiOpener
     private static void Restore(IVdiContainer container, Action<string> warn)
     {
         EssentialBlocks blocks = EssentialBlocks.Read(container);
-        foreach (string fault in blocks.FindFaults(container.Path)) warn($"{fault}; it is written again");
-        blocks.Restore(container);
+        foreach (string fault in blocks.FindFaults(container.Path)) warn(fault);
+        try
+        {
+            blocks.Restore(container);
+        }
+        catch (IOException failure)
+        {
+            warn($"{container.Path}: its essential blocks cannot be repaired: {failure.Message}");
+        }
     }
 
     private static IVdiStore OpenStore(BlockTarget target, bool makes = false) =>

@@ -22,8 +22,8 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
     /// <exception cref="TargetException">It cannot be repaired, or somebody has it open.</exception>
     public async Task RunAsync(string name)
     {
-        using IDisposable structure = store.LockStructure();
         using IDisposable alone = store.LockCollection();
+        using IDisposable structure = store.LockStructure();
         IVdiContainer container = store.OpenOwn(name, "none", opening);
         IAsyncDisposable held = container;
         try
@@ -46,6 +46,7 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
     private VdiImage Open(string name, IVdiContainer container)
     {
         EssentialBlocks essential = EssentialBlocks.Read(container);
+        foreach (string fault in essential.FindFaults(container.Path)) say($"VDI {name}: {fault}");
         essential.Restore(container);
         (VdiSuperblock superblock, IReadOnlyList<VdiHead> heads) = (essential.Superblock, essential.Heads);
         List<RepairCandidate> remains = [

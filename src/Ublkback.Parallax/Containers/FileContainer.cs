@@ -93,19 +93,28 @@ internal sealed class FileContainer : IVdiContainer
     {
         target.Clear();
         if (!File.Exists(_copyPath)) return;
-        using SafeFileHandle copy = File.OpenHandle(
-            _copyPath, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        using SafeFileHandle copy = OpenCopy(FileMode.Open, FileAccess.Read);
         _ = RandomAccess.Read(copy, target, VdiFormat.OffsetOf(block));
     }
 
     public void WriteCopy(long block, ReadOnlySpan<byte> content, bool isFlushed)
     {
-        bool isNew = !File.Exists(_copyPath);
-        using SafeFileHandle copy = File.OpenHandle(
-            _copyPath, FileMode.OpenOrCreate, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
-        if (isNew) File.SetUnixFileMode(_copyPath, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        using SafeFileHandle copy = OpenCopy(FileMode.OpenOrCreate, FileAccess.Write);
         RandomAccess.Write(copy, content, VdiFormat.OffsetOf(block));
         if (isFlushed) RandomAccess.FlushToDisk(copy);
+    }
+
+    private SafeFileHandle OpenCopy(FileMode mode, FileAccess access)
+    {
+        try
+        {
+            if (mode == FileMode.OpenOrCreate && !File.Exists(_copyPath)) StoreFiles.Write(_copyPath, [], 0, mode);
+            return File.OpenHandle(_copyPath, mode, access, FileShare.ReadWrite | FileShare.Delete);
+        }
+        catch (UnauthorizedAccessException failure)
+        {
+            throw new IOException(failure.Message, failure);
+        }
     }
 
     public void Write(long block, ReadOnlySpan<byte> content) =>

@@ -148,7 +148,7 @@ internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IRe
         catch (TimeoutException)
         {
             throw new TargetException(
-                "the process that holds the VDI has not used it yet", "try again after the guest's first request");
+                "the process that holds the VDI is not ready", "try again");
         }
     }
 
@@ -163,7 +163,7 @@ internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IRe
         _closing.Dispose();
     }
 
-    // The loop of the image is that of its first request.
+    // Without UseOn, the loop of the image is that of its first request.
     private void BeginOnce()
     {
         if (!_loop.Task.IsCompleted) UseOn(BlockLoop.Current);

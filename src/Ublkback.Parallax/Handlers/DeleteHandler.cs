@@ -18,15 +18,27 @@ internal static class DeleteHandler
 
     private static async Task<VdiDoneReply> RunAsync(DeleteRequest request, VdiHolder holder)
     {
-        // Nobody clones it meanwhile, and nobody opens it.
-        using IDisposable structure = await Task.Run(holder.Store.LockStructure);
-        VdiSnapshot snapshot = holder.FindSnapshot(request.Snapshot);
-        uint vdi = holder.Image.Parts.Superblock.Vdi;
-        using IDisposable alone = await Task.Run(() => holder.Store.TryForbidPins(vdi, snapshot.Id))
-            ?? throw new TargetException($"the snapshot {snapshot.Name} is in use", "detach it first");
-        VdiHolder.Check(
-            await holder.Image.Parts.Control.DeleteAsync(snapshot.Id), "cannot delete the snapshot");
-        return new VdiDoneReply();
+        // Nobody clones it meanwhile, and nobody opens it. The locks may block, so not on the VDI's worker.
+        IDisposable structure = await Task.Run(holder.Store.LockStructure);
+        IDisposable? alone = null;
+        try
+        {
+            VdiSnapshot snapshot = holder.FindSnapshot(request.Snapshot);
+            uint vdi = holder.Image.Parts.Superblock.Vdi;
+            alone = await Task.Run(() => holder.Store.TryForbidPins(vdi, snapshot.Id))
+                ?? throw new TargetException($"the snapshot {snapshot.Name} is in use", "detach it first");
+            VdiHolder.Check(
+                await holder.Image.Parts.Control.DeleteAsync(snapshot.Id), "cannot delete the snapshot");
+            return new VdiDoneReply();
+        }
+        finally
+        {
+            await Task.Run(() =>
+            {
+                alone?.Dispose();
+                structure.Dispose();
+            });
+        }
     }
 }
 

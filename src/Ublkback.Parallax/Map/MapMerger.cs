@@ -14,10 +14,12 @@ namespace Ublkback.Parallax.Map;
 internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer, Action<string> warn)
 {
     private readonly byte[] _node = new byte[VdiFormat.BlockSize];
+    private bool _hasWarned; // in this checkpoint
 
     /// <summary>Writes the nodes, for a disk of a number of blocks; gives the new root. On the VDI's worker.</summary>
     public async Task<(BlockStatus Status, MapRoot Root)> RunAsync(Overlay changes, long blockCount)
     {
+        _hasWarned = false;
         int oldDepth = map.Root.Depth;
         int depth = Math.Max(oldDepth, MapRoot.DepthFor(blockCount));
         long[] leaves = await Task.Run(() => changes.ChangedLeaves);
@@ -101,10 +103,12 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
 
     private BlockStatus Refer(MapEntry older, long index, int level)
     {
+        if (_hasWarned) return Fill(older);
+        _hasWarned = true;
         warn($"a node of the map cannot be read ({older.Address}, level {older.OlderLevel}): "
             + $"{VdiFormat.OffsetOf(1L << (level * MapRoot.FanoutBits))} bytes of the disk from byte "
             + $"{VdiFormat.OffsetOf(index << (level * MapRoot.FanoutBits))} on are I/O errors where they are not "
-            + "overwritten; writes go on; see 'ublkback vdi fsck'");
+            + "overwritten; writes go on; others of this checkpoint may be like it: see 'ublkback vdi fsck'");
         return Fill(older);
     }
 

@@ -199,6 +199,7 @@ internal sealed class FileStore : IVdiStore
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
+            _names.TryRemove(name);
             File.Delete(PathOf(vdi));
             File.Delete(CopyOf(vdi));
             throw new TargetException($"VDI {name} cannot be created: {failure.Message}", failure);
@@ -210,7 +211,7 @@ internal sealed class FileStore : IVdiStore
     public void Remove(uint vdi)
     {
         File.Delete(PathOf(vdi));
-        File.Delete(CopyOf(vdi));
+        if (Directory.Exists(_copies)) File.Delete(CopyOf(vdi));
         StoreFiles.Sync(_files);
     }
 
@@ -219,7 +220,7 @@ internal sealed class FileStore : IVdiStore
         foreach (string path in new[] { Path.Combine(Folder, "store"), Path.Combine(_copies, "store") })
         {
             if (StoreBlock.TryRead(StoreFiles.ReadBlock(path)) == Id) continue;
-            onFault($"{path} is damaged or missing; its copy has the same");
+            onFault($"{path} is damaged or missing: {(repairs ? "repaired from its copy" : "its copy is intact")}");
             if (repairs) StoreFiles.Write(path, StoreBlock.Make(Id), 0, FileMode.OpenOrCreate);
         }
 
@@ -291,6 +292,7 @@ internal sealed class FileStore : IVdiStore
         (VdiSuperblock.TryRead(StoreFiles.ReadBlock(PathOf(vdi)))
             ?? VdiSuperblock.TryRead(StoreFiles.ReadBlock(CopyOf(vdi))))?.Name;
 
-    private static IEnumerable<uint> NumbersIn(string folder) =>
-        new DirectoryInfo(folder).EnumerateFileSystemInfos().Select(NumberOf).Where(vdi => vdi != 0).Order();
+    private static IEnumerable<uint> NumbersIn(string folder) => Directory.Exists(folder)
+        ? new DirectoryInfo(folder).EnumerateFileSystemInfos().Select(NumberOf).Where(vdi => vdi != 0).Order()
+        : [];
 }

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Ublkback.Block;
+using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Stores;
@@ -44,11 +45,11 @@ internal sealed class FileStoreNames(string folder, Func<uint, string?> readName
         string path = Path.Combine(_links, name);
         if (vdi == 0)
             throw new TargetException(
-                $"{path} does not point to the file of a VDI: it is damaged", "'ublkback vdi fsck --repair'");
+                $"{path} does not point to the file of a VDI: it is damaged", "run 'ublkback vdi fsck --repair'");
         if (copy is not null && copy != vdi)
             throw new TargetException(
                 $"{path} points to VDI {vdi:x6} and its copy to VDI {copy:x6}: one of them is damaged",
-                "'ublkback vdi fsck --repair'");
+                "run 'ublkback vdi fsck --repair'");
         return readName(vdi) is not string called || called == name
             ? vdi
             : throw new TargetException(
@@ -63,10 +64,23 @@ internal sealed class FileStoreNames(string folder, Func<uint, string?> readName
         Link(_copies, name, vdi);
     }
 
+    /// <summary>Removes what there is of a name that could not be added.</summary>
+    public void TryRemove(string name)
+    {
+        try
+        {
+            Remove(name);
+        }
+        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
+        {
+            // The storage fails: fsck finds a link that is left.
+        }
+    }
+
     /// <summary>Removes a name.</summary>
     public void Remove(string name)
     {
-        foreach (string links in new[] { _copies, _links })
+        foreach (string links in new[] { _copies, _links }.Where(Directory.Exists))
         {
             File.Delete(Path.Combine(links, name));
             StoreFiles.Sync(links);
@@ -85,7 +99,13 @@ internal sealed class FileStoreNames(string folder, Func<uint, string?> readName
             uint? right = candidates is [uint only]
                 ? only
                 : candidates.Cast<uint?>().FirstOrDefault(vdi => readName(vdi!.Value) == name);
-            onFault($"the two links of the name {name} in {folder} are not the same: one is damaged or missing");
+            string remedy = (repairs, right) switch
+            {
+                (_, null) => $"nothing says which is right: point {Path.Combine(_links, name)} to its file in vdi",
+                (true, _) => "repaired",
+                _ => "run 'ublkback vdi fsck --repair'",
+            };
+            onFault($"the links names/{name} and copies/names/{name} in {folder} differ, or one is missing: {remedy}");
             if (!repairs || right is not uint vdi) continue;
             if (link != vdi) Replace(_links, name, vdi);
             if (copy != vdi) Replace(_copies, name, vdi);
@@ -94,14 +114,15 @@ internal sealed class FileStoreNames(string folder, Func<uint, string?> readName
 
     private static void Replace(string links, string name, uint vdi)
     {
-        File.Delete(Path.Combine(links, name));
+        if (Directory.Exists(links)) File.Delete(Path.Combine(links, name));
         Link(links, name, vdi);
     }
 
     private static void Link(string links, string name, uint vdi)
     {
         string up = Path.GetFileName(Path.GetDirectoryName(links)) == "copies" ? Path.Combine("..", "..") : "..";
-        Directory.CreateDirectory(links);
+        Directory.CreateDirectory(
+            links, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         File.CreateSymbolicLink(
             Path.Combine(links, name),
             Path.Combine(up, "vdi", string.Create(CultureInfo.InvariantCulture, $"{vdi:x6}")));

@@ -77,7 +77,10 @@ internal interface IVdiStore : IDisposable
     /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
     IDisposable LockStructure();
 
-    /// <summary>Lets one at a time of all processes look for what is not needed any more.</summary>
+    /// <summary>
+    /// Lets one at a time of all processes look for what is not needed any more. Before <see cref="LockStructure"/>,
+    /// when both are needed.
+    /// </summary>
     /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
     IDisposable LockCollection();
 

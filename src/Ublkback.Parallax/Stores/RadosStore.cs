@@ -192,7 +192,7 @@ internal sealed class RadosStore : IVdiStore
         {
             if (Exists(vdi)) continue;
             onFault($"object {new RadosSegments(vdi).First} of pool {_pool.Name} is missing");
-            if (repairs) RadosContainer.RestoreFirst(_pool, vdi);
+            if (repairs) RadosContainer.RestoreFirst(_pool, vdi); // when its copy is there
         }
 
         return true;

@@ -84,7 +84,24 @@ public sealed class VdiStoreRaceTests : VdiFixture
         Assert.That(Vdis.Check(null, readsData: true, Warnings.Add).Damages, Is.Zero);
         await Vdis.DeleteAsync("web", withSnapshots: false);
         await Vdis.CollectDeletedAsync();
-        Assert.That(strays.SkipLast(1).Select(stray => Path.Combine(Folder, stray)), Has.All.Matches<string>(File.Exists));
+        Assert.That(
+            strays.SkipLast(1).Select(stray => Path.Combine(Folder, stray)), Has.All.Matches<string>(File.Exists));
+    }
+
+    [Test]
+    public async Task A_store_without_the_folder_of_copies_is_used_and_repaired()
+    {
+        Create("web", 4 * MiB);
+        ImageDriver disk = Open("web");
+        await using (disk.Image) await disk.WriteAsync(0, Filled(1));
+        Directory.Delete(Path.Combine(Folder, "copies"), recursive: true);
+        Vdis.RepairStore(Warnings.Add);
+        Directory.Delete(Path.Combine(Folder, "copies"), recursive: true);
+        disk = Open("web");
+        await using (disk.Image) Assert.That(await disk.ReadAsync(0, MiB), Is.All.EqualTo(1));
+        Create("other", 4 * MiB);
+        Vdis.RepairStore(Warnings.Add);
+        Assert.That(Vdis.Check(null, readsData: true, Warnings.Add).Damages, Is.Zero);
     }
 
     private static ImageOpening Reading() => new("the test", 99, true, true, null, _ => { });

@@ -25,11 +25,11 @@ internal static class MetadataLogFile
         isBelieved = false;
         if (opening.StateFolder is null) return MetadataLog.InMemory();
         string path = MetadataLogFolder.PathOf(raw, opening.StateFolder);
-        isBelieved = IsLeftBehind(path, raw, header);
+        isBelieved = IsLeftBehind(path, raw, header, isLocked: true);
         if (isBelieved && opening.IsReadOnly)
             throw new TargetException(
-                $"{raw.Path} was left by a killed daemon, which had changes of it that are not in the file yet",
-                "bring them there with 'ublkback image check --repair', or attach it to be written");
+                $"{raw.Path} has changes of a killed daemon that are not in the file yet",
+                "run 'ublkback image check --repair', or attach it for writing");
         if (opening.IsReadOnly) return MetadataLog.InMemory();
         if (!isBelieved)
         {
@@ -40,6 +40,7 @@ internal static class MetadataLogFile
         }
 
         MetadataLog log = MetadataLogFolder.Open(path);
+        isBelieved = isBelieved && log.IsSound && log.IsOf(header.Generation); // it may have been removed meanwhile
         if (isBelieved) log.Generation = header.Generation;
         else Begin(log, path, raw, opening.Warn);
         return log;
@@ -49,23 +50,23 @@ internal static class MetadataLogFile
     /// <exception cref="TargetException">That cannot be seen.</exception>
     public static bool HasChanges(RawFile raw, Qcow2Header header, ImageOpening opening) =>
         opening.StateFolder is not null
-            && IsLeftBehind(MetadataLogFolder.PathOf(raw, opening.StateFolder), raw, header);
+            && IsLeftBehind(MetadataLogFolder.PathOf(raw, opening.StateFolder), raw, header, isLocked: false);
 
     private static void Begin(MetadataLog log, string path, RawFile raw, Action<string> warn)
     {
         if (log.IsSound && log.HasChanges)
-            warn($"{raw.Path} is not as a killed daemon left it: it was restored, or another program has written it; "
-                + $"the changes that {path} has of it are left out");
+            warn($"{raw.Path} is not in the state in which a killed daemon left it (restored, or written by another "
+                + $"program): the changes in {path} are discarded");
         log.Clear();
         MetadataLogFolder.SetOwner(log, raw);
     }
 
-    private static bool IsLeftBehind(string path, RawFile raw, Qcow2Header header)
+    private static bool IsLeftBehind(string path, RawFile raw, Qcow2Header header, bool isLocked)
     {
         if (!header.IsDirty) return false;
         try
         {
-            using MetadataLog? log = MetadataLogFolder.FindUnused(path);
+            using MetadataLog? log = MetadataLogFolder.TryRead(path, waits: isLocked);
             return log is { IsSound: true } && log.IsOf(header.Generation) && NamesWhatIsThere(log, raw, header.Layout);
         }
         catch (LinuxException failure)

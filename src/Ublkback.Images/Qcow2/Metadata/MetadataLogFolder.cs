@@ -63,9 +63,11 @@ internal static class MetadataLogFolder
         }
     }
 
-    /// <summary>Opens a log that is there and that nobody uses, to read it; otherwise null.</summary>
-    /// <exception cref="LinuxException">That cannot be seen.</exception>
-    public static MetadataLog? FindUnused(string path)
+    /// <summary>Opens a log to read it; null if there is none, or a process uses it.</summary>
+    /// <param name="path">Where it is.</param>
+    /// <param name="waits">True if nobody can have its image open, so that who has locked it is about to go.</param>
+    /// <exception cref="LinuxException">It cannot be opened.</exception>
+    public static MetadataLog? TryRead(string path, bool waits)
     {
         FileDescriptor file;
         try
@@ -77,10 +79,11 @@ internal static class MetadataLogFolder
             return null;
         }
 
-        if (!OfdLock.IsHeldByAnother(file, UsePosition) && FileStatus.Of(file).Length == MetadataLog.Size)
-            return MetadataLog.In(path, file, isWritable: false);
-        file.Dispose();
-        return null;
+        if (waits) OfdLock.Share(file, UsePosition);
+        else if (OfdLock.IsHeldByAnother(file, UsePosition)) return Close(file);
+        return FileStatus.Of(file).Length == MetadataLog.Size
+            ? MetadataLog.In(path, file, isWritable: false)
+            : Close(file);
     }
 
     /// <summary>Has a log say which file its image is in.</summary>
@@ -112,8 +115,18 @@ internal static class MetadataLogFolder
         if (Interlocked.Exchange(ref _isSearching, 1) != 0) return;
         new Thread(() =>
         {
-            RemoveOrphans(folder, warn);
-            Volatile.Write(ref _isSearching, 0);
+            try
+            {
+                RemoveOrphans(folder, warn);
+            }
+            catch (Exception failure)
+            {
+                warn($"the search for logs of images that are gone has ended: {failure.Message}");
+            }
+            finally
+            {
+                Volatile.Write(ref _isSearching, 0);
+            }
         })
         { IsBackground = true, Name = "qcow2 logs" }.Start();
     }
@@ -140,6 +153,12 @@ internal static class MetadataLogFolder
         }
     }
 
+    private static MetadataLog? Close(FileDescriptor file)
+    {
+        file.Dispose();
+        return null;
+    }
+
     private static string[] ListLogs(string folder)
     {
         try
@@ -152,16 +171,17 @@ internal static class MetadataLogFolder
         }
     }
 
+    // A log whose image is there is never locked here: who opens the image must find it.
     private static bool TryRemove(string path, bool whenUnknown, out bool isUnknown)
     {
         isUnknown = false;
         try
         {
             using FileDescriptor file = FileDescriptor.Open(path, OpenFlags.O_RDWR);
-            if (!OfdLock.TryExclude(file, UsePosition) || !IsAt(path, file)) return false;
             bool? hasImage = HasImage(file);
             isUnknown = hasImage is null;
             if (hasImage == true || (isUnknown && !whenUnknown)) return false;
+            if (!OfdLock.TryExclude(file, UsePosition) || !IsAt(path, file) || HasImage(file) == true) return false;
             File.Delete(path);
             return true;
         }
@@ -186,14 +206,31 @@ internal static class MetadataLogFolder
         if (handleLength is <= 0 or > FileHandle.MaxBytes || pathLength <= 0 || pathLength > bytes.Length - PathAt)
             return null;
         FileHandle handle = new(
-            BinaryPrimitives.ReadInt32LittleEndian(bytes.AsSpan(HandleTypeAt)), bytes.AsSpan(HandleAt, handleLength).ToArray());
-        string? home = Path.GetDirectoryName(Encoding.UTF8.GetString(bytes, PathAt, pathLength));
+            BinaryPrimitives.ReadInt32LittleEndian(bytes.AsSpan(HandleTypeAt)),
+            bytes.AsSpan(HandleAt, handleLength).ToArray());
+        string image = Encoding.UTF8.GetString(bytes, PathAt, pathLength);
+        string? home = Path.GetDirectoryName(image);
         if (home is null || !Directory.Exists(home)) return null;
         using FileDescriptor folder = FileDescriptor.Open(home, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
         // Another file system may be mounted there now, or none.
-        return FileStatus.Of(folder).Device == BinaryPrimitives.ReadUInt64LittleEndian(bytes)
-            ? handle.IsThere(folder)
-            : null;
+        if (FileStatus.Of(folder).Device != BinaryPrimitives.ReadUInt64LittleEndian(bytes)) return null;
+        bool? isThere = handle.IsThere(folder);
+        // Some file systems forget the handles of files that nobody uses.
+        return isThere == false ? HasHandle(image, handle) : isThere;
+    }
+
+    private static bool HasHandle(string path, FileHandle handle)
+    {
+        try
+        {
+            using FileDescriptor place = FileDescriptor.OpenPath(path);
+            return FileHandle.Of(place) is FileHandle there && there.Type == handle.Type
+                && there.Bytes.AsSpan().SequenceEqual(handle.Bytes);
+        }
+        catch (LinuxException failure) when (failure.Errno == LinuxError.NoEntry)
+        {
+            return false;
+        }
     }
 
     private static bool IsAt(string path, FileDescriptor file)

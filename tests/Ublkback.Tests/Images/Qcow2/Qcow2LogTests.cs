@@ -1,11 +1,15 @@
 using System.Globalization;
+using Mono.Unix.Native;
 using NUnit.Framework;
 using Ublkback.Images.Qcow2;
 using Ublkback.Images.Qcow2.Metadata;
+using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Tests.Images.Qcow2;
 
-/// <summary>The log of a killed process is believed only with the image that it is of, as that process left it.</summary>
+/// <summary>
+/// The log of a killed process is believed only with the image that it is of, as that process left it.
+/// </summary>
 public sealed class Qcow2LogTests : Qcow2Fixture
 {
     private const int Cluster = 64 << 10;
@@ -32,7 +36,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
             await disk.WriteAsync(32 * MiB, Filled(7, MiB));
         }
 
-        Assert.That(Warnings, Has.Some.Contains("is not as a killed daemon left it"));
+        Assert.That(Warnings, Has.Some.Contains("is not in the state in which a killed daemon left it"));
         Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
     }
 
@@ -136,6 +140,26 @@ public sealed class Qcow2LogTests : Qcow2Fixture
         await using (moved.Image) Assert.That(await moved.ReadAsync(0, MiB), Is.All.EqualTo(1));
         Assert.That(Directory.GetFiles(State), Is.Empty);
         Assert.That(Warnings, Is.Empty);
+    }
+
+    [Test]
+    public async Task A_log_that_another_process_has_locked_for_a_moment_is_not_lost()
+    {
+        string path = MakeByQemu("a.qcow2", 4 * MiB);
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
+        await disk.WriteAsync(MiB, Filled(5, MiB));
+        await KillAsync(disk);
+
+        Task<ImageDriver> opening;
+        using (FileDescriptor log = FileDescriptor.Open(Directory.GetFiles(State)[0], OpenFlags.O_RDWR))
+        {
+            Assert.That(OfdLock.TryExclude(log, 0), Is.True);
+            opening = Task.Run(() => Open($"qcow2:{path}", stateFolder: State));
+            Assert.That(await Task.WhenAny(opening, Task.Delay(100)), Is.Not.SameAs(opening), "it waits");
+        }
+
+        disk = await opening;
+        await using (disk.Image) Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(5));
     }
 
     [Test]

@@ -3,20 +3,23 @@ using Mono.Unix.Native;
 using Ublkback.Linux.Kernel;
 using Ublkback.Parallax.Format;
 
-namespace Ublkback.Parallax.Stores;
+namespace Ublkback.Parallax.Containers;
 
 /// <summary>Reads and writes small files of a store in a folder. Any thread; blocks it.</summary>
 internal static class StoreFiles
 {
-    /// <summary>Writes a file that only its owner can use, and makes it durable.</summary>
+    private const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+
+    /// <summary>Writes a file that only its owner can use, and makes it durable. Makes its folder.</summary>
     /// <param name="path">Its path.</param>
     /// <param name="content">Its content.</param>
     /// <param name="length">Its length, if that is more; the rest is a hole.</param>
     /// <param name="mode">Whether it may be there.</param>
     public static void Write(string path, ReadOnlySpan<byte> content, long length, FileMode mode)
     {
+        Directory.CreateDirectory(Path.GetDirectoryName(path)!, Private | UnixFileMode.UserExecute);
         using SafeFileHandle file = File.OpenHandle(path, mode, FileAccess.Write, FileShare.ReadWrite);
-        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        File.SetUnixFileMode(path, Private);
         RandomAccess.Write(file, content, 0);
         if (length > content.Length) RandomAccess.SetLength(file, length);
         RandomAccess.FlushToDisk(file);
