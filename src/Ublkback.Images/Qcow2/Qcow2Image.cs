@@ -87,7 +87,9 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
     public async ValueTask DisposeAsync() // off the path: the end
     {
         // What an earlier process left is not in the file yet when nobody has used the disk since.
-        using Worker? worker = _loop is null && !_geometry.IsReadOnly && parts.Links.HasChanges ? new("qcow2") : null;
+        bool wasUnused = _loop is null && !_geometry.IsReadOnly;
+        using Worker? worker = wasUnused && parts.Links.HasChanges ? new("qcow2") : null;
+        if (wasUnused && worker is null) parts.Log.Delete();
         if (worker is not null)
         {
             await worker.InvokeAsync(() =>

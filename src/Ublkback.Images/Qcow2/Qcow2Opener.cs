@@ -154,8 +154,9 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
         if (report.Unrepairable.Count > 0)
             throw new TargetException($"{path} {cause} and cannot be repaired: {report.Unrepairable[0]}");
         checker.Repair();
-        warn($"{path} {cause}; its reference counts were made anew: {report.Leaks} were too high, "
-            + $"{report.Errors} wrong");
+        warn(report.Leaks + report.Errors == 0
+            ? $"{path} {cause}; its refcounts were checked and are right"
+            : $"{path} {cause}; its refcounts were repaired: {report.Leaks} were too high, {report.Errors} wrong");
     }
 
     private static Qcow2Image Assemble(

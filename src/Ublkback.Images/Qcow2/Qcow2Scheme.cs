@@ -80,7 +80,14 @@ public static class Qcow2Scheme
     {
         string path = target.Location;
         List<string> lines = [];
-        if (Qcow2Tool.HasChangesOutside(path, opening))
+        (bool hasChanges, bool isCorrupt) = Qcow2Tool.FindChangesOutside(path, opening);
+        if (hasChanges && isCorrupt)
+        {
+            lines.Add(
+                "changes that a killed daemon left "
+                + $"{(repair ? "were given up" : "will be lost by --repair")}: the tables are broken");
+        }
+        else if (hasChanges)
         {
             if (!repair)
                 throw new TargetException($"{path} was left by a killed daemon, which had changes of it that "

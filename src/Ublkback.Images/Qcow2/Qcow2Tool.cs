@@ -81,16 +81,17 @@ internal static class Qcow2Tool
     }
 
     /// <summary>
-    /// Whether a killed daemon left changes of an image that can still be brought into its file. In use or not.
+    /// Whether a killed daemon left changes of an image that are not in its file, and whether the image is marked as
+    /// corrupt, so that they cannot be brought there. In use or not.
     /// </summary>
     /// <exception cref="TargetException">It is none, or that cannot be seen.</exception>
-    public static bool HasChangesOutside(string path, ImageOpening opening)
+    public static (bool HasChanges, bool IsCorrupt) FindChangesOutside(string path, ImageOpening opening)
     {
         using RawFile raw = RawFile.Open(
             path, opening with { IsReadOnly = true }, wantsDirect: false, isShared: true, Qcow2Opener.MeasureContainer);
         using SafeFileHandle file = raw.OpenForReading();
         Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _, isForCheck: true);
-        return !header.IsCorrupt && MetadataLogFile.HasChanges(raw, header, opening);
+        return (MetadataLogFile.HasChanges(raw, header, opening), header.IsCorrupt);
     }
 
     /// <summary>Compares an image's reference counts with what is referred to; on demand makes them right.</summary>

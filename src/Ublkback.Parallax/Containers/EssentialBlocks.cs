@@ -30,11 +30,8 @@ internal sealed class EssentialBlocks
                 $"{path} and the copy of its essential blocks belong to different VDIs ({_own.Id} and {_copied.Id})",
                 "restore the one that is wrong from a backup");
         Superblock = _own ?? _copied ?? throw VdiSuperblock.Explain(BlockOf(own, 0), path);
-        _ownHeads = [VdiHead.TryRead(BlockOf(own, 1)), VdiHead.TryRead(BlockOf(own, 2))];
-        // Heads do not say whose they are, so a copy without its superblock is not believed.
-        _copiedHeads = _copied is null
-            ? [null, null]
-            : [VdiHead.TryRead(BlockOf(copy, 1)), VdiHead.TryRead(BlockOf(copy, 2))];
+        _ownHeads = ReadHeads(own);
+        _copiedHeads = ReadHeads(copy);
         _marks = [VdiMark.TryRead(BlockOf(copy, VdiFormat.FirstMarkBlock), Superblock.Id),
             VdiMark.TryRead(BlockOf(copy, VdiFormat.FirstMarkBlock + 1), Superblock.Id)];
         Heads = [.. _ownHeads.Concat(_copiedHeads).OfType<VdiHead>().DistinctBy(head => head.Generation)
@@ -111,7 +108,7 @@ internal sealed class EssentialBlocks
         if (_copied is null) container.WriteCopy(VdiFormat.SuperblockBlock, block, isFlushed: true);
         foreach (VdiHead head in Heads)
         {
-            head.Write(block);
+            head.Write(block, Superblock.Id);
             if (_ownHeads[SlotOf(head)]?.Generation != head.Generation) container.Write(head.Block, block);
             if (_copiedHeads[SlotOf(head)]?.Generation != head.Generation)
                 container.WriteCopy(head.Block, block, isFlushed: true);
@@ -140,6 +137,9 @@ internal sealed class EssentialBlocks
             faults.Add($"the copy of head {known.Generation} of {path} is damaged or too old");
         }
     }
+
+    private VdiHead?[] ReadHeads(ReadOnlySpan<byte> blocks) =>
+        [VdiHead.TryRead(BlockOf(blocks, 1), Superblock.Id), VdiHead.TryRead(BlockOf(blocks, 2), Superblock.Id)];
 
     private static int SlotOf(VdiHead head) => (int)(head.Block - VdiFormat.FirstHeadBlock);
 

@@ -51,7 +51,7 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
         byte[] blocks = new byte[(int)(VdiFormat.HolderBlock + 1) * VdiFormat.BlockSize];
         superblock.ToBlock().CopyTo(blocks, 0);
         VdiHead head = new(1, 0, content, 1, default, 0, origin);
-        head.Write(blocks.AsSpan((int)head.Block * VdiFormat.BlockSize, VdiFormat.BlockSize));
+        head.Write(blocks.AsSpan((int)head.Block * VdiFormat.BlockSize, VdiFormat.BlockSize), superblock.Id);
         return blocks;
     }
 

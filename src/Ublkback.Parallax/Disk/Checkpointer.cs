@@ -193,7 +193,7 @@ internal sealed class Checkpointer(
     {
         try
         {
-            next.Write(_block.Span);
+            next.Write(_block.Span, superblock.Id);
         }
         catch (InvalidDataException failure)
         {

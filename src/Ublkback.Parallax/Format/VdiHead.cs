@@ -26,8 +26,10 @@ internal sealed record VdiHead(
     public int TableBlocks => (SnapshotCount * VdiSnapshot.Length + VdiFormat.BlockSize - 1) / VdiFormat.BlockSize;
 
     /// <summary>Writes the head into a block, and reads it back by the check that will read it.</summary>
+    /// <param name="block">The block.</param>
+    /// <param name="vdi">The identity of the VDI, which its superblock has.</param>
     /// <exception cref="InvalidDataException">The check refuses it; it must not be written to storage.</exception>
-    public void Write(Span<byte> block)
+    public void Write(Span<byte> block, Guid vdi)
     {
         block.Clear();
         FieldWriter fields = new(block);
@@ -40,13 +42,14 @@ internal sealed record VdiHead(
         fields.Write(Table.Crc);
         fields.Write((uint)SnapshotCount);
         fields.Write(Origin, OriginLength);
+        fields.Write(vdi);
         CheckedBlock.Seal(block);
-        if (TryRead(block) != this)
+        if (TryRead(block, vdi) != this)
             throw new InvalidDataException($"head {Generation} cannot be written: it would be refused when it is read");
     }
 
-    /// <summary>Reads a head; null when it is none.</summary>
-    public static VdiHead? TryRead(ReadOnlySpan<byte> block)
+    /// <summary>Reads a head of a VDI; null when it is none, or that of another VDI.</summary>
+    public static VdiHead? TryRead(ReadOnlySpan<byte> block, Guid vdi)
     {
         FieldReader fields = new(block);
         if (fields.ReadUInt64() != Magic || !CheckedBlock.IsValid(block)) return null;
@@ -54,7 +57,7 @@ internal sealed record VdiHead(
             fields.ReadUInt64(), fields.ReadUInt64(), VdiVersion.Read(ref fields), fields.ReadUInt64(),
             new MapEntry(new BlockAddress(fields.ReadUInt64()), fields.ReadUInt32()), (int)fields.ReadUInt32(),
             fields.ReadText(OriginLength));
-        return head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots && head.Content.FindFault() is null
+        return fields.ReadGuid() == vdi && head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots && head.Content.FindFault() is null
             ? head
             : null;
     }

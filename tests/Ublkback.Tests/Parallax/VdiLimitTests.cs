@@ -42,8 +42,10 @@ public sealed class VdiLimitTests : VdiFixture
             MapRoot.EmptyFor(1), 4096, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
         VdiHead head = new(1, 0, content, 1, default, 0, "");
         byte[] block = new byte[VdiFormat.BlockSize];
-        head.Write(block);
-        Assert.That(VdiHead.TryRead(block), Is.EqualTo(head));
+        Guid vdi = Guid.NewGuid();
+        head.Write(block, vdi);
+        Assert.That(VdiHead.TryRead(block, vdi), Is.EqualTo(head));
+        Assert.That(VdiHead.TryRead(block, Guid.NewGuid()), Is.Null, "the head of another VDI");
         foreach (VdiHead wrong in new[]
         {
             head with { Content = content with { Size = VdiFormat.MaxSize + 512 } },
@@ -51,7 +53,7 @@ public sealed class VdiLimitTests : VdiFixture
             head with { SnapshotCount = VdiFormat.MaxSnapshots + 1 },
             head with { Content = content with { Vdi = 0 } },
         })
-            Assert.Throws<InvalidDataException>(() => wrong.Write(block));
+            Assert.Throws<InvalidDataException>(() => wrong.Write(block, vdi));
     }
 
     private static async Task<bool> ResizeAsync(VdiImage image, long size)

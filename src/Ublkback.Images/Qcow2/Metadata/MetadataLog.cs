@@ -93,6 +93,9 @@ internal sealed class MetadataLog : IDisposable
             && BinaryPrimitives.ReadInt32LittleEndian(_mapping.Head(Size)[VersionAt..]) == Version
             && Committed >= 0 && Added >= Committed && Added - Committed <= Capacity;
 
+    /// <summary>Whether nothing was ever written to it.</summary>
+    public bool IsNew => !_mapping.Head(Size).ContainsAnyExcept((byte)0);
+
     private static ReadOnlySpan<byte> Magic => "UBLKQCOW"u8;
 
     /// <summary>A log that ends with this process.</summary>

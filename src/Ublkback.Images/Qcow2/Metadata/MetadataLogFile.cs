@@ -54,6 +54,7 @@ internal static class MetadataLogFile
 
     private static void Begin(MetadataLog log, string path, RawFile raw, Action<string> warn)
     {
+        if (!log.IsSound && !log.IsNew) warn($"{path}, the log of {raw.Path}, cannot be read: it is discarded");
         if (log.IsSound && log.HasChanges)
             warn($"{raw.Path} is not in the state in which a killed daemon left it (restored, or written by another "
                 + $"program): the changes in {path} are discarded");
@@ -67,7 +68,7 @@ internal static class MetadataLogFile
         try
         {
             using MetadataLog? log = MetadataLogFolder.TryRead(path, waits: isLocked);
-            return log is { IsSound: true } && log.IsOf(header.Generation) && NamesWhatIsThere(log, raw, header.Layout);
+            return log is { IsSound: true } && log.IsOf(header.Generation) && NamesWhatIsThere(log, raw, header);
         }
         catch (LinuxException failure)
         {
@@ -79,11 +80,16 @@ internal static class MetadataLogFile
     }
 
     // A cluster is in the file before the log names it, also while the file grows. So a file that is shorter is a copy.
-    private static bool NamesWhatIsThere(MetadataLog log, RawFile raw, Qcow2Layout layout)
+    private static bool NamesWhatIsThere(MetadataLog log, RawFile raw, Qcow2Header header)
     {
+        Qcow2Layout layout = header.Layout;
         for (long number = log.Committed; number < log.Added; number++)
         {
-            if (log[number].Entry.HostOffset > raw.Length - layout.ClusterSize && !raw.IsDevice) return false;
+            (long cluster, L2Entry entry) = log[number];
+            ClusterKind kind = entry.KindIn(layout, header.Version);
+            if (cluster < 0 || cluster >= (long)header.L1Size * layout.EntriesPerTable) return false;
+            if (kind is ClusterKind.Invalid or ClusterKind.Compressed) return false;
+            if (entry.HostOffset > raw.Length - layout.ClusterSize && !raw.IsDevice) return false;
         }
 
         return true;

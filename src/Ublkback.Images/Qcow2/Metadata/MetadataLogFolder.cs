@@ -49,7 +49,12 @@ internal static class MetadataLogFolder
                 if (IsAt(path, file))
                 {
                     int errno = Syscall.posix_fallocate(file.Number, 0, MetadataLog.Size);
-                    if (errno != 0) throw new LinuxException(errno, path);
+                    if (errno != 0)
+                    {
+                        File.Delete(path);
+                        throw new LinuxException(errno, path);
+                    }
+
                     return MetadataLog.In(path, file, isWritable: true);
                 }
             }

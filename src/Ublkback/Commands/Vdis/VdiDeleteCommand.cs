@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Ublkback.Block;
 
 namespace Ublkback.Commands.Vdis;
 
@@ -22,7 +23,17 @@ internal static class VdiDeleteCommand
             }
 
             await vdis.DeleteAsync(parts[0], arguments.GetValue(snapshots)).ConfigureAwait(false);
-            await vdis.CollectDeletedAsync().ConfigureAwait(false);
+            try
+            {
+                await vdis.CollectDeletedAsync().ConfigureAwait(false);
+            }
+            catch (TargetException failure)
+            {
+                // It is deleted all the same.
+                Console.Error.WriteLine(
+                    $"ublkback: {parts[0]} is deleted, and its space is not given back yet: {failure.Message}");
+            }
+
             return 0;
         }));
         return command;

@@ -126,7 +126,7 @@ public sealed class Qcow2BrokenTableTests : Qcow2Fixture
             else Put(bytes, at, value);
         });
         Assert.That(() => Open($"qcow2:{path}"), Throws.TypeOf<TargetException>().With.Message.Contains(fault));
-        Assert.That(Qcow2Tool.HasChangesOutside(path, Opening()), Is.False); // as the command asks first
+        Assert.That(Qcow2Tool.FindChangesOutside(path, Opening()).HasChanges, Is.False); // as the command asks first
         Qcow2CheckReport report = Qcow2Tool.Check(path, repair: false, Opening());
         Assert.That(report.Repairable, Has.Some.Contains(fault));
 

@@ -97,7 +97,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
             Assert.That(await disk.ReadAsync(0, 4 * MiB), Is.All.EqualTo(2));
         }
 
-        Assert.That(Warnings, Has.Some.Contains("its reference counts were made anew"));
+        Assert.That(Warnings, Has.Some.Contains("its refcounts were repaired"));
         Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
     }
 

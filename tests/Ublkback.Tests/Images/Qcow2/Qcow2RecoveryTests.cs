@@ -153,7 +153,7 @@ public sealed class Qcow2RecoveryTests : Qcow2Fixture
         disk = Open($"qcow2:{path}");
         await using (disk.Image) await disk.WorkAsync(shadow, new Random(2), 60);
 
-        Assert.That(Warnings, Has.Some.Contains("its reference counts were made anew"));
+        Assert.That(Warnings, Has.Some.Contains("its refcounts were repaired"));
         QemuAgrees(path, shadow);
     }
 
