@@ -57,7 +57,8 @@ internal sealed record VdiHead(
             fields.ReadUInt64(), fields.ReadUInt64(), VdiVersion.Read(ref fields), fields.ReadUInt64(),
             new MapEntry(new BlockAddress(fields.ReadUInt64()), fields.ReadUInt32()), (int)fields.ReadUInt32(),
             fields.ReadText(OriginLength));
-        return fields.ReadGuid() == vdi && head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots && head.Content.FindFault() is null
+        return fields.ReadGuid() == vdi && head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots
+            && head.Content.FindFault() is null
             ? head
             : null;
     }
