@@ -75,6 +75,7 @@ public enum VbdAction
 /// 5        4, 5        journal, not failed     → Attach       likewise
 /// 2, 4     5                                   → Close
 /// 1..5     6                                   → Disconnect
+/// 2        1, 2        online, serving         → Restart      only the kernel writes 2 while there is a ring
 /// 4, 5, 6  1, 2        online, serving         → Restart      the guest rebooted inside its domain, or pvgrub made
 /// 4, 5, 6  1, 2        online                  → Offer        way for a kernel, and now there is no ring
 /// 5        3           online, serving         → Restart      the guest closed, and has new rings already
@@ -126,6 +127,8 @@ internal static class VbdStateMachine
         (XenbusState.InitWait or XenbusState.Connected, XenbusState.Closing) => VbdAction.Close,
         (not XenbusState.Closed, XenbusState.Closed) => VbdAction.Disconnect,
 
+        (XenbusState.InitWait, XenbusState.Initialising or XenbusState.InitWait)
+            when view.IsOnline && view.IsServing => VbdAction.Restart,
         (XenbusState.Connected or XenbusState.Closing or XenbusState.Closed,
             XenbusState.Initialising or XenbusState.InitWait)
             when view.IsOnline => view.IsServing ? VbdAction.Restart : VbdAction.Offer,

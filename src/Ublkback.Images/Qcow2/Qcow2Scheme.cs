@@ -33,7 +33,7 @@ public static class Qcow2Scheme
     /// <param name="stateFolder">Where images keep their logs.</param>
     /// <param name="warn">Takes sentences for the log, on any thread.</param>
     public static void RemoveOrphanLogsSoon(string stateFolder, Action<string> warn) =>
-        MetadataLogFolder.RemoveOrphansSoon(stateFolder, warn);
+        MetadataLogOrphans.RemoveSoon(stateFolder, warn);
 
     private static void Create(BlockCatalog catalog, BlockTarget target, NewImage image) => Qcow2Tool.Create(
         NewFile.PathOf(target), image.Size,

@@ -6,7 +6,8 @@ namespace Ublkback.Tests.Backend;
 
 /// <summary>
 /// Every life of an online vbd: all states that its frontend can write at any moment, also between a decision and its
-/// step, connects that succeed or fail, and restarts of the daemon. The search visits each reachable situation once.
+/// step, connects that succeed or fail, a kernel that takes the device, and restarts of the daemon. The search visits
+/// each reachable situation once.
 /// </summary>
 public sealed class VbdLifeTests
 {
@@ -77,6 +78,9 @@ public sealed class VbdLifeTests
     private static IEnumerable<Situation> Next(Situation situation, bool withRestarts)
     {
         foreach (XenbusState? state in Written) yield return situation with { View = Write(situation.View, state) };
+        // The kernel's xen-blkback writes 2 when it takes a device.
+        if (situation.View.IsServing)
+            yield return situation with { View = situation.View with { Backend = XenbusState.InitWait } };
         if (situation.Action == VbdAction.Wait)
         {
             yield return situation with { Action = VbdStateMachine.Decide(situation.View) };

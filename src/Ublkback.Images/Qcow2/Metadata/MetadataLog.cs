@@ -132,6 +132,18 @@ internal sealed class MetadataLog : IDisposable
         Added++;
     }
 
+    /// <summary>
+    /// Takes the changes of another log of the same state of the image. It must be empty; whoever kills this process
+    /// meanwhile leaves it of no generation.
+    /// </summary>
+    public void CopyChanges(MetadataLog other, uint generation)
+    {
+        other._mapping.Head(Size)[EntriesAt..].CopyTo(_mapping.Head(Size)[EntriesAt..]);
+        Committed = other.Committed;
+        Added = other.Added;
+        Generation = generation;
+    }
+
     /// <summary>Makes it an empty log of no generation.</summary>
     public void Clear()
     {

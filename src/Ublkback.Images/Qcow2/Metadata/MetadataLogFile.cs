@@ -6,8 +6,8 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Images.Qcow2.Metadata;
 
 /// <summary>
-/// Decides whether the log that a killed process left is of the image as it is now: the image is dirty and has the
-/// log's generation, and all that the log names is in the file. Blocks.
+/// Finds the log that a killed process left of the image as it is now: the image is dirty and has the log's generation,
+/// and all that the log names is in the file. Blocks.
 /// </summary>
 internal static class MetadataLogFile
 {
@@ -25,50 +25,58 @@ internal static class MetadataLogFile
         isBelieved = false;
         if (opening.StateFolder is null) return MetadataLog.InMemory();
         string path = MetadataLogFolder.PathOf(raw, opening.StateFolder);
-        isBelieved = IsLeftBehind(path, raw, header, isLocked: true);
-        if (isBelieved && opening.IsReadOnly)
+        string? left = FindLeftBehind(path, raw, header, opening.StateFolder, isLocked: true);
+        if (left is not null && opening.IsReadOnly)
             throw new TargetException(
                 $"{raw.Path} has changes of a killed daemon that are not in the file yet",
                 "run 'ublkback image check --repair', or attach it for writing");
         if (opening.IsReadOnly) return MetadataLog.InMemory();
-        if (!isBelieved)
+        if (left is null)
         {
-            MetadataLogFolder.RemoveOrphansSoon(opening.StateFolder, opening.Warn);
+            MetadataLogOrphans.RemoveSoon(opening.StateFolder, opening.Warn);
             if (!opening.OutlivesProcess) return MetadataLog.InMemory();
             Directory.CreateDirectory(
                 opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         }
 
         MetadataLog log = MetadataLogFolder.Open(path);
-        isBelieved = isBelieved && log.IsSound && log.IsOf(header.Generation); // it may have been removed meanwhile
+        isBelieved = left == path && log.IsSound && log.IsOf(header.Generation); // it may have been removed meanwhile
         if (isBelieved) log.Generation = header.Generation;
-        else Begin(log, path, raw, opening.Warn);
+        else isBelieved = Begin(log, path, left, raw, header, opening.Warn);
         return log;
     }
 
     /// <summary>Whether a killed process left changes of an image that are not in its file.</summary>
     /// <exception cref="TargetException">That cannot be seen.</exception>
     public static bool HasChanges(RawFile raw, Qcow2Header header, ImageOpening opening) =>
-        opening.StateFolder is not null
-            && IsLeftBehind(MetadataLogFolder.PathOf(raw, opening.StateFolder), raw, header, isLocked: false);
+        opening.StateFolder is string folder
+            && FindLeftBehind(MetadataLogFolder.PathOf(raw, folder), raw, header, folder, isLocked: false) is not null;
 
-    private static void Begin(MetadataLog log, string path, RawFile raw, Action<string> warn)
+    // Returns whether it has the changes of the log that was left at another path.
+    private static bool Begin(
+        MetadataLog log, string path, string? left, RawFile raw, Qcow2Header header, Action<string> warn)
     {
+        using MetadataLog? other = left is null || left == path ? null : TryRead(left, raw, header);
         if (!log.IsSound && !log.IsNew) warn($"{path}, the log of {raw.Path}, cannot be read: it is discarded");
-        if (log.IsSound && log.HasChanges)
+        if (log.IsSound && log.HasChanges && other is null)
             warn($"{raw.Path} is not in the state in which a killed daemon left it (restored, or written by another "
                 + $"program): the changes in {path} are discarded");
         log.Clear();
-        MetadataLogFolder.SetOwner(log, raw);
+        MetadataLogOwner.Set(log, raw);
+        if (other is null) return false;
+        log.CopyChanges(other, header.Generation);
+        return true;
     }
 
-    private static bool IsLeftBehind(string path, RawFile raw, Qcow2Header header, bool isLocked)
+    // The image may have been copied, moved, or mounted from another device since: then its log has another name.
+    private static string? FindLeftBehind(
+        string path, RawFile raw, Qcow2Header header, string folder, bool isLocked)
     {
-        if (!header.IsDirty) return false;
+        if (!header.IsDirty || header.Generation == 0) return null;
         try
         {
-            using MetadataLog? log = MetadataLogFolder.TryRead(path, waits: isLocked);
-            return log is { IsSound: true } && log.IsOf(header.Generation) && NamesWhatIsThere(log, raw, header);
+            using MetadataLog? own = MetadataLogFolder.TryRead(path, waits: isLocked);
+            if (own is not null && IsOf(own, raw, header)) return path;
         }
         catch (LinuxException failure)
         {
@@ -77,7 +85,35 @@ internal static class MetadataLogFile
                     + $"{path} cannot be seen ({LinuxError.Describe(failure.Errno)})",
                 "run this as root", failure);
         }
+
+        foreach (string other in MetadataLogFolder.List(folder))
+        {
+            using MetadataLog? log = TryRead(other, raw, header);
+            if (log is not null) return other;
+        }
+
+        return null;
     }
+
+    private static MetadataLog? TryRead(string path, RawFile raw, Qcow2Header header)
+    {
+        MetadataLog? log;
+        try
+        {
+            log = MetadataLogFolder.TryRead(path, waits: false);
+        }
+        catch (LinuxException)
+        {
+            return null; // of another user
+        }
+
+        if (log is null || IsOf(log, raw, header)) return log;
+        log.Dispose();
+        return null;
+    }
+
+    private static bool IsOf(MetadataLog log, RawFile raw, Qcow2Header header) =>
+        log.IsSound && log.IsOf(header.Generation) && NamesWhatIsThere(log, raw, header);
 
     // A cluster is in the file before the log names it, also while the file grows. So a file that is shorter is a copy.
     private static bool NamesWhatIsThere(MetadataLog log, RawFile raw, Qcow2Header header)

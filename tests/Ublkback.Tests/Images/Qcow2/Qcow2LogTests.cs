@@ -1,6 +1,7 @@
 using System.Globalization;
 using Mono.Unix.Native;
 using NUnit.Framework;
+using Ublkback.Block;
 using Ublkback.Images.Qcow2;
 using Ublkback.Images.Qcow2.Metadata;
 using Ublkback.Linux.Kernel;
@@ -132,7 +133,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
         MakeByQemu("replaced", 4 * MiB);
         ImageDriver open = Open($"qcow2:{PathOf("open")}", stateFolder: State);
         File.Delete(PathOf("open"));
-        MetadataLogFolder.RemoveOrphans(State, Warnings.Add);
+        MetadataLogOrphans.Remove(State, Warnings.Add);
         Assert.That(Directory.GetFiles(State), Has.Length.EqualTo(2));
         await open.Image.DisposeAsync();
 
@@ -140,6 +141,48 @@ public sealed class Qcow2LogTests : Qcow2Fixture
         await using (moved.Image) Assert.That(await moved.ReadAsync(0, MiB), Is.All.EqualTo(1));
         Assert.That(Directory.GetFiles(State), Is.Empty);
         Assert.That(Warnings, Is.Empty);
+    }
+
+    [Test]
+    public async Task Copies_of_a_killed_daemons_image_have_what_it_answered([Values] bool isReplaced)
+    {
+        string path = MakeByQemu("a.qcow2", 4 * MiB), copy = PathOf("copy");
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
+        await disk.WriteAsync(MiB, Filled(5, MiB));
+        await KillAsync(disk);
+        File.Copy(path, copy);
+        if (isReplaced)
+        {
+            File.Move(copy, path, overwrite: true);
+            MetadataLogOrphans.Remove(State, Warnings.Add);
+            copy = path;
+        }
+
+        Assert.That(
+            () => Open($"qcow2:{copy}", isReadOnly: true, stateFolder: State), Throws.TypeOf<TargetException>());
+        disk = Open($"qcow2:{copy}", stateFolder: State);
+        Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(5));
+        await disk.WriteAsync(2 * MiB, Filled(6, MiB));
+        await KillAsync(disk);
+        disk = Open($"qcow2:{copy}", stateFolder: State);
+        await using (disk.Image)
+        {
+            Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(5));
+            Assert.That(await disk.ReadAsync(2 * MiB, MiB), Is.All.EqualTo(6));
+        }
+
+        disk = Open($"qcow2:{path}", stateFolder: State);
+        await using (disk.Image)
+        {
+            Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(5));
+            if (!isReplaced) Assert.That(await disk.ReadAsync(2 * MiB, MiB), Is.All.Zero);
+        }
+
+        Assert.That(Warnings, Is.Empty);
+        MetadataLogOrphans.Remove(State, Warnings.Add);
+        Assert.That(Directory.GetFiles(State), Is.Empty);
+        Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
+        Assert.That(Run("qemu-img", "check", copy), Does.Contain("No errors"));
     }
 
     [Test]
@@ -166,15 +209,15 @@ public sealed class Qcow2LogTests : Qcow2Fixture
     public void Logs_whose_images_cannot_be_looked_for_are_bounded()
     {
         Directory.CreateDirectory(State);
-        for (int i = 0; i < MetadataLogFolder.MaxUnknown + 3; i++)
+        for (int i = 0; i < MetadataLogOrphans.MaxUnknown + 3; i++)
         {
             string log = Path.Combine(State, string.Create(CultureInfo.InvariantCulture, $"1-{i:x}.qcow2-log"));
             File.WriteAllText(log, "a log of another version");
             File.SetLastWriteTimeUtc(log, DateTime.UnixEpoch.AddDays(i));
         }
 
-        MetadataLogFolder.RemoveOrphans(State, Warnings.Add);
-        Assert.That(Directory.GetFiles(State), Has.Length.EqualTo(MetadataLogFolder.MaxUnknown));
+        MetadataLogOrphans.Remove(State, Warnings.Add);
+        Assert.That(Directory.GetFiles(State), Has.Length.EqualTo(MetadataLogOrphans.MaxUnknown));
         Assert.That(File.Exists(Path.Combine(State, "1-2.qcow2-log")), Is.False);
         Assert.That(Warnings, Has.Count.EqualTo(3));
     }
