@@ -31,6 +31,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     private const int CloseOnExec = 0x80000; // EFD_CLOEXEC
 
     private readonly Thread _thread;
+    private readonly int _nice;
     private readonly Action<Exception>? _onFailed;
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly FileDescriptor _wakeUp;
@@ -51,10 +52,12 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
     /// Takes what posted actions and watches throw, for a worker that runs code of others; otherwise that ends the
     /// process.
     /// </param>
+    /// <param name="nice">The nice value of its thread, where this user may set it.</param>
     /// <exception cref="LinuxException">The kernel offers no io_uring.</exception>
-    public Worker(string name, Action<Exception>? onFailed = null)
+    public Worker(string name, Action<Exception>? onFailed = null, int nice = 0)
     {
         Name = name;
+        _nice = nice;
         _onFailed = onFailed;
         Buffers = new WorkerBuffers(Schedule, BufferBytes);
         Descriptions = new WorkerBuffers(Schedule, DescriptionBytes);
@@ -164,6 +167,7 @@ public sealed unsafe partial class Worker : BlockLoop, IDisposable
         try
         {
             _operations = new UringOperations(); // off the path: the start
+            if (_nice != 0) NiceValue.TrySet(_nice);
             MakeCurrent();
         }
         catch (LinuxException failure)

@@ -20,6 +20,9 @@ namespace Ublkback.Service;
 internal sealed class Daemon(
     HostEnvironment host, CatalogMaker catalog, IReadOnlyList<ControlCommand> commands, ILogger logger)
 {
+    // Weighs nine times as much as 0 (sched_prio_to_weight, kernel/sched/core.c), so other programs get a tenth at least.
+    private const int WorkerNice = -10;
+
     /// <summary>Serves until cancelled, then leaves connected rings in order for the next daemon.</summary>
     /// <exception cref="CommandException">It cannot run here; the message says why.</exception>
     public async Task RunAsync(CancellationToken cancellation)
@@ -97,5 +100,6 @@ internal sealed class Daemon(
     }
 
     private static List<Worker> StartWorkers() =>
-        [.. Enumerable.Range(0, Environment.ProcessorCount).Select(number => new Worker($"worker-{number}"))];
+        [.. Enumerable.Range(0, Environment.ProcessorCount)
+            .Select(number => new Worker($"worker-{number}", nice: WorkerNice))];
 }

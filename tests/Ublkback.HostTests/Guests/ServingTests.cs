@@ -37,6 +37,19 @@ public sealed class ServingTests : HostFixture
         }
     }
 
+    [Test]
+    public void Workers_go_before_the_rest_of_the_daemon()
+    {
+        const int NiceField = 16; // of proc_pid_stat(5), counted from the one after the name
+        ILookup<bool, string> nices = Directory.GetDirectories($"/proc/{Daemon.Id}/task")
+            .Select(task => File.ReadAllText($"{task}/stat"))
+            .ToLookup(
+                stat => stat.Contains("(worker-", StringComparison.Ordinal),
+                stat => stat[(stat.LastIndexOf(')') + 2)..].Split(' ')[NiceField]);
+        Assert.That(nices[true].ToList(), Has.Count.EqualTo(Environment.ProcessorCount).And.All.EqualTo("-10"));
+        Assert.That(nices[false].ToList(), Is.Not.Empty.And.All.EqualTo("0"));
+    }
+
     [TestCaseSource(nameof(Frontends))]
     public async Task Data_survives_any_kind_of_ring(BlkfrontOptions options)
     {
