@@ -86,6 +86,8 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
 
                 if (tables.Header.Bitmaps is not null && !isReadOnly && !isBelieved)
                     tables.BitmapClusters = FindBitmapClusters(path, raw);
+                if (tables.Header.SnapshotCount > 0 && !isReadOnly)
+                    tables.SnapshotClusters = FindSnapshotClusters(path, raw, tables.Header);
                 IBlockImage? backing = isAlone ? null : OpenBacking(tables.Header, target, opening);
                 return Assemble(raw, tables, backing, log, own);
             }
@@ -141,6 +143,12 @@ internal sealed class Qcow2Opener(BlockCatalog catalog)
         {
             return [];
         }
+    }
+
+    private static IReadOnlyList<long> FindSnapshotClusters(string path, RawFile raw, Qcow2Header header)
+    {
+        using SafeFileHandle file = raw.OpenForReading();
+        return SnapshotTable.Read(path, file, header).FindClusters(path, file, header);
     }
 
     // The writer before died with the host, or was another program that leaves reference counts for later.

@@ -40,6 +40,9 @@ internal sealed class Qcow2Tables
     /// <summary>The clusters of bitmaps, which become free with the first change of the image.</summary>
     public IReadOnlyList<long> BitmapClusters { get; set; } = [];
 
+    /// <summary>The clusters of the table of internal snapshots, and of the snapshots' own tables.</summary>
+    public IReadOnlyList<long> SnapshotClusters { get; set; } = [];
+
     /// <summary>Bytes of all tables of level 2 and blocks of reference counts.</summary>
     public long BytesInUse =>
         (long)(L1.Count(entry => entry != 0) + RefcountTable.Count(entry => entry != 0) + L1.Length)
@@ -162,6 +165,7 @@ internal sealed class Qcow2Tables
                 conflict = $"its table of level 2 at {table:x} is where another table is";
         }
 
+        foreach (long cluster in SnapshotClusters) reserved.Add(cluster); // a snapshot may share tables with the disk
         return reserved;
     }
 }

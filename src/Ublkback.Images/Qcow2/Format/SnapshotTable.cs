@@ -9,6 +9,9 @@ namespace Ublkback.Images.Qcow2.Format;
 /// <param name="Length">Bytes of the table of snapshots itself.</param>
 internal sealed record SnapshotTable(IReadOnlyList<(long Offset, int Size)> Level1, long Length)
 {
+    /// <summary>Most bytes of snapshots' tables of level 1 that <see cref="FindClusters"/> reads.</summary>
+    public const long MaxL1BytesRead = 4 << 20;
+
     private const int EntryHeaderSize = 40;
     private const int MaxBytes = 64 << 20; // QCOW_MAX_SNAPSHOTS_SIZE
 
@@ -39,5 +42,44 @@ internal sealed record SnapshotTable(IReadOnlyList<(long Offset, int Size)> Leve
         }
 
         return new SnapshotTable(snapshots, at - header.SnapshotsOffset);
+    }
+
+    /// <summary>
+    /// Finds the clusters of the table, and of the snapshots' tables of both levels, in the order of the snapshots until
+    /// <see cref="MaxL1BytesRead"/> are read; those that are broken are left out.
+    /// </summary>
+    public IReadOnlyList<long> FindClusters(string path, SafeFileHandle file, Qcow2Header header)
+    {
+        Qcow2Layout layout = header.Layout;
+        HashSet<long> clusters = [];
+        Add(header.SnapshotsOffset, Length);
+        long read = 0;
+        foreach ((long offset, int size) in Level1)
+        {
+            read += (long)size * Qcow2Layout.EntrySize;
+            if (read > MaxL1BytesRead) break;
+            try
+            {
+                ulong[] l1 = Qcow2Tables.ReadTable(path, file, layout, offset, size, "level 1 of a snapshot");
+                Add(offset, (long)size * Qcow2Layout.EntrySize);
+                foreach (ulong entry in l1)
+                {
+                    long table = (long)(entry & L2Entry.OffsetMask);
+                    if (table != 0) clusters.Add(layout.ClusterOf(table));
+                }
+            }
+            catch (TargetException)
+            {
+                // A check says so. The disk does not need it.
+            }
+        }
+
+        return [.. clusters];
+
+        void Add(long start, long length)
+        {
+            for (long cluster = layout.ClusterOf(start); cluster < layout.ClustersFor(start + length); cluster++)
+                clusters.Add(cluster);
+        }
     }
 }

@@ -59,6 +59,41 @@ public sealed class Qcow2BrokenTableTests : Qcow2Fixture
             Throws.TypeOf<TargetException>().With.Message.Contains("needs larger clusters"));
     }
 
+    [Test]
+    public async Task A_write_never_goes_to_the_tables_of_a_snapshot(
+        [Values("the table of snapshots", "level 1", "level 2")] string table)
+    {
+        string path = MakeByQemu("a.qcow2", MiB);
+        Run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 128k", path);
+        Run("qemu-img", "snapshot", "-c", "old", path);
+        Run("qemu-io", "-f", "qcow2", "-c", "write -P 2 0 128k", path); // the disk has its own level 2 then
+        int at = 0;
+        byte[] before = [];
+        Change(path, bytes =>
+        {
+            int snapshots = (int)Get(bytes, 64), l1 = (int)Get(bytes, snapshots);
+            at = table switch
+            {
+                "level 1" => l1,
+                "level 2" => (int)(Get(bytes, l1) & L2Entry.OffsetMask),
+                _ => snapshots,
+            };
+            Put(bytes, L2Of(bytes), L2Entry.CopiedFlag | (uint)at);
+            before = bytes[at..(at + 65536)];
+        });
+        ImageDriver disk = Open($"qcow2:{path}");
+        await using (disk.Image)
+        {
+            Assert.That(await disk.TryWriteAsync(0, new byte[65536]), Is.EqualTo(BlockStatus.IoError));
+            await disk.RunAsync(BlockOperation.Discard, 0, 65536, []);
+            await disk.TryFlushAsync();
+        }
+
+        Assert.That(File.ReadAllBytes(path)[at..(at + 65536)], Is.EqualTo(before));
+        Assert.That(Warnings, Has.Some.Contains("is broken"));
+        Assert.That(Run("qemu-img", "info", path), Does.Contain("corrupt: true"));
+    }
+
     [TestCase(false)]
     [TestCase(true)]
     public async Task A_discard_never_frees_a_table_that_an_entry_of_the_guest_points_to(bool isCompressed)
@@ -214,8 +249,9 @@ public sealed class Qcow2BrokenTableTests : Qcow2Fixture
 
     private static int L1Of(byte[] bytes) => (int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(40));
 
-    private static int L2Of(byte[] bytes) =>
-        (int)(BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(L1Of(bytes))) & L2Entry.OffsetMask);
+    private static int L2Of(byte[] bytes) => (int)(Get(bytes, L1Of(bytes)) & L2Entry.OffsetMask);
+
+    private static ulong Get(byte[] bytes, int at) => BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(at));
 
     private static void Put(byte[] bytes, int at, ulong value) =>
         BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(at), value);
