@@ -125,13 +125,17 @@ public sealed class VdiAdmin : IDisposable
 
         List<IDisposable> alone = [];
         IVdiContainer container = _store.OpenOwn(name, "none", _opening(false));
+        IDisposable? deletion = null;
         try
         {
+            deletion = _store.BeginDeletion(vdi);
             CheckDeletable(name, vdi, container, withSnapshots, alone);
             _store.Unlink(name);
+            deletion = null; // nobody opens it any more
         }
         finally
         {
+            deletion?.Dispose();
             await container.DisposeAsync().ConfigureAwait(false);
             alone.ForEach(snapshot => snapshot.Dispose());
         }

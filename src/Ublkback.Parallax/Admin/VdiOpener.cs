@@ -105,7 +105,7 @@ public static class VdiOpener
             else
             {
                 VdiSnapshot snapshot = VdiSnapshots.Find(store, name, known, container);
-                pin = store.Pin(vdi, snapshot.Id);
+                pin = store.Pin(vdi, snapshot.Id, opening.Warn);
                 CheckIsThere(store, name, vdi, snapshot);
                 parts = new VdiParts(container, known, snapshot.Content, snapshot.Id, OpenOther, pin, opening.Warn);
             }

@@ -14,6 +14,14 @@ public sealed record RadosAddress(string Pool, string? Configuration, string? Id
     /// <summary>The option of a target that names the user.</summary>
     public const string IdOption = "id";
 
+    /// <summary>
+    /// How long a single operation may take; null for as long as it needs, as for guests. Whole seconds.
+    /// </summary>
+    public TimeSpan? Patience { get; init; }
+
+    /// <summary>Where its cluster is configured, for people to read.</summary>
+    public string Where => Configuration ?? "the usual places";
+
     /// <summary>Makes one of a pool and a target's options.</summary>
     /// <exception cref="TargetException">They say nothing that can be meant.</exception>
     public static RadosAddress Of(string pool, IReadOnlyDictionary<string, string> options)
