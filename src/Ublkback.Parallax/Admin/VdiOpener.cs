@@ -19,8 +19,7 @@ public static class VdiOpener
 
     private const string StoreOption = "store";
 
-    private static readonly string[] StoreOptions = [
-        StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
+    private static readonly string[] StoreOptions = [StoreOption, .. RadosAddress.Options];
 
     /// <summary>Opens a VDI. Blocks, so runs on a helper thread.</summary>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>

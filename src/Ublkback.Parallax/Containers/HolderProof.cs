@@ -5,8 +5,8 @@ using Ublkback.Linux.Kernel;
 namespace Ublkback.Parallax.Containers;
 
 /// <summary>
-/// A file of this host that is locked as long as a holder lives: the kernel lets go of the lock when the holder's process
-/// ends, however it ends, and in whatever container or namespace it was. Any thread.
+/// A file of this host that is locked as long as a holder lives: the kernel lets go of the lock when the holder's
+/// process ends, however it ends, and in whatever container or namespace it was. Any thread.
 /// </summary>
 /// <remarks>
 /// Only who finds that very file, and finds it unlocked, knows that the holder is dead. A process that cannot see the
@@ -14,7 +14,7 @@ namespace Ublkback.Parallax.Containers;
 /// </remarks>
 internal sealed class HolderProof : IDisposable
 {
-    private const string Folder = "/run/ublkback.holders"; // emptied by a reboot
+    private const string Folder = "/run/ublkback/holders"; // emptied by a reboot
 
     private static readonly string Boot = File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim();
 
@@ -75,6 +75,7 @@ internal sealed class HolderProof : IDisposable
         const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
         try
         {
+            Directory.CreateDirectory(Path.GetDirectoryName(Folder)!, Private);
             Directory.CreateDirectory(Folder, Private);
             FileDescriptor file =
                 FileDescriptor.Open(path, OpenFlags.O_RDWR | OpenFlags.O_CREAT | OpenFlags.O_EXCL);

@@ -130,7 +130,8 @@ internal sealed class RadosContainer : IVdiContainer
     {
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
             .Write(VdiFormat.OffsetOf(block), content);
-        _pool.Change(_segments.First, write);
+        if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First))
+            throw new IOException($"{Path} has been taken over by another host");
     }
 
     public void Claim(long segment)

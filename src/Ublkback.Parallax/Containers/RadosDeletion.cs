@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Ublkback.Linux.Kernel;
+using Ublkback.Parallax.Format;
 using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
@@ -8,21 +9,24 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Parallax.Containers;
 
 /// <summary>
-/// Marks that say that a VDI or a snapshot in a pool is being deleted: attributes of the VDI's first object. Any thread;
-/// blocks it.
+/// Marks that say that a VDI or a snapshot in a pool is being deleted: attributes of the VDI's first object. Any
+/// thread; blocks it.
 /// </summary>
 /// <remarks>
-/// Who deletes sets the mark first, and looks then whether anybody uses it; who wants to use it takes the lock first, and
-/// looks then for the mark. So not both go on, however long either was stopped between the two. A mark is void as soon as
-/// the deed that it announces would be refused: of a VDI when the number of the store was raised, of a snapshot when the
-/// epoch was.
+/// Who deletes sets the mark first, and looks then whether anybody uses it; who wants to use it takes the lock first,
+/// and looks then for the mark. So not both go on, however long either was stopped between the two. A mark is void as
+/// soon as the deed that it announces would be refused: of a VDI when the number of the store was raised, of a snapshot
+/// when the epoch was.
 /// </remarks>
 internal static class RadosDeletion
 {
     /// <summary>The attribute that says that a VDI is being deleted: under which number of the store.</summary>
     public static ReadOnlySpan<byte> Attribute => "deleted\0"u8;
 
-    /// <summary>The mark of a VDI that counts; null when there is none, or a void one, which is given.</summary>
+    /// <summary>Whether a VDI is being deleted.</summary>
+    /// <param name="pool">The pool.</param>
+    /// <param name="first">The VDI's first object.</param>
+    /// <param name="mark">The mark, which may be void; empty when there is none.</param>
     public static bool IsDeleted(RadosPool pool, RadosName first, out byte[] mark)
     {
         mark = pool.GetAttribute(first, Attribute) ?? [];
@@ -37,7 +41,7 @@ internal static class RadosDeletion
     public static bool IsDeleted(RadosPool pool, RadosName first, ulong snapshot) =>
         IsDeleted(pool, first, out _)
         || (pool.GetAttribute(first, AttributeOf(snapshot)) is { Length: > 0 } mark
-            && pool.GetAttribute(first, WriterLock.EpochAttribute) is byte[] epoch && mark.AsSpan().SequenceEqual(epoch));
+            && mark.AsSpan().SequenceEqual(pool.GetAttribute(first, WriterLock.EpochAttribute)));
 
     /// <summary>Marks a VDI that we have open; false when another has it now.</summary>
     public static bool TryMark(RadosPool pool, WriterLock owner, RadosName first, byte[] structure)
@@ -84,7 +88,7 @@ internal static class RadosDeletion
     {
         if (pool.Measure(first) > 0) return true;
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, [])
-            .IfZeros(0, Format.VdiFormat.BlockSize).Remove();
+            .IfZeros(0, VdiFormat.BlockSize).Remove();
         _ = pool.TryChange(first, write, isForced: true); // or it is not empty any more
         return false;
     }

@@ -14,11 +14,11 @@ namespace Ublkback.Parallax.Containers;
 /// </summary>
 /// <remarks>
 /// A lock tells who writes. Who holds it answers when asked; who does not, since it is dead, stopped or cut off, is
-/// replaced (<see cref="WriterTakeover"/>). What keeps the old one from writing is not the lock but a number, the epoch:
-/// each object that is written has it as an attribute, each write names it and is refused by the OSD where another is,
-/// and who takes over raises it while it has the lock, in the first object and in those that the log goes on in, before
-/// it reads these. So nothing is acknowledged that the new one does not see. That needs neither clocks nor Ceph's
-/// blocklist, which would shut out all disks of a host for one of them.
+/// replaced (<see cref="WriterTakeover"/>). What keeps the old one from writing is not the lock but a number, the
+/// epoch: each object that is written has it as an attribute, each write names it and is refused by the OSD where
+/// another is, and who takes over raises it while it has the lock, in the first object and in those that the log goes
+/// on in, before it reads these. So nothing is acknowledged that the new one does not see. That needs neither clocks
+/// nor Ceph's blocklist, which would shut out all disks of a host for one of them.
 /// </remarks>
 internal sealed class WriterLock : IDisposable
 {

@@ -12,9 +12,9 @@ namespace Ublkback.Parallax.Containers;
 /// </summary>
 /// <remarks>
 /// A holder is replaced when it is known to be dead (<see cref="HolderProof"/>), or when it was silent for the whole
-/// time: a warning is written to the VDI's first object, which the holder takes away as soon as it is asked or looks; and
-/// the OSD takes the lock away, and raises the epoch, only if the warning is still there. So neither a question that was
-/// lost nor a stop of who asks is taken for silence.
+/// time: a warning is written to the VDI's first object, which the holder takes away as soon as it is asked or looks;
+/// and the OSD takes the lock away, and raises the epoch, only if the warning is still there. So neither a question
+/// that was lost nor a stop of who asks is taken for silence.
 /// </remarks>
 internal static class WriterTakeover
 {

@@ -13,14 +13,14 @@ internal static class RadosDoors
 
     /// <summary>Gives the reply; null when no process has the VDI, or it does not answer.</summary>
     /// <exception cref="TargetException">The reply did not come.</exception>
-    public static byte[]? TryAsk(RadosPool pool, uint vdi, byte[] request)
+    public static byte[]? TryAsk(RadosPool pool, uint vdi, byte[] request, TimeSpan? patience)
     {
         RadosName first = new RadosSegments(vdi).First;
         if (WriterTakeover.Find(pool, first) is not RadosLocker holder || !WriterTakeover.Answers(pool, holder))
             return null;
         using WaitNotice? wait = WaitNotice.Begin(() => $"the process at {holder.Address} that has the VDI");
         (IReadOnlyList<byte[]> answers, int silent) =
-            RadosWatch.Notify(pool, WriterTakeover.DoorOf(holder.Cookie), request, TaskTime);
+            RadosWatch.Notify(pool, WriterTakeover.DoorOf(holder.Cookie), request, patience ?? TaskTime);
         if (silent > 0)
             throw new TargetException(
                 "the process that holds the VDI did not reply",

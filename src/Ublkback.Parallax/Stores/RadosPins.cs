@@ -7,8 +7,8 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Parallax.Stores;
 
 /// <summary>
-/// Keeps snapshots in a pool from being deleted while they are read: by leases <c>snapshot.NUMBER</c> of the VDI's first
-/// object, and by the marks of <see cref="RadosDeletion"/>. Any thread; blocks it.
+/// Keeps snapshots in a pool from being deleted while they are read: by leases <c>snapshot.NUMBER</c> of the VDI's
+/// first object, and by the marks of <see cref="RadosDeletion"/>. Any thread; blocks it.
 /// </summary>
 internal static class RadosPins
 {
@@ -19,8 +19,8 @@ internal static class RadosPins
         RadosName first = new RadosSegments(vdi).First;
         RadosLease? lease = RadosLease.TryTake(
             pool, first, LockOf(snapshot), isShared: true, () => warn(
-                $"object {first} of pool {pool.Name}: this process did not answer for so long that the snapshot it reads "
-                + "may be deleted; if it is, reads fail"));
+                $"object {first} of pool {pool.Name}: this process did not answer for so long that the snapshot it "
+                + "reads may be deleted; if it is, reads fail"));
         if (lease is not null && RadosDeletion.IsThere(pool, first)
             && !RadosDeletion.IsDeleted(pool, first, snapshot)) return lease;
         lease?.Dispose();

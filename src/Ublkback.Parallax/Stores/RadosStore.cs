@@ -1,11 +1,11 @@
 using System.Collections.Concurrent;
 using System.Globalization;
 using Ublkback.Block;
+using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 using Ublkback.Rados.Bindings;
-using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Stores;
@@ -21,15 +21,17 @@ internal sealed class RadosStore : IVdiStore
     private const string NextKey = "next";
 
     private readonly RadosPool _pool;
+    private readonly TimeSpan? _patience;
     private readonly RadosStoreKeys _keys;
     private readonly RadosStoreLocks _locks;
     private readonly ConcurrentDictionary<uint, WriterLock> _owners = new(); // the VDIs that are open here
 
-    private RadosStore(RadosPool pool, Guid id)
+    private RadosStore(RadosPool pool, Guid id, TimeSpan? patience)
     {
         _pool = pool;
+        _patience = patience;
         _keys = new RadosStoreKeys(pool);
-        _locks = new RadosStoreLocks(pool);
+        _locks = new RadosStoreLocks(pool, patience);
         Id = id;
     }
 
@@ -54,17 +56,33 @@ internal sealed class RadosStore : IVdiStore
         RadosPool pool = RadosPool.Open(address, waitsIfFull: false);
         try
         {
-            if (Guarded(() => RadosStoreKeys.ReadId(pool)) is Guid known) return new RadosStore(pool, known);
+            if (ReadId(ref pool, address) is Guid known) return new RadosStore(pool, known, address.Timeout);
             if (!makes)
                 throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi "
                     + $"create --store {address}' makes one");
             RadosStoreKeys.Make(pool, NextKey, "1");
-            return new RadosStore(pool, RadosStoreKeys.ReadId(pool)!.Value);
+            return new RadosStore(pool, RadosStoreKeys.ReadId(pool)!.Value, address.Timeout);
         }
         catch (Exception failure)
         {
             pool.Dispose();
             throw failure is RadosException ? new TargetException(failure.Message, failure) : failure;
+        }
+    }
+
+    // The connection that this process has may have been shut out; then there is a new one.
+    private static Guid? ReadId(ref RadosPool pool, RadosAddress address)
+    {
+        try
+        {
+            return RadosStoreKeys.ReadId(pool);
+        }
+        catch (RadosException failure) when (failure.Errno == LinuxError.ShutOut)
+        {
+            RadosPool next = RadosPool.Open(address, waitsIfFull: false);
+            pool.Dispose();
+            pool = next;
+            return RadosStoreKeys.ReadId(pool);
         }
     }
 
@@ -98,7 +116,8 @@ internal sealed class RadosStore : IVdiStore
         RadosClaim claim = Claim(name, vdi, replacesSilent: opening.Domid is not null, opening.Warn);
         return Guarded(() =>
         {
-            if (opening.IsReadOnly) return new RadosContainer(_pool, vdi, null, Read(first, claim), opening.Warn);
+            if (opening.IsReadOnly)
+                return new RadosContainer(_pool, vdi, null, RadosReading.Take(_pool, first, claim), opening.Warn);
             WriterLock owner = WriterLock.Take(_pool, new RadosSegments(vdi), claim);
             try
             {
@@ -229,7 +248,7 @@ internal sealed class RadosStore : IVdiStore
     }
 
     public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
-        Task.Run(() => Guarded(() => RadosDoors.TryAsk(_pool, vdi, request)));
+        Task.Run(() => Guarded(() => RadosDoors.TryAsk(_pool, vdi, request, _patience)));
 
     public void Dispose()
     {
@@ -239,24 +258,6 @@ internal sealed class RadosStore : IVdiStore
 
     private RadosClaim Claim(string name, uint vdi, bool replacesSilent, Action<string> warn) =>
         new(name, replacesSilent, () => ReadHolder(vdi)?.ToString() ?? "another program", warn);
-
-    private RadosLease Read(RadosName first, RadosClaim claim)
-    {
-        while (true)
-        {
-            if (RadosLease.TryTake(
-                _pool, first, WriterLock.LockName, isShared: true, () => claim.Warn(
-                    $"object {first} of pool {_pool.Name}: this process did not answer for so long that VDI {claim.Vdi} "
-                    + "may be written by another; nothing more is read")) is { } lease)
-            {
-                if (RadosDeletion.IsThere(_pool, first) && !RadosDeletion.IsDeleted(_pool, first, out _)) return lease;
-                lease.Dispose();
-                throw new ImageInUseException($"VDI {claim.Vdi} is being deleted");
-            }
-
-            WriterTakeover.Replace(_pool, first, claim);
-        }
-    }
 
     private RadosContainer OpenUnguarded(uint vdi, Action<string> warn) => new(_pool, vdi, null, null, warn);
 

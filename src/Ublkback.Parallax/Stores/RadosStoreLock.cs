@@ -8,8 +8,8 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Parallax.Stores;
 
 /// <summary>
-/// A lock of a store in a pool: a lease, and the number that was raised when it was taken. Changes that it protects name
-/// the number, so the lease may end while we are stopped: then they are refused. Any thread; blocks it.
+/// A lock of a store in a pool: a lease, and the number that was raised when it was taken. Changes that it protects
+/// name the number, so the lease may end while we are stopped: then they are refused. Any thread; blocks it.
 /// </summary>
 internal sealed class RadosStoreLock : IStoreLock
 {
@@ -66,10 +66,11 @@ internal sealed class RadosStoreLock : IStoreLock
 
     public void Check()
     {
-        if (_pool.GetAttribute(StructureFence.Object, _attribute) is { } now && now.AsSpan().SequenceEqual(Number)) return;
+        byte[]? now = _pool.GetAttribute(StructureFence.Object, _attribute);
+        if (now is not null && now.AsSpan().SequenceEqual(Number)) return;
         throw new TargetException(
-            $"this process did not answer for so long that another has changed rados:{_pool.Name} meanwhile; it goes on no "
-            + "further",
+            $"this process did not answer for so long that another has changed rados:{_pool.Name} meanwhile; it goes "
+            + "on no further",
             "try again");
     }
 

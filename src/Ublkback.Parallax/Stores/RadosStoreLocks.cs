@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ublkback.Block;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
@@ -7,10 +8,11 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Parallax.Stores;
 
 /// <summary>The two locks of a store in a pool. Any thread; blocks it.</summary>
-internal sealed class RadosStoreLocks(RadosPool pool) : IDisposable
+internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDisposable
 {
     private static readonly TimeSpan RetryDelay = TimeSpan.FromMilliseconds(20);
-    private static readonly TimeSpan Patience = RadosLease.Time + WriterTakeover.Patience; // of one that died
+
+    private readonly TimeSpan _patience = patience ?? RadosLease.Time + WriterTakeover.Patience; // of one that died
 
     // One at a time of this process's own, so that what a change names is the number of who makes it.
     private readonly SemaphoreSlim _own = new(1);
@@ -26,7 +28,7 @@ internal sealed class RadosStoreLocks(RadosPool pool) : IDisposable
     {
         const string What = "another command changes the VDIs of";
         using WaitNotice? wait = WaitNotice.Begin(() => $"another command that changes the VDIs of rados:{pool.Name}");
-        if (!_own.Wait(Patience)) throw Refuse(What);
+        if (!_own.Wait(_patience)) throw Refuse(What);
         try
         {
             return _structure = Take("structure", StructureFence.Attribute.ToArray(), What, () =>
@@ -57,15 +59,16 @@ internal sealed class RadosStoreLocks(RadosPool pool) : IDisposable
 
     private RadosStoreLock Take(string name, byte[] attribute, string what, Action onDisposed)
     {
-        for (TimeSpan waited = default; waited < Patience; waited += RetryDelay)
+        long began = Stopwatch.GetTimestamp();
+        do
         {
             if (RadosStoreLock.TryTake(pool, name, attribute, onDisposed) is { } taken) return taken;
             Thread.Sleep(RetryDelay);
         }
-
+        while (Stopwatch.GetElapsedTime(began) < _patience);
         throw Refuse(what);
     }
 
     private ImageInUseException Refuse(string what) => new(
-        $"{what} rados:{pool.Name}, and has not ended for {Patience.TotalSeconds:0} s", "try again later");
+        $"{what} rados:{pool.Name}, and has not ended for {_patience.TotalSeconds:0} s", "try again later");
 }

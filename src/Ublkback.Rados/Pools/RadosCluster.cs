@@ -51,7 +51,10 @@ public sealed class RadosCluster : IDisposable
             lock (Gate)
             {
                 if (!Known.TryGetValue(key, out known))
-                    Known[key] = known = new Lazy<RadosCluster>(() => new RadosCluster(key, Open(address)) { _users = 0 });
+                {
+                    known = new Lazy<RadosCluster>(() => new RadosCluster(key, Open(address)) { _users = 0 });
+                    Known[key] = known;
+                }
             }
 
             if (TryUse(key, known) is { } cluster) return cluster;

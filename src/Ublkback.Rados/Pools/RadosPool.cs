@@ -146,8 +146,8 @@ public sealed unsafe class RadosPool : IDisposable
     }
 
     /// <summary>
-    /// Is called before each operation. The result ends when the operation has: until then people are told after a while
-    /// what is waited for.
+    /// Is called before each operation. The result ends when the operation has: until then people are told after a
+    /// while what is waited for.
     /// </summary>
     internal IDisposable? Enter(string what, RadosName name)
     {
@@ -189,7 +189,8 @@ public sealed unsafe class RadosPool : IDisposable
         }
 
         LibRados.ReleaseRead(read);
-        if (Note(result) != -LinuxError.NoEntry) RadosException.Check(result, $"the keys of object {name} cannot be read");
+        if (Note(result) != -LinuxError.NoEntry)
+            RadosException.Check(result, $"the keys of object {name} cannot be read");
         return more != 0;
     }
 }
