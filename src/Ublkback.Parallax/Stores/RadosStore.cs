@@ -207,9 +207,12 @@ internal sealed class RadosStore : IVdiStore
     {
         RadosStoreLock structure = _locks.Structure;
         structure.Need(_keys.Check(structure.Number, Id, onFault, repairs));
+        HashSet<string> named = [.. _keys.GetAll(NamePrefix).Select(key => key.Value)];
         foreach (uint vdi in Numbers)
         {
-            if (Exists(vdi)) continue;
+            // A number without a name and without objects is what is left of a VDI that was not made; it is collected.
+            if (Exists(vdi) || (!named.Contains(FormatNumber(vdi)) && _pool.Measure(new RadosSegments(vdi).Copy) < 0))
+                continue;
             onFault($"object {new RadosSegments(vdi).First} of pool {_pool.Name} is missing");
             if (!repairs) continue;
             structure.Check();

@@ -19,6 +19,8 @@ public sealed class RadosStopTests
 {
     private const int Size = 1 << 20;
     private const int Piece = 64 << 10;
+    private const int Places = 6; // to stop at, or it takes long
+    private const int AllPlaces = 150; // a collection looks at each object
 
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1);
 
@@ -44,8 +46,9 @@ public sealed class RadosStopTests
     {
         int count = await CountAsync(stopped);
         // Each stop with another command, so that in the end each command is beside each.
-        for (int at = 1; at <= count; at += 3)
-            await TryAsync(stopped, at, Commands[((at / 3) + Array.IndexOf(Commands, stopped)) % Commands.Length]);
+        int step = Math.Max(1, count / Places), first = Array.IndexOf(Commands, stopped);
+        for (int at = 1 + (first % step), other = first; at <= count; at += step, other++)
+            await TryAsync(stopped, at, Commands[other % Commands.Length]);
     }
 
     [Test]
@@ -54,7 +57,55 @@ public sealed class RadosStopTests
         [ValueSource(nameof(Commands))] string stopped, [ValueSource(nameof(Commands))] string other)
     {
         int count = await CountAsync(stopped);
-        for (int at = 1; at <= count; at++) await TryAsync(stopped, at, other);
+        for (int at = 1; at <= count; at += 1 + (count / AllPlaces)) await TryAsync(stopped, at, other);
+    }
+
+    [Test]
+    public async Task A_holder_that_lives_again_while_who_replaces_it_is_stopped_is_not_replaced()
+    {
+        await PrepareAsync();
+        StoppedProcess holder = new((_, _) => false);
+        using Worker worker = new("holder");
+        IBlockImage image = await Task.Run(() =>
+        {
+            RadosPool.BeforeEach.Value = holder.Before;
+            return VdiOpener.Open(TargetOf("w"), Opening(false));
+        });
+        await using (image)
+        {
+            holder.Stop();
+            int changes = 0; // the warning, and the eviction
+            StoppedProcess other = new((_, operation) => operation == "change vdi.000001.00000000" && ++changes == 2);
+            Task<string?> replacing = StartAsync("break", other);
+            await other.Stopped.WaitAsync(Patience);
+            using RadosPool pool = OpenPool();
+            Assert.That(pool.GetAttribute(new RadosName("vdi.000001.00000000"), "warning\0"u8), Is.Not.Empty);
+            holder.GoOn();
+            // it is not told when it looks
+            while (pool.GetAttribute(new RadosName("vdi.000001.00000000"), "warning\0"u8) is { Length: > 0 })
+                await Task.Delay(10);
+            other.GoOn();
+            Assert.That(await replacing.WaitAsync(Patience), Does.Contain("which answers again"));
+            Assert.That(await WriteAsync(worker, image, _written), Is.EqualTo(BlockStatus.Okay));
+        }
+
+        await CheckAsync();
+    }
+
+    [Test]
+    public async Task What_is_known_of_a_VDI_takes_as_many_questions_whatever_its_size()
+    {
+        await PrepareAsync();
+        int small = await CountAsync("describe", "w");
+        using (Worker worker = new("test"))
+        {
+            using VdiAdmin vdis = VdiAdmin.Open(StoreText, false, worker, Opening);
+            vdis.Create("large", 64 << 20);
+            await WriteAsync(worker, "large", new byte[32 << 20].Select((_, at) => (byte)(at / 4096 + 1)).ToArray());
+            Assert.That(vdis.Describe("large").AllocatedBytes, Is.GreaterThan(32 << 20).And.LessThan(64 << 20));
+        }
+
+        Assert.That(await CountAsync("describe", "large"), Is.EqualTo(small).And.LessThan(30));
     }
 
     private static byte[] Make(char letter)
@@ -67,16 +118,23 @@ public sealed class RadosStopTests
     private async Task<int> CountAsync(string command)
     {
         await PrepareAsync();
-        StoppedProcess process = new(0);
+        StoppedProcess process = new((_, _) => false);
         await StartAsync(command, process).WaitAsync(Patience);
         await CheckAsync();
+        return process.Count;
+    }
+
+    private async Task<int> CountAsync(string command, string name)
+    {
+        StoppedProcess process = new((_, _) => false);
+        Assert.That(await StartAsync(command, process, name).WaitAsync(Patience), Is.Null);
         return process.Count;
     }
 
     private async Task TryAsync(string stopped, int at, string other)
     {
         await PrepareAsync();
-        StoppedProcess process = new(at);
+        StoppedProcess process = new((number, _) => number == at);
         Task<string?> running = StartAsync(stopped, process);
         string where = $"{stopped} before operation {at}, then {other}";
         if (await Task.WhenAny((Task)running, process.Stopped).WaitAsync(Patience) == running)
@@ -133,14 +191,14 @@ public sealed class RadosStopTests
     }
 
     // Gives what it was refused by; null when it was done.
-    private Task<string?> StartAsync(string command, StoppedProcess? process) => Task.Run(async () =>
+    private Task<string?> StartAsync(string command, StoppedProcess? process, string name = "w") => Task.Run(async () =>
     {
         RadosPool.BeforeEach.Value = process is null ? null : process.Before;
         try
         {
             using Worker worker = new(command);
             using VdiAdmin vdis = VdiAdmin.Open(StoreText, false, worker, Opening);
-            await RunAsync(command, vdis, worker);
+            await RunAsync(command, vdis, worker, name);
             return null;
         }
         catch (Exception failure) when (failure is TargetException or IOException or InvalidDataException)
@@ -149,7 +207,7 @@ public sealed class RadosStopTests
         }
     });
 
-    private async Task RunAsync(string command, VdiAdmin vdis, Worker worker)
+    private async Task RunAsync(string command, VdiAdmin vdis, Worker worker, string name)
     {
         switch (command)
         {
@@ -169,6 +227,8 @@ public sealed class RadosStopTests
                 if (!damages.All(damage => damage.Contains("store: key ") || damage.Contains("there is no VDI v ")))
                     Assert.Fail($"whole VDIs were called damaged: {string.Join("; ", damages)}");
                 break;
+            case "break": vdis.BreakLock(name); break;
+            case "describe": vdis.Describe(name); break;
             case "repair": vdis.RepairStore(_ => { }); break;
             case "write": await WriteAsync(worker, "w", _written); break;
             case "read":
@@ -182,7 +242,7 @@ public sealed class RadosStopTests
     // As time takes the leases, and as who proves that a writer is silent takes its lock.
     private void LoseLocks()
     {
-        using RadosPool pool = RadosPool.Open(new RadosAddress(_pool, OneNodeCeph.Configuration, null), false);
+        using RadosPool pool = OpenPool();
         RadosName store = new("vdi.store");
         foreach (string name in new[] { "structure", "collection" })
         {
@@ -265,7 +325,7 @@ public sealed class RadosStopTests
         using (Worker worker = new("check"))
         using (VdiAdmin vdis = VdiAdmin.Open(StoreText, false, worker, Opening))
             await vdis.CollectAsync();
-        using RadosPool pool = RadosPool.Open(new RadosAddress(_pool, OneNodeCeph.Configuration, null), false);
+        using RadosPool pool = OpenPool();
         HashSet<string> known = [.. pool.GetKeys(new RadosName("vdi.store"), "vdi.").Select(pair => pair.Key)];
         string[] strays =
         [
@@ -279,35 +339,40 @@ public sealed class RadosStopTests
 
     private async Task WriteAsync(Worker worker, string name, byte[] content)
     {
+        IBlockImage image = VdiOpener.Open(TargetOf(name), Opening(false));
+        await using (image)
+        {
+            if (await WriteAsync(worker, image, content) != BlockStatus.Okay)
+                throw new IOException("the write was refused");
+        }
+    }
+
+    private static Task<BlockStatus> WriteAsync(Worker worker, IBlockImage image, byte[] content)
+    {
         Memory<byte> data = PinnedMemory.AllocatePages(content.Length);
         content.CopyTo(data);
-        await UseAsync(worker, name, false, async image =>
-        {
-            ImageAccess access = new(image);
-            BlockStatus status = await access.RunAsync(BlockOperation.Write, 0, data.Length, data);
-            return status == BlockStatus.Okay ? status : throw new IOException("the write was refused");
-        });
+        return worker.InvokeAsync(
+            () => new ImageAccess(image).RunAsync(BlockOperation.Write, 0, data.Length, data).AsTask());
     }
 
     private async Task<byte[]> ReadAsync(Worker worker, string name, int length)
     {
         Memory<byte> data = PinnedMemory.AllocatePages(length);
-        await UseAsync(worker, name, true, async image =>
+        IBlockImage image = VdiOpener.Open(TargetOf(name), Opening(true));
+        await using (image)
         {
-            ImageAccess access = new(image);
-            BlockStatus status = await access.RunAsync(BlockOperation.Read, 0, length, data);
-            return status == BlockStatus.Okay ? status : throw new IOException("the read failed");
-        });
+            BlockStatus status = await worker.InvokeAsync(
+                () => new ImageAccess(image).RunAsync(BlockOperation.Read, 0, length, data).AsTask());
+            if (status != BlockStatus.Okay) throw new IOException("the read failed");
+        }
+
         return data.ToArray();
     }
 
-    private async Task UseAsync(
-        Worker worker, string name, bool isReadOnly, Func<IBlockImage, Task<BlockStatus>> action)
-    {
-        IBlockImage image = VdiOpener.Open(
-            BlockTarget.Parse($"vdi:{name}?store={StoreText.Replace('?', '&')}"), Opening(isReadOnly));
-        await using (image) await worker.InvokeAsync(() => action(image));
-    }
+    private BlockTarget TargetOf(string name) => BlockTarget.Parse($"vdi:{name}?store={StoreText.Replace('?', '&')}");
+
+    private RadosPool OpenPool() =>
+        RadosPool.Open(new RadosAddress(_pool, OneNodeCeph.Configuration, null), waitsIfFull: false);
 
     private ImageOpening Opening(bool isReadOnly) => new(
         "the test", Interlocked.Increment(ref _lastDisk), isReadOnly, true, null, TestContext.Out.WriteLine);
