@@ -61,6 +61,83 @@ public sealed class RadosStopTests
     }
 
     [Test]
+    public async Task A_clone_of_a_snapshot_that_is_gone_is_not_made()
+    {
+        int count = await CountAsync("clone");
+        for (int at = 1; at <= count; at += 3) await TryAsync("clone", at, "destroy");
+    }
+
+    // Somebody begins to use a VDI or a snapshot while who deletes it is stopped: not both go on.
+    [TestCase("delete", "v", false)]
+    [TestCase("delete", "v@t", true)]
+    [TestCase("delete-snapshot", "w@s", true)]
+    public async Task What_somebody_uses_is_not_deleted(string command, string used, bool isReadOnly)
+    {
+        int count = await CountAsync(command), uses = 0;
+        for (int at = 1; at <= count; at += 2)
+        {
+            await PrepareAsync();
+            StoppedProcess process = new((number, _) => number == at);
+            Task<string?> running = StartAsync(command, process);
+            if (await Task.WhenAny((Task)running, process.Stopped).WaitAsync(Patience) == running) continue;
+            string where = $"{command} before operation {at} ({await process.Stopped})";
+            IBlockImage? image = null;
+            try
+            {
+                LoseLocks();
+                image = await Task.Run(() => VdiOpener.Open(TargetOf(used), Opening(isReadOnly)));
+            }
+            catch (TargetException refusal)
+            {
+                where += $", {used} was not opened: {refusal.Message}";
+            }
+            finally
+            {
+                process.GoOn();
+            }
+
+            string? deleted = await running.WaitAsync(Patience);
+            TestContext.Out.WriteLine($"{where}: {deleted ?? "done"}");
+            if (image is null) continue;
+            uses++;
+            await using (image)
+            {
+                Assert.That(deleted, Is.Not.Null, $"{where}: what is used was deleted");
+                if (isReadOnly) Assert.That(await StartAsync("gc", null), Is.Null);
+                using Worker worker = new("user");
+                BlockStatus status = isReadOnly
+                    ? (await ReadAsync(worker, image, Size)).Status
+                    : await WriteAsync(worker, image, _other);
+                Assert.That(status, Is.EqualTo(BlockStatus.Okay), where);
+            }
+
+            await CheckAsync();
+        }
+
+        Assert.That(uses, Is.Positive);
+    }
+
+    [Test]
+    public async Task Who_lost_the_lock_before_it_raised_the_epoch_takes_nothing()
+    {
+        await PrepareAsync();
+        StoppedProcess process = new((_, operation) => operation == "change vdi.000001.00000000");
+        Task<string?> running = StartAsync("snapshot", process);
+        await process.Stopped.WaitAsync(Patience);
+        LoseLocks();
+        using Worker worker = new("other");
+        IBlockImage image = await Task.Run(() => VdiOpener.Open(TargetOf("w"), Opening(false)));
+        await using (image)
+        {
+            process.GoOn();
+            Assert.That(await running.WaitAsync(Patience), Does.Contain("was given to another process"));
+            Assert.That(await WriteAsync(worker, image, _written), Is.EqualTo(BlockStatus.Okay));
+        }
+
+        await CheckAsync();
+    }
+
+    [Test]
     public async Task A_holder_that_lives_again_while_who_replaces_it_is_stopped_is_not_replaced()
     {
         await PrepareAsync();
@@ -105,7 +182,7 @@ public sealed class RadosStopTests
             Assert.That(vdis.Describe("large").AllocatedBytes, Is.GreaterThan(32 << 20).And.LessThan(64 << 20));
         }
 
-        Assert.That(await CountAsync("describe", "large"), Is.EqualTo(small).And.LessThan(30));
+        Assert.That(await CountAsync("describe", "large"), Is.AtMost(small).And.LessThan(30));
     }
 
     private static byte[] Make(char letter)
@@ -213,6 +290,11 @@ public sealed class RadosStopTests
         {
             case "clone": vdis.Clone("w@s", "c"); break;
             case "create": vdis.Create("n", Size); break;
+            case "destroy":
+                await vdis.DeleteSnapshotAsync("w", "s");
+                await WriteAsync(worker, "w", _late);
+                await vdis.CollectAsync();
+                break;
             case "delete": await vdis.DeleteAsync("v", withSnapshots: true); break;
             case "delete-snapshot": await vdis.DeleteSnapshotAsync("w", "s"); break;
             case "snapshot": await vdis.SnapshotAsync("w", "x"); break;
@@ -315,7 +397,7 @@ public sealed class RadosStopTests
         Assert.That(names.Contains("n"), Is.EqualTo(IsDone("create")), "n");
         Assert.That(names.Contains("v"), Is.EqualTo(!IsDone("delete")), "v");
         string[] snapshots = [.. vdis.Describe("w").Snapshots.Select(snapshot => snapshot.Name)];
-        if (IsDone("delete-snapshot")) Assert.That(snapshots, Does.Not.Contain("s"));
+        if (IsDone("delete-snapshot") || IsDone("destroy")) Assert.That(snapshots, Does.Not.Contain("s"));
         if (IsDone("snapshot")) Assert.That(snapshots, Does.Contain("x"));
     }
 
@@ -357,16 +439,21 @@ public sealed class RadosStopTests
 
     private async Task<byte[]> ReadAsync(Worker worker, string name, int length)
     {
-        Memory<byte> data = PinnedMemory.AllocatePages(length);
         IBlockImage image = VdiOpener.Open(TargetOf(name), Opening(true));
         await using (image)
         {
-            BlockStatus status = await worker.InvokeAsync(
-                () => new ImageAccess(image).RunAsync(BlockOperation.Read, 0, length, data).AsTask());
-            if (status != BlockStatus.Okay) throw new IOException("the read failed");
+            (BlockStatus status, byte[] content) = await ReadAsync(worker, image, length);
+            return status == BlockStatus.Okay ? content : throw new IOException("the read failed");
         }
+    }
 
-        return data.ToArray();
+    private static async Task<(BlockStatus Status, byte[] Content)> ReadAsync(
+        Worker worker, IBlockImage image, int length)
+    {
+        Memory<byte> data = PinnedMemory.AllocatePages(length);
+        BlockStatus status = await worker.InvokeAsync(
+            () => new ImageAccess(image).RunAsync(BlockOperation.Read, 0, length, data).AsTask());
+        return (status, data.ToArray());
     }
 
     private BlockTarget TargetOf(string name) => BlockTarget.Parse($"vdi:{name}?store={StoreText.Replace('?', '&')}");
