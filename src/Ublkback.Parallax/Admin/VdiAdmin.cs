@@ -37,7 +37,7 @@ public sealed class VdiAdmin : IDisposable
     /// <param name="worker">Where VDIs are used.</param>
     /// <param name="opening">How they are opened: whether for reading only.</param>
     public static VdiAdmin Open(string? text, bool makes, Worker worker, Func<bool, ImageOpening> opening) =>
-        new(VdiStoreFactory.Open(text, makes: makes), worker, opening);
+        new(VdiStoreFactory.Open(text, makes: makes, isForCommand: true), worker, opening);
 
     /// <summary>The names of all VDIs, in order.</summary>
     public IReadOnlyList<string> Names => _store.Names;
@@ -125,13 +125,17 @@ public sealed class VdiAdmin : IDisposable
 
         List<IDisposable> alone = [];
         IVdiContainer container = _store.OpenOwn(name, "none", _opening(false));
+        IDisposable? deletion = null;
         try
         {
+            deletion = _store.BeginDeletion(vdi);
             CheckDeletable(name, vdi, container, withSnapshots, alone);
             _store.Unlink(name);
+            deletion = null; // nobody opens it any more
         }
         finally
         {
+            deletion?.Dispose();
             await container.DisposeAsync().ConfigureAwait(false);
             alone.ForEach(snapshot => snapshot.Dispose());
         }

@@ -21,7 +21,7 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
     /// <summary>Checks some VDIs. Nothing is given back meanwhile.</summary>
     public VdiCheck Run(IReadOnlyList<string> names)
     {
-        using IDisposable alone = store.LockCollection();
+        using IStoreLock alone = store.LockCollection();
         _where = "store";
         using (store.LockStructure()) store.CheckCopies(Report, repairs: false);
         BlockMarks marks = new();
@@ -42,6 +42,7 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
             if (_damages > before) _damaged.Add(name);
         }
 
+        if (_damages > 0) alone.Check(); // or what was given back meanwhile looks damaged
         return new VdiCheck(walker.Nodes, _data, _damages, _damaged);
     }
 

@@ -19,8 +19,7 @@ public static class VdiOpener
 
     private const string StoreOption = "store";
 
-    private static readonly string[] StoreOptions = [
-        StoreOption, RadosAddress.ConfigurationOption, RadosAddress.IdOption];
+    private static readonly string[] StoreOptions = [StoreOption, .. RadosAddress.Options];
 
     /// <summary>Opens a VDI. Blocks, so runs on a helper thread.</summary>
     /// <exception cref="TargetException">It cannot be opened; the message says why.</exception>
@@ -105,7 +104,7 @@ public static class VdiOpener
             else
             {
                 VdiSnapshot snapshot = VdiSnapshots.Find(store, name, known, container);
-                pin = store.Pin(vdi, snapshot.Id);
+                pin = store.Pin(vdi, snapshot.Id, opening.Warn);
                 CheckIsThere(store, name, vdi, snapshot);
                 parts = new VdiParts(container, known, snapshot.Content, snapshot.Id, OpenOther, pin, opening.Warn);
             }

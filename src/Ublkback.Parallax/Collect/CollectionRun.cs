@@ -54,6 +54,7 @@ internal sealed class CollectionRun
     {
         VdiParts parts = Image.Parts;
         await parts.Reader.DrainAsync();
+        await Task.Run(() => parts.Container.Claim(0)); // it is still ours
         uint vdi = parts.Superblock.Vdi;
         _spared.UnionWith(parts.Segments.GetSpared());
         _candidates.RemoveAll(_spared.Contains);

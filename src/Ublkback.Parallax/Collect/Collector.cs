@@ -12,7 +12,8 @@ namespace Ublkback.Parallax.Collect;
 /// <remarks>
 /// It marks what is needed, and frees what is not marked. Needed are the versions that there were at its beginning;
 /// what came later needs no block that these did not, but for those in segments that were not used then, or not to
-/// their end, which it leaves alone.
+/// their end, which it leaves alone. So what is not marked is never needed again, and a collector that was stopped
+/// for any time, and goes on, frees nothing that somebody has.
 /// </remarks>
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
@@ -37,16 +38,20 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// freed.</exception>
     public async Task RunAsync(IReadOnlyList<VdiImage> open, bool withUnnamed)
     {
-        using IDisposable alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
+        using IStoreLock alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
         List<CollectionRun> vdis = [];
         try
         {
             foreach (VdiImage image in open)
                 vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
             CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
-            await Task.Run(() => Mark(vdis, closing), closing).ConfigureAwait(false);
+            await Task.Run(() => Mark(vdis, alone, closing), closing).ConfigureAwait(false);
             foreach (CollectionRun vdi in vdis)
+            {
+                await Task.Run(alone.Check).ConfigureAwait(false);
                 Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
+            }
+
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
         }
         finally
@@ -58,11 +63,11 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// <summary>Blocks of a VDI's file that are needed.</summary>
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
 
-    private void Mark(List<CollectionRun> open, CancellationToken cancellation)
+    private void Mark(List<CollectionRun> open, IStoreLock alone, CancellationToken cancellation)
     {
         foreach (CollectionRun vdi in open) vdi.Mark(_marks);
         List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
-        using (store.LockStructure())
+        using (IStoreLock structure = store.LockStructure())
         {
             HashSet<uint> named = [.. store.Names.Select(store.Find)];
             _unnamed = [.. store.Numbers.Where(vdi => !named.Contains(vdi))];
@@ -77,6 +82,10 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
                 needed.AddRange(file.Snapshots.Select(snapshot => snapshot.Content));
                 container.DisposeAsync().AsTask().GetAwaiter().GetResult();
             }
+
+            // All that is of one moment: no clone was made meanwhile, and a snapshot that is deleted later had its
+            // clones before.
+            structure.Check();
         }
 
         try
@@ -86,6 +95,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         }
         catch (InvalidDataException failure)
         {
+            alone.Check(); // or somebody else gave back what was needed when we began
             throw new TargetException(
                 $"nothing is given back, since it cannot be known what is needed: {failure.Message}",
                 "see 'ublkback vdi fsck'", failure);
@@ -95,10 +105,11 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     // What has lost its name since it was marked may have clones that are not marked.
     private void FreeUnnamed()
     {
-        using IDisposable structure = store.LockStructure();
+        using IStoreLock structure = store.LockStructure();
         HashSet<uint> named = [.. store.Names.Select(store.Find)];
         foreach (uint vdi in _unnamed.Where(vdi => !named.Contains(vdi)))
         {
+            structure.Check();
             if (!_marks.HasAny(vdi))
             {
                 store.Remove(vdi);

@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 using Ublkback.Parallax.Format;
+using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Containers;
@@ -12,9 +13,11 @@ namespace Ublkback.Parallax.Containers;
 /// <param name="pool">The pool.</param>
 /// <param name="segments">Which objects.</param>
 /// <param name="owner">Whose writes are taken; null when it is only read.</param>
+/// <param name="reading">That nobody writes it meanwhile; null when it does not matter.</param>
 /// <param name="warn">Takes what people should know.</param>
 [DataPath]
-internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, WriterLock? owner, Action<string> warn)
+internal sealed class RadosBlocks(
+    RadosPool pool, RadosSegments segments, WriterLock? owner, RadosLease? reading, Action<string> warn)
     : IBlockImage
 {
     private readonly Stack<RadosCall> _free = new();
@@ -28,7 +31,7 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, Writer
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> HandleAsync(BlockRequest request)
     {
-        if (owner is { IsShutOut: true }) return BlockStatus.IoError;
+        if (owner is { IsShutOut: true } || reading is { IsLost: true }) return BlockStatus.IoError;
         // Nothing is kept back anywhere that a flush could bring to an end.
         if (request.Operation == BlockOperation.Flush) return BlockStatus.Okay;
         long offset = (long)request.Sector * BlockRequest.SectorSize;
@@ -75,7 +78,8 @@ internal sealed class RadosBlocks(RadosPool pool, RadosSegments segments, Writer
 
     private BlockStatus Fail(BlockOperation operation, long segment, int errno)
     {
-        if (owner is not null && errno is (LinuxError.ShutOut or LinuxError.Cancelled)) owner.SayShutOut();
+        if (errno == LinuxError.ShutOut) pool.Cluster.Forget();
+        if (owner is not null && errno is (LinuxError.ShutOut or LinuxError.Cancelled)) owner.SayShutOut(errno);
         else
             warn(
                 $"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: {LinuxError.Describe(errno)}");

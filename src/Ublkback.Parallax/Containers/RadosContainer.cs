@@ -3,6 +3,7 @@ using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 using Ublkback.Parallax.Format;
 using Ublkback.Rados.Bindings;
+using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Containers;
@@ -24,7 +25,8 @@ internal sealed class RadosContainer : IVdiContainer
     private readonly RadosPool _pool;
     private readonly RadosSegments _segments;
     private readonly WriterLock? _owner;
-    private readonly IDisposable? _reading;
+    private readonly RadosLease? _reading;
+    private readonly SegmentCount _count;
     private long _next;
     private long _rangeEnd;
 
@@ -34,13 +36,14 @@ internal sealed class RadosContainer : IVdiContainer
     /// <param name="owner">That we write it; null when not.</param>
     /// <param name="reading">That we read it while nobody writes; null when not.</param>
     /// <param name="warn">Takes what people should know.</param>
-    public RadosContainer(RadosPool pool, uint vdi, WriterLock? owner, IDisposable? reading, Action<string> warn)
+    public RadosContainer(RadosPool pool, uint vdi, WriterLock? owner, RadosLease? reading, Action<string> warn)
     {
         _pool = pool;
         _segments = new RadosSegments(vdi);
         _owner = owner;
         _reading = reading;
-        Blocks = new RadosBlocks(pool, _segments, owner, warn);
+        _count = new SegmentCount(pool, _segments.First, owner);
+        Blocks = new RadosBlocks(pool, _segments, owner, reading, warn);
     }
 
     public string Path => $"rados:{_pool.Name}/{_segments.First}";
@@ -55,10 +58,11 @@ internal sealed class RadosContainer : IVdiContainer
     {
         RadosSegments segments = new(vdi);
         using RadosWrite write = new RadosWrite().Create()
-            .SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, content);
+            .SetAttribute(WriterLock.EpochAttribute, FencingNumber.Format(0))
+            .SetAttribute(SegmentCount.Attribute, FencingNumber.Format(0)).Write(0, content);
         pool.Change(segments.First, write);
-        using RadosWrite second = new RadosWrite()
-            .SetAttribute(WriterLock.EpochAttribute, WriterLock.FormatEpoch(0)).Write(0, copy);
+        using RadosWrite second = new RadosWrite().Create()
+            .SetAttribute(WriterLock.EpochAttribute, FencingNumber.Format(0)).Write(0, copy);
         pool.Change(segments.Copy, second);
     }
 
@@ -126,7 +130,8 @@ internal sealed class RadosContainer : IVdiContainer
     {
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
             .Write(VdiFormat.OffsetOf(block), content);
-        _pool.Change(_segments.First, write);
+        if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First))
+            throw new IOException($"{Path} has been taken over by another host");
     }
 
     public void Claim(long segment)
@@ -144,9 +149,17 @@ internal sealed class RadosContainer : IVdiContainer
         }
     }
 
+    /// <summary>
+    /// Bytes of its objects: as its writer counted them, so that it takes two questions. Blocks the thread.
+    /// </summary>
+    public long Measure() =>
+        Math.Max(0, _pool.Measure(_segments.First))
+        + ((_count.Read() ?? FindUsedSegments().LongCount()) * VdiFormat.SegmentSize);
+
     public IEnumerable<long> FindUsedSegments()
     {
         IReadOnlyList<long> ranges = ReadRanges();
+        long found = 0;
         foreach (long range in ranges)
         {
             bool isEmpty = true;
@@ -155,12 +168,15 @@ internal sealed class RadosContainer : IVdiContainer
             {
                 if (_pool.Measure(_segments.Of(segment)) < 0) continue;
                 isEmpty = false;
+                found++;
                 yield return segment;
             }
 
             // The last one says which numbers come next.
             if (isEmpty && _owner is not null && range != ranges[^1]) Forget(range);
         }
+
+        _count.Correct(found);
     }
 
     public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
@@ -171,6 +187,13 @@ internal sealed class RadosContainer : IVdiContainer
         {
             Claim(segment);
             return BlockStatus.Okay;
+        }
+
+        // Who has taken over meanwhile may have removed the VDI, so that nobody would find this object.
+        if (result >= 0 && !_count.TryAdd(1))
+        {
+            _owner.RemoveOwn(name);
+            throw new IOException($"{Path} has been taken over by another host, or deleted");
         }
 
         if (result < 0) _next = segment; // to be tried again, or a full pool would use numbers up
@@ -196,6 +219,7 @@ internal sealed class RadosContainer : IVdiContainer
 
             int result = _pool.TryChange(_segments.Of(segment.Key), write);
             if (result is < 0 and not -LinuxError.NoEntry) return LinuxError.ToStatus(-result);
+            if (result >= 0 && segment.Any(run => run.Count == VdiFormat.SegmentBlocks)) _count.Remove();
         }
 
         return BlockStatus.Okay;
@@ -204,6 +228,7 @@ internal sealed class RadosContainer : IVdiContainer
     public async ValueTask DisposeAsync()
     {
         await Blocks.DisposeAsync().ConfigureAwait(false);
+        if (_owner is not null) await Task.Run(_count.Note).ConfigureAwait(false);
         _owner?.Dispose();
         _reading?.Dispose();
     }

@@ -1,5 +1,3 @@
-using System.Globalization;
-using System.Text;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
@@ -16,11 +14,11 @@ namespace Ublkback.Parallax.Containers;
 /// </summary>
 /// <remarks>
 /// A lock tells who writes. Who holds it answers when asked; who does not, since it is dead, stopped or cut off, is
-/// replaced. What keeps the old one from writing is not the lock but a number, the epoch: each object that is written
-/// has it as an attribute, each write names it and is refused by the OSD where another is, and who takes over raises
-/// it, in the first object and in those that the log goes on in, before it reads these. So nothing is acknowledged that
-/// the new one does not see. That needs neither clocks nor Ceph's blocklist, which would shut out all disks of a host
-/// for one of them.
+/// replaced (<see cref="WriterTakeover"/>). What keeps the old one from writing is not the lock but a number, the
+/// epoch: each object that is written has it as an attribute, each write names it and is refused by the OSD where
+/// another is, and who takes over raises it while it has the lock, in the first object and in those that the log goes
+/// on in, before it reads these. So nothing is acknowledged that the new one does not see. That needs neither clocks
+/// nor Ceph's blocklist, which would shut out all disks of a host for one of them.
 /// </remarks>
 internal sealed class WriterLock : IDisposable
 {
@@ -29,35 +27,41 @@ internal sealed class WriterLock : IDisposable
     /// </summary>
     public const string LockName = "writer";
 
-    private const int EpochDigits = 16;
+    private static readonly TimeSpan LookPeriod = TimeSpan.FromSeconds(5); // less than who replaces us waits
 
     private readonly RadosPool _pool;
     private readonly RadosName _first;
-    private readonly RadosName _copy;
     private readonly RadosName _door;
-    private readonly RadosWatch _watch;
-    private readonly RadosLockName _lock;
+    private readonly HolderProof _proof = HolderProof.Make();
+    private readonly RadosWatch? _watch;
     private readonly Action<string> _warn;
-    private readonly byte[] _epoch;
+    private readonly byte[] _epoch = [];
+    private readonly Timer? _look;
     private int _isShutOut;
 
     private WriterLock(RadosPool pool, RadosSegments segments, RadosClaim claim)
     {
         _pool = pool;
         RadosName first = _first = segments.First;
-        _copy = segments.Copy;
         _warn = claim.Warn;
-        _lock = new RadosLockName(first, LockName, WriterTakeover.MakeCookie());
-        _door = WriterTakeover.DoorOf(_lock.Cookie);
-        // Before the lock, so that who finds it held finds us answering.
-        using (RadosWrite write = new RadosWrite().Create())
-            RadosException.Check(pool.TryChange(_door, write, isForced: true), $"object {_door} cannot be made");
-        _watch = new RadosWatch(pool, _door, AnswerAsync);
+        Lock = new RadosLockName(first, LockName, _proof.Cookie);
+        _door = WriterTakeover.DoorOf(Lock.Cookie);
         try
         {
-            while (!RadosLocks.TryTake(pool, _lock, isShared: false, lease: null))
+            // Before the lock, so that who finds it held finds us answering.
+            using (RadosWrite write = new RadosWrite().Create())
+                RadosException.Check(pool.TryChange(_door, write, isForced: true), $"object {_door} cannot be made");
+            _watch = new RadosWatch(pool, _door, AnswerAsync);
+            while (!RadosLocks.TryTake(pool, Lock, isShared: false, lease: null))
                 WriterTakeover.Replace(pool, first, claim);
-            _epoch = RaiseEpoch();
+            if (!RadosDeletion.IsThere(pool, first))
+                throw new TargetException($"VDI {claim.Vdi} was deleted while it was being opened");
+            _epoch = FencingNumber.TryRaise(
+                pool, Lock, segments.Copy, EpochAttribute, mustBeKnown: true, write => Admit(write, claim))
+                ?? throw new ImageInUseException(
+                    $"VDI {claim.Vdi} was given to another process, since this one did not answer for long",
+                    "try again");
+            _look = new Timer(_ => Look(), null, LookPeriod, Timeout.InfiniteTimeSpan);
         }
         catch
         {
@@ -68,6 +72,9 @@ internal sealed class WriterLock : IDisposable
 
     /// <summary>The attribute that has the epoch.</summary>
     public static ReadOnlySpan<byte> EpochAttribute => "epoch\0"u8;
+
+    /// <summary>The lock.</summary>
+    public RadosLockName Lock { get; }
 
     /// <summary>The epoch in which we write: digits, so that their order is that of the numbers.</summary>
     public ReadOnlySpan<byte> Epoch => _epoch;
@@ -84,16 +91,15 @@ internal sealed class WriterLock : IDisposable
     public static WriterLock Take(RadosPool pool, RadosSegments segments, RadosClaim claim) =>
         new(pool, segments, claim);
 
-    /// <summary>An epoch as text.</summary>
-    public static byte[] FormatEpoch(ulong epoch) =>
-        Encoding.ASCII.GetBytes(epoch.ToString("x16", CultureInfo.InvariantCulture));
-
-    /// <summary>Says, once, that somebody else has taken over.</summary>
-    public void SayShutOut()
+    /// <summary>Says, once, why nothing of ours is taken any more.</summary>
+    public void SayShutOut(int errno)
     {
-        if (Interlocked.Exchange(ref _isShutOut, 1) == 0)
-            _warn($"{_first} of pool {_pool.Name}: another host has taken this VDI over, so nothing more is written "
-                + "from here: detach it here");
+        if (Interlocked.Exchange(ref _isShutOut, 1) != 0) return;
+        _warn($"{_first} of pool {_pool.Name}: "
+            + (errno == LinuxError.ShutOut
+                ? "the Ceph cluster has shut this host's connection out (see 'ceph osd blocklist ls'), so nothing more "
+                    + "is read or written: detach the disk and attach it again"
+                : "another host has taken this VDI over, so nothing more is written from here: detach it here"));
     }
 
     /// <summary>
@@ -114,7 +120,7 @@ internal sealed class WriterLock : IDisposable
     {
         if (result is not (-LinuxError.ShutOut or -LinuxError.Cancelled))
             return RadosException.Check(result, $"object {name} cannot be changed") >= 0;
-        SayShutOut();
+        SayShutOut(-result);
         return false;
     }
 
@@ -132,67 +138,58 @@ internal sealed class WriterLock : IDisposable
         return _pool.TryChange(name, write, isForced);
     }
 
+    /// <summary>Removes the object of a segment that we have made, if nobody else has claimed it.</summary>
+    public void RemoveOwn(RadosName name)
+    {
+        using RadosWrite write = new RadosWrite().IfAttribute(EpochAttribute, _epoch).Remove();
+        _ = _pool.TryChange(name, write); // the other one keeps it
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
-        RadosLocks.Release(_pool, _lock);
-        _watch.Dispose();
+        _look?.Dispose();
+        RadosLocks.Release(_pool, Lock);
+        _watch?.Dispose();
+        _proof.Dispose();
         using RadosWrite write = new RadosWrite().Remove();
         _ = _pool.TryChange(_door, write); // nobody looks for it any more
     }
 
-    // The copy of what is essential has the epoch as well, so an old version of the first object does not bring an old
-    // epoch back.
-    private byte[] RaiseEpoch()
+    // A VDI that is being deleted is given to nobody.
+    private void Admit(RadosWrite write, RadosClaim claim)
     {
-        while (true)
-        {
-            byte[]? old = _pool.GetAttribute(_first, EpochAttribute);
-            ulong? known = ReadEpoch(old), copied = ReadEpoch(_pool.GetAttribute(_copy, EpochAttribute));
-            if (known is null && copied is null)
-                throw new TargetException($"{_first} of pool {_pool.Name} has no valid epoch: it is damaged");
-            byte[] next = FormatEpoch(Math.Max(known ?? 0, copied ?? 0) + 1);
-            int result;
-            using (RadosWrite write = new())
-            {
-                if (old is null) write.IfExists();
-                else write.IfAttribute(EpochAttribute, old);
-                result = _pool.TryChange(_first, write.SetAttribute(EpochAttribute, next));
-            }
-
-            if (result == -LinuxError.Cancelled) continue; // another process was faster
-            RadosException.Check(result, $"object {_first} cannot be changed");
-            RaiseCopy(next);
-            return next;
-        }
+        if (RadosDeletion.IsDeleted(_pool, _first, out byte[] mark))
+            throw new ImageInUseException(
+                $"VDI {claim.Vdi} is being deleted", "if that was broken off, run 'ublkback vdi gc' and try again");
+        write.IfAttribute(RadosDeletion.Attribute, mark);
+        if (mark.Length > 0) write.RemoveAttribute(RadosDeletion.Attribute);
     }
 
-    private void RaiseCopy(byte[] epoch)
+    // Who wants to replace us learns that we live, even if we could not be asked.
+    private void Look()
     {
-        int result;
-        do
+        try
         {
-            using (RadosWrite write = new RadosWrite().IfAttributeNotAbove(EpochAttribute, epoch)
-                .SetAttribute(EpochAttribute, epoch))
-                result = _pool.TryChange(_copy, write, isForced: true);
-            if (result != -LinuxError.NoEntry) break;
-            using (RadosWrite write = new RadosWrite().Create().SetAttribute(EpochAttribute, epoch))
-                result = _pool.TryChange(_copy, write, isForced: true);
+            WriterTakeover.TakeWarningAway(_pool, _first, _epoch);
         }
-        while (result == -LinuxError.Exists);
-        // If it is not below that of the copy, another process has taken over, and nothing of ours is taken.
-        if (result != -LinuxError.Cancelled) RadosException.Check(result, $"object {_copy} cannot be changed");
-    }
+        catch (RadosException)
+        {
+            // The next time.
+        }
 
-    private static ulong? ReadEpoch(byte[]? text) =>
-        text?.Length == EpochDigits && ulong.TryParse(
-            Encoding.ASCII.GetString(text), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong epoch)
-            ? epoch
-            : null;
+        _look?.Change(LookPeriod, Timeout.InfiniteTimeSpan); // without effect when it is over
+    }
 
     private Task<byte[]> AnswerAsync(byte[] message)
     {
         if (message.AsSpan().SequenceEqual(WriterTakeover.Ping)) return Task.FromResult(WriterTakeover.Ping);
+        if (message.AsSpan().SequenceEqual(WriterTakeover.LastQuestion))
+        {
+            Look();
+            return Task.FromResult(WriterTakeover.Ping);
+        }
+
         return Requests is { } requests
             ? requests.AnswerAsync(message)
             : Task.FromResult(VdiProtocol.Messages.Refuse("the VDI is being opened: try again"));

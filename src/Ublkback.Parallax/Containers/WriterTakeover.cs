@@ -1,5 +1,7 @@
-using System.Globalization;
 using Ublkback.Block;
+using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Messages;
+using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
@@ -8,40 +10,47 @@ namespace Ublkback.Parallax.Containers;
 /// <summary>
 /// Who holds the lock of a VDI in a pool, whether it is alive, and how it is replaced. Any thread; blocks it.
 /// </summary>
+/// <remarks>
+/// A holder is replaced when it is known to be dead (<see cref="HolderProof"/>), or when it was silent for the whole
+/// time: a warning is written to the VDI's first object, which the holder takes away as soon as it is asked or looks;
+/// and the OSD takes the lock away, and raises the epoch, only if the warning is still there. So neither a question
+/// that was lost nor a stop of who asks is taken for silence.
+/// </remarks>
 internal static class WriterTakeover
 {
-    /// <summary>How long a holder may be silent before it is replaced.</summary>
-    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
+    private const int Rounds = 5;
 
-    private static readonly string Boot = File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim();
+    private static readonly TimeSpan RoundTime = TimeSpan.FromSeconds(2);
+
+    /// <summary>How long a holder must be silent before it is replaced.</summary>
+    public static TimeSpan Patience { get; } = RoundTime * Rounds;
 
     /// <summary>A question that a holder answers by itself, and its answer.</summary>
     public static byte[] Ping { get; } = [1];
 
-    /// <summary>
-    /// A cookie for a lock, that tells on this host whether its holder is dead, and where the holder can be asked.
-    /// </summary>
-    public static string MakeCookie() =>
-        string.Create(
-            CultureInfo.InvariantCulture,
-            $"{Boot}/{Environment.ProcessId}/{StartOf(Environment.ProcessId)}/{Guid.NewGuid():n}");
+    /// <summary>The same before it is replaced: it takes the warning away.</summary>
+    public static byte[] LastQuestion { get; } = [2];
+
+    private static ReadOnlySpan<byte> WarningAttribute => "warning\0"u8;
 
     /// <summary>
     /// The object that the holder of a cookie watches. Each has one of its own, so that nobody waits for the answers of
     /// those who were before.
     /// </summary>
-    public static RadosName DoorOf(string cookie) => new($"vdi.door.{cookie[(cookie.LastIndexOf('/') + 1)..]}");
+    public static RadosName DoorOf(string cookie) => new($"vdi.door.{HolderProof.IdOf(cookie)}");
 
     /// <summary>Who holds the lock alone and is not known to be dead; null when nobody.</summary>
     public static RadosLocker? Find(RadosPool pool, RadosName first)
     {
         (IReadOnlyList<RadosLocker> lockers, bool isExclusive) = RadosLocks.List(pool, first, WriterLock.LockName);
-        return isExclusive && lockers is [RadosLocker only] && !IsDead(only) ? only : null;
+        return isExclusive && lockers is [RadosLocker only] && !HolderProof.IsDead(only.Cookie) ? only : null;
     }
 
-    /// <summary>Whether a holder answers. Who is stopped does not.</summary>
-    public static bool IsAlive(RadosPool pool, RadosLocker holder) =>
-        RadosWatch.Notify(pool, DoorOf(holder.Cookie), Ping, Patience).Answers.Count > 0;
+    /// <summary>
+    /// Whether a holder answers at once. Who is stopped does not. Nothing may be taken from who does not.
+    /// </summary>
+    public static bool Answers(RadosPool pool, RadosLocker holder) =>
+        RadosWatch.Notify(pool, DoorOf(holder.Cookie), Ping, RoundTime).Answers.Count > 0;
 
     /// <summary>Takes the lock away from a holder that is dead, or does not answer.</summary>
     /// <param name="pool">The pool.</param>
@@ -56,10 +65,13 @@ internal static class WriterTakeover
         if (!isExclusive)
             throw new ImageInUseException($"VDI {claim.Vdi} is in use by {lockers.Count} who read it; those who died "
                 + $"are forgotten after {RadosLease.Time.TotalSeconds:0} s");
-        if (!IsDead(lockers[0]))
+        byte[] warning = [];
+        if (!HolderProof.IsDead(lockers[0].Cookie))
         {
             string who = $"{claim.Describe()}, at {lockers[0].Address}";
-            if (IsAlive(pool, lockers[0])) throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}");
+            if (claim.ReplacesSilent) warning = Warn(pool, first);
+            if (IsAlive(pool, lockers[0], claim))
+                throw new ImageInUseException($"VDI {claim.Vdi} is in use by {who}");
             if (!claim.ReplacesSilent)
                 throw new ImageInUseException(
                     $"VDI {claim.Vdi} is in use by {who}, which does not answer",
@@ -67,31 +79,64 @@ internal static class WriterTakeover
             claim.Warn($"VDI {claim.Vdi}: {who}, does not answer, and is replaced");
         }
 
-        RadosLocks.Break(pool, first, WriterLock.LockName, lockers[0]);
-        using RadosWrite write = new RadosWrite().Remove();
-        _ = pool.TryChange(DoorOf(lockers[0].Cookie), write); // it may be gone
+        if (!TryEvict(pool, first, lockers[0], warning))
+            throw new ImageInUseException($"VDI {claim.Vdi} is in use by {claim.Describe()}, which answers again");
     }
 
-    // On this host it is known; on others, who does not answer is as good as dead.
-    private static bool IsDead(RadosLocker holder)
+    /// <summary>Says that who has the lock lives, if somebody wants to replace it.</summary>
+    /// <exception cref="RadosException">That cannot be looked up.</exception>
+    public static void TakeWarningAway(RadosPool pool, RadosName first, ReadOnlySpan<byte> epoch)
     {
-        string[] parts = holder.Cookie.Split('/');
-        return parts.Length == 4 && parts[0] == Boot
-            && int.TryParse(parts[1], CultureInfo.InvariantCulture, out int process) && StartOf(process) != parts[2];
+        if (pool.GetAttribute(first, WarningAttribute) is not { Length: > 0 }) return;
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, epoch)
+            .SetAttribute(WarningAttribute, []);
+        _ = pool.TryChange(first, write, isForced: true); // it may be too late
     }
 
-    // Field 22 of /proc/PID/stat: numbers of processes come again, with another start.
-    private static string StartOf(int process)
+    private static byte[] Warn(RadosPool pool, RadosName first)
     {
-        try
+        byte[] warning = Guid.NewGuid().ToByteArray();
+        using RadosWrite write = new RadosWrite().IfExists().SetAttribute(WarningAttribute, warning);
+        RadosException.Check(pool.TryChange(first, write, isForced: true), $"object {first} cannot be changed");
+        return warning;
+    }
+
+    // A question ends early when nobody is connected: then the holder may be connecting again.
+    private static bool IsAlive(RadosPool pool, RadosLocker holder, RadosClaim claim)
+    {
+        using WaitNotice? wait = WaitNotice.Begin(
+            () => $"an answer of the process at {holder.Address} that has VDI {claim.Vdi}");
+        for (int round = 0; round < Rounds; round++)
         {
-            string stat = File.ReadAllText(string.Create(CultureInfo.InvariantCulture, $"/proc/{process}/stat"));
-            string[] fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' '); // from field 3 on, the state
-            return fields[0] is "Z" or "X" ? "" : fields[19];
+            long began = Environment.TickCount64;
+            if (RadosWatch.Notify(pool, DoorOf(holder.Cookie), LastQuestion, RoundTime).Answers.Count > 0) return true;
+            TimeSpan rest = RoundTime - TimeSpan.FromMilliseconds(Environment.TickCount64 - began);
+            if (rest > TimeSpan.Zero) Thread.Sleep(rest);
         }
-        catch (IOException)
+
+        return false;
+    }
+
+    // False when the holder has taken the warning away. It loses the lock, and its writes are refused, at one moment.
+    private static bool TryEvict(RadosPool pool, RadosName first, RadosLocker holder, byte[] warning)
+    {
+        byte[]? old = pool.GetAttribute(first, WriterLock.EpochAttribute);
+        int result;
+        using (RadosWrite write = new())
         {
-            return "";
+            if (warning.Length > 0) write.IfAttribute(WarningAttribute, warning).SetAttribute(WarningAttribute, []);
+            write.IfAttribute(WriterLock.EpochAttribute, old ?? []).BreakLock(WriterLock.LockName, holder);
+            if (FencingNumber.Read(old) is ulong epoch)
+                write.SetAttribute(WriterLock.EpochAttribute, FencingNumber.Format(epoch + 1));
+            result = pool.TryChange(first, write, isForced: true);
         }
+
+        if (result == -LinuxError.NoEntry) return true; // it does not have it any more
+        if (result == -LinuxError.Cancelled) return warning.Length == 0; // or another was faster than we
+        RadosException.Check(result, $"the lock of object {first} cannot be broken");
+        HolderProof.Forget(holder.Cookie);
+        using RadosWrite door = new RadosWrite().Remove();
+        _ = pool.TryChange(DoorOf(holder.Cookie), door); // it may be gone
+        return true;
     }
 }

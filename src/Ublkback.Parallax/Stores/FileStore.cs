@@ -143,7 +143,7 @@ internal sealed class FileStore : IVdiStore
         PathOf(vdi), CopyOf(vdi), "writeback", isLocked: true,
         new ImageOpening("a collector", NextDiskId(), false, false, null, warn));
 
-    public IDisposable Pin(uint vdi, ulong snapshot)
+    public IDisposable Pin(uint vdi, ulong snapshot, Action<string> warn)
     {
         FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDONLY);
         if (OfdLock.TryShare(file, PinBase + (long)snapshot)) return file;
@@ -174,9 +174,9 @@ internal sealed class FileStore : IVdiStore
         return WriterRecord.TryRead(block);
     }
 
-    public IDisposable LockStructure() => LockByte(0, "another command changes the VDIs of");
+    public IStoreLock LockStructure() => LockByte(0, "another command changes the VDIs of");
 
-    public IDisposable LockCollection() =>
+    public IStoreLock LockCollection() =>
         LockByte(1, "somebody is looking already for what is not needed any more in");
 
     public void Create(string name, Func<uint, VdiVersion> content, string origin)
@@ -250,7 +250,7 @@ internal sealed class FileStore : IVdiStore
 
     private static string FileNameOf(uint vdi) => string.Create(CultureInfo.InvariantCulture, $"{vdi:x6}");
 
-    private FileDescriptor LockByte(long position, string what)
+    private FileStoreLock LockByte(long position, string what)
     {
         const int PatienceMs = 10_000;
         const int RetryDelayMs = 5;
@@ -268,7 +268,7 @@ internal sealed class FileStore : IVdiStore
                 $"{what} {Folder}, and has not ended for {PatienceMs / 1000} s", "try again later");
         }
 
-        return file;
+        return new FileStoreLock(file);
     }
 
     private static long NextDiskId() =>

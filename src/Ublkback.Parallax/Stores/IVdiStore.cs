@@ -59,13 +59,24 @@ internal interface IVdiStore : IDisposable
     IVdiContainer OpenUnnamed(uint vdi, Action<string> warn);
 
     /// <summary>Keeps a snapshot from being deleted, until the result is disposed.</summary>
+    /// <param name="vdi">The VDI.</param>
+    /// <param name="snapshot">The snapshot.</param>
+    /// <param name="warn">Is told when it is not kept any more, since this process was stopped for long.</param>
     /// <exception cref="TargetException">It is being deleted.</exception>
-    IDisposable Pin(uint vdi, ulong snapshot);
+    IDisposable Pin(uint vdi, ulong snapshot, Action<string> warn);
 
     /// <summary>
     /// Lets nobody pin a snapshot until the result is disposed; null when it is pinned. Who deletes it holds this.
     /// </summary>
     IDisposable? TryForbidPins(uint vdi, ulong snapshot);
+
+    /// <summary>
+    /// Lets nobody open a VDI any more, which this process has open. Under <see cref="LockStructure"/>, before it is
+    /// looked whether it can be deleted.
+    /// </summary>
+    /// <returns>Allows it again when it is disposed. Null where the lock of the VDI is enough.</returns>
+    /// <exception cref="TargetException">Another process has the VDI now.</exception>
+    IDisposable? BeginDeletion(uint vdi) => null;
 
     /// <summary>Whether somebody has a VDI open for writing.</summary>
     bool IsWritten(uint vdi);
@@ -75,14 +86,14 @@ internal interface IVdiStore : IDisposable
 
     /// <summary>Lets one at a time of all processes change which VDIs and snapshots there are.</summary>
     /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
-    IDisposable LockStructure();
+    IStoreLock LockStructure();
 
     /// <summary>
     /// Lets one at a time of all processes look for what is not needed any more. Before <see cref="LockStructure"/>,
     /// when both are needed.
     /// </summary>
     /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
-    IDisposable LockCollection();
+    IStoreLock LockCollection();
 
     /// <summary>Makes a VDI with a content. Under <see cref="LockStructure"/>.</summary>
     /// <param name="name">Its name.</param>

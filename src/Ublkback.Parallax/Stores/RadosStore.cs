@@ -1,11 +1,11 @@
 using System.Collections.Concurrent;
 using System.Globalization;
 using Ublkback.Block;
+using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 using Ublkback.Rados.Bindings;
-using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Stores;
@@ -20,16 +20,18 @@ internal sealed class RadosStore : IVdiStore
     private const string NumberPrefix = "vdi.";
     private const string NextKey = "next";
 
-    private static readonly TimeSpan TaskTime = TimeSpan.FromHours(1); // for compacting, and collecting
-
     private readonly RadosPool _pool;
+    private readonly TimeSpan? _patience;
     private readonly RadosStoreKeys _keys;
+    private readonly RadosStoreLocks _locks;
     private readonly ConcurrentDictionary<uint, WriterLock> _owners = new(); // the VDIs that are open here
 
-    private RadosStore(RadosPool pool, Guid id)
+    private RadosStore(RadosPool pool, Guid id, TimeSpan? patience)
     {
         _pool = pool;
+        _patience = patience;
         _keys = new RadosStoreKeys(pool);
+        _locks = new RadosStoreLocks(pool, patience);
         Id = id;
     }
 
@@ -54,17 +56,33 @@ internal sealed class RadosStore : IVdiStore
         RadosPool pool = RadosPool.Open(address, waitsIfFull: false);
         try
         {
-            if (Guarded(() => RadosStoreKeys.ReadId(pool)) is Guid known) return new RadosStore(pool, known);
+            if (ReadId(ref pool, address) is Guid known) return new RadosStore(pool, known, address.Timeout);
             if (!makes)
                 throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi "
                     + $"create --store {address}' makes one");
             RadosStoreKeys.Make(pool, NextKey, "1");
-            return new RadosStore(pool, RadosStoreKeys.ReadId(pool)!.Value);
+            return new RadosStore(pool, RadosStoreKeys.ReadId(pool)!.Value, address.Timeout);
         }
         catch (Exception failure)
         {
             pool.Dispose();
             throw failure is RadosException ? new TargetException(failure.Message, failure) : failure;
+        }
+    }
+
+    // The connection that this process has may have been shut out; then there is a new one.
+    private static Guid? ReadId(ref RadosPool pool, RadosAddress address)
+    {
+        try
+        {
+            return RadosStoreKeys.ReadId(pool);
+        }
+        catch (RadosException failure) when (failure.Errno == LinuxError.ShutOut)
+        {
+            RadosPool next = RadosPool.Open(address, waitsIfFull: false);
+            pool.Dispose();
+            pool = next;
+            return RadosStoreKeys.ReadId(pool);
         }
     }
 
@@ -85,12 +103,7 @@ internal sealed class RadosStore : IVdiStore
 
     public bool Exists(uint vdi) => Guarded(() => _pool.Measure(new RadosSegments(vdi).First)) >= 0;
 
-    public long MeasureUsage(uint vdi) => Guarded(() =>
-    {
-        RadosSegments segments = new(vdi);
-        return OpenUnguarded(vdi, _ => { }).FindUsedSegments().Prepend(0)
-            .Sum(segment => Math.Max(0, _pool.Measure(segments.Of(segment))));
-    });
+    public long MeasureUsage(uint vdi) => Guarded(OpenUnguarded(vdi, _ => { }).Measure);
 
     public IVdiContainer OpenOwn(string name, string cache, ImageOpening opening)
     {
@@ -103,7 +116,8 @@ internal sealed class RadosStore : IVdiStore
         RadosClaim claim = Claim(name, vdi, replacesSilent: opening.Domid is not null, opening.Warn);
         return Guarded(() =>
         {
-            if (opening.IsReadOnly) return new RadosContainer(_pool, vdi, null, Read(first, claim), opening.Warn);
+            if (opening.IsReadOnly)
+                return new RadosContainer(_pool, vdi, null, RadosReading.Take(_pool, first, claim), opening.Warn);
             WriterLock owner = WriterLock.Take(_pool, new RadosSegments(vdi), claim);
             try
             {
@@ -135,12 +149,11 @@ internal sealed class RadosStore : IVdiStore
 
     public IVdiContainer OpenUnnamed(uint vdi, Action<string> warn) => OpenUnguarded(vdi, warn);
 
-    public IDisposable Pin(uint vdi, ulong snapshot) => Guarded(() =>
-        RadosLease.TryTake(_pool, new RadosSegments(vdi).First, PinOf(snapshot), isShared: true)
-            ?? throw new TargetException("the snapshot is being deleted"));
+    public IDisposable Pin(uint vdi, ulong snapshot, Action<string> warn) =>
+        Guarded(() => RadosPins.Pin(_pool, vdi, snapshot, warn));
 
     public IDisposable? TryForbidPins(uint vdi, ulong snapshot) =>
-        Guarded(() => RadosLease.TryTake(_pool, new RadosSegments(vdi).First, PinOf(snapshot), isShared: false));
+        Guarded(() => RadosPins.TryForbid(_pool, _owners[vdi], vdi, snapshot));
 
     public bool IsWritten(uint vdi) =>
         Guarded(() => WriterTakeover.Find(_pool, new RadosSegments(vdi).First)) is not null;
@@ -152,13 +165,13 @@ internal sealed class RadosStore : IVdiStore
             == block.Length ? WriterRecord.TryRead(block) : null;
     }
 
-    public IDisposable LockStructure() => LockStore("structure", "another command changes the VDIs of");
+    public IStoreLock LockStructure() => Guarded(_locks.LockStructure);
 
-    public IDisposable LockCollection() =>
-        LockStore("collection", "somebody is looking already for what is not needed any more in");
+    public IStoreLock LockCollection() => Guarded(_locks.LockCollection);
 
     public void Create(string name, Func<uint, VdiVersion> content, string origin) => Guarded(() =>
     {
+        RadosStoreLock structure = _locks.Structure;
         string nameKey = NamePrefix + VdiName.Check(name);
         (string next, string condition) = _keys.GetHighest(NextKey);
         uint vdi = ParseNumber(next);
@@ -167,32 +180,43 @@ internal sealed class RadosStore : IVdiStore
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), name);
         byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin);
         using RadosWrite number = new RadosWrite().IfKey(NextKey, condition);
-        RadosException.Check(
-            _keys.TrySet(number, (NextKey, $"{vdi + 1:x}"), (KeyOf(vdi), "")),
-            $"object {RadosStoreKeys.Object} cannot be changed");
-        RadosContainer.Make(_pool, vdi, blocks, VdiMetadata.MakeCopy(superblock, blocks));
-        using RadosWrite named = new RadosWrite().IfKey(nameKey, "");
-        int result = _keys.TrySet(named, (nameKey, FormatNumber(vdi)));
-        if (result >= 0) return true;
-        Remove(vdi);
-        throw new TargetException(
-            $"VDI {name} cannot be made: {new RadosException(-result, "its name cannot be set").Message}");
+        structure.Need(_keys.TrySet(structure.Number, number, (NextKey, $"{vdi + 1:x}"), (KeyOf(vdi), "")));
+        try
+        {
+            RadosContainer.Make(_pool, vdi, blocks, VdiMetadata.MakeCopy(superblock, blocks));
+            using RadosWrite named = new RadosWrite().IfKey(nameKey, "");
+            structure.Need(_keys.TrySet(structure.Number, named, (nameKey, FormatNumber(vdi))));
+            return true;
+        }
+        catch (Exception failure) when (failure is RadosException or TargetException)
+        {
+            RemoveObjects(vdi); // nobody knows them
+            _ = _keys.TryRemove(structure.Number, KeyOf(vdi)); // or the collector does
+            throw new TargetException($"VDI {name} cannot be made: {failure.Message}", failure);
+        }
     });
 
     public void Unlink(string name) => Guarded(() =>
     {
-        _keys.Remove(NamePrefix + VdiName.Check(name));
+        RadosStoreLock structure = _locks.Structure;
+        structure.Need(_keys.TryRemove(structure.Number, NamePrefix + VdiName.Check(name)));
         return true;
     });
 
     public void CheckCopies(Action<string> onFault, bool repairs) => Guarded(() =>
     {
-        _keys.Check(Id, onFault, repairs);
+        RadosStoreLock structure = _locks.Structure;
+        structure.Need(_keys.Check(structure.Number, Id, onFault, repairs));
+        HashSet<string> named = [.. _keys.GetAll(NamePrefix).Select(key => key.Value)];
         foreach (uint vdi in Numbers)
         {
-            if (Exists(vdi)) continue;
+            // A number without a name and without objects is what is left of a VDI that was not made; it is collected.
+            if (Exists(vdi) || (!named.Contains(FormatNumber(vdi)) && _pool.Measure(new RadosSegments(vdi).Copy) < 0))
+                continue;
             onFault($"object {new RadosSegments(vdi).First} of pool {_pool.Name} is missing");
-            if (repairs) RadosContainer.RestoreFirst(_pool, vdi); // when its copy is there
+            if (!repairs) continue;
+            structure.Check();
+            RadosContainer.RestoreFirst(_pool, vdi); // when its copy is there
         }
 
         return true;
@@ -200,71 +224,52 @@ internal sealed class RadosStore : IVdiStore
 
     public void Remove(uint vdi) => Guarded(() =>
     {
-        RadosContainer container = OpenUnguarded(vdi, _ => { });
-        foreach (long segment in container.FindUsedSegments().Append(0)) container.Free([BlockRun.OfSegment(segment)]);
-        using RadosWrite copy = new RadosWrite().Remove();
-        _ = _pool.TryChange(new RadosSegments(vdi).Copy, copy); // it may be gone
-        _keys.Remove(KeyOf(vdi));
+        RadosStoreLock structure = _locks.Structure;
+        RemoveObjects(vdi);
+        structure.Need(_keys.TryRemove(structure.Number, KeyOf(vdi)));
         return true;
+    });
+
+    public IDisposable? BeginDeletion(uint vdi) => Guarded(() =>
+    {
+        RadosName first = new RadosSegments(vdi).First;
+        byte[] structure = _locks.Structure.Number;
+        return RadosDeletion.TryMark(_pool, _owners[vdi], first, structure)
+            ? new EndingAction(() => RadosDeletion.Unmark(_pool, first, structure))
+            : throw new ImageInUseException("another process has the VDI now", "try again later");
     });
 
     public IDisposable Listen(uint vdi, MessageDispatcher requests)
     {
         WriterLock owner = _owners[vdi];
         owner.Requests = requests;
-        return new Ending(() =>
+        return new EndingAction(() =>
         {
             owner.Requests = null;
             _owners.TryRemove(vdi, out _);
         });
     }
 
-    public async Task<byte[]?> TryAskAsync(uint vdi, byte[] request)
-    {
-        RadosName first = new RadosSegments(vdi).First;
-        return await Task.Run(() => Guarded(() =>
-        {
-            if (WriterTakeover.Find(_pool, first) is not { } holder || !WriterTakeover.IsAlive(_pool, holder))
-                return null;
-            (IReadOnlyList<byte[]> answers, int silent) =
-                RadosWatch.Notify(_pool, WriterTakeover.DoorOf(holder.Cookie), request, TaskTime);
-            if (silent > 0)
-                throw new TargetException(
-                    "the process that holds the VDI did not reply",
-                    "check whether the command was carried out, and try again");
-            return answers is [byte[] reply, ..] ? reply : null;
-        })).ConfigureAwait(false);
-    }
+    public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
+        Task.Run(() => Guarded(() => RadosDoors.TryAsk(_pool, vdi, request, _patience)));
 
-    public void Dispose() => _pool.Dispose();
+    public void Dispose()
+    {
+        _locks.Dispose();
+        _pool.Dispose();
+    }
 
     private RadosClaim Claim(string name, uint vdi, bool replacesSilent, Action<string> warn) =>
         new(name, replacesSilent, () => ReadHolder(vdi)?.ToString() ?? "another program", warn);
 
-    private RadosLease Read(RadosName first, RadosClaim claim)
-    {
-        while (true)
-        {
-            if (RadosLease.TryTake(_pool, first, WriterLock.LockName, isShared: true) is { } lease) return lease;
-            WriterTakeover.Replace(_pool, first, claim);
-        }
-    }
-
     private RadosContainer OpenUnguarded(uint vdi, Action<string> warn) => new(_pool, vdi, null, null, warn);
 
-    private RadosLease LockStore(string name, string what)
+    private void RemoveObjects(uint vdi)
     {
-        TimeSpan delay = TimeSpan.FromMilliseconds(20);
-        TimeSpan patience = RadosLease.Time + WriterTakeover.Patience; // of one that died
-        RadosName store = RadosStoreKeys.Object;
-        for (TimeSpan waited = default; waited < patience; waited += delay)
-        {
-            if (Guarded(() => RadosLease.TryTake(_pool, store, name, isShared: false)) is { } lease) return lease;
-            Thread.Sleep(delay);
-        }
-
-        throw new ImageInUseException(
-            $"{what} {Description}, and has not ended for {patience.TotalSeconds:0} s", "try again later");
+        RadosContainer container = OpenUnguarded(vdi, _ => { });
+        foreach (long segment in container.FindUsedSegments().Append(0)) container.Free([BlockRun.OfSegment(segment)]);
+        using RadosWrite copy = new RadosWrite().Remove();
+        _ = _pool.TryChange(new RadosSegments(vdi).Copy, copy); // it may be gone
     }
 
     private static T Guarded<T>(Func<T> action)
@@ -289,12 +294,4 @@ internal sealed class RadosStore : IVdiStore
     private static string FormatNumber(uint vdi) => vdi.ToString("x6", CultureInfo.InvariantCulture);
 
     private static string KeyOf(uint vdi) => NumberPrefix + FormatNumber(vdi);
-
-    private static string PinOf(ulong snapshot) =>
-        string.Create(CultureInfo.InvariantCulture, $"snapshot.{snapshot:x}");
-
-    private sealed class Ending(Action action) : IDisposable
-    {
-        public void Dispose() => action();
-    }
 }

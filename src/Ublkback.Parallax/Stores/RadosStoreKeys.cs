@@ -1,5 +1,6 @@
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Pools;
@@ -16,10 +17,10 @@ namespace Ublkback.Parallax.Stores;
 /// </remarks>
 internal sealed class RadosStoreKeys(RadosPool pool)
 {
-    private static readonly RadosName Copy = new("vdi.store.copy");
-
     /// <summary>The first of the two objects, whose locks are those of the store.</summary>
-    public static RadosName Object { get; } = new("vdi.store");
+    public static RadosName Object => StructureFence.Object;
+
+    private static RadosName Copy => StructureFence.Copy;
 
     /// <summary>Reads the identity of the store; null if there is none.</summary>
     /// <exception cref="TargetException">It is damaged.</exception>
@@ -40,8 +41,10 @@ internal sealed class RadosStoreKeys(RadosPool pool)
         int result = pool.TryChange(Object, write);
         if (result == -LinuxError.Exists) return;
         RadosException.Check(result, $"no store can be made in the pool {pool.Name}");
-        using RadosWrite second = new RadosWrite().Write(0, block).SetKey(key, value);
-        pool.Change(Copy, second);
+        using RadosWrite second = new RadosWrite().Create().Write(0, block).SetKey(key, value);
+        result = pool.TryChange(Copy, second);
+        // Who uses the store already, since this process was stopped, has made it; then it is repaired by fsck.
+        if (result != -LinuxError.Exists) RadosException.Check(result, $"object {Copy} cannot be made");
     }
 
     /// <summary>All keys that begin with a prefix, in order.</summary>
@@ -74,39 +77,50 @@ internal sealed class RadosStoreKeys(RadosPool pool)
     }
 
     /// <summary>Sets keys; 0, or a negative error number if the condition of the write did not hold.</summary>
+    /// <param name="structure">The number of the lock that the change needs.</param>
     /// <param name="write">The condition and the changes of the first object.</param>
     /// <param name="pairs">What is set.</param>
-    public int TrySet(RadosWrite write, params (string Key, string Value)[] pairs)
+    public int TrySet(byte[] structure, RadosWrite write, params (string Key, string Value)[] pairs)
     {
-        using RadosWrite second = new();
+        using RadosWrite second = new RadosWrite().IfAttribute(StructureFence.Attribute, structure);
         foreach ((string key, string value) in pairs)
         {
             write.SetKey(key, value);
             second.SetKey(key, value);
         }
 
-        int result = pool.TryChange(Object, write);
-        if (result >= 0) pool.Change(Copy, second);
+        int result = pool.TryChange(Object, write.IfAttribute(StructureFence.Attribute, structure));
+        if (result < 0) return result;
+        result = pool.TryChange(Copy, second);
+        // The first one counts. Without the lock the copy is the next one's, who repairs it.
+        return result == -LinuxError.Cancelled ? 0 : result;
+    }
+
+    /// <summary>Removes a key; 0, or a negative error number if the lock is another's now.</summary>
+    /// <param name="structure">The number of the lock that the change needs.</param>
+    /// <param name="key">The key.</param>
+    public int TryRemove(byte[] structure, string key)
+    {
+        int result = 0;
+        foreach (RadosName name in new[] { Copy, Object })
+        {
+            using RadosWrite write = new RadosWrite().IfAttribute(StructureFence.Attribute, structure).RemoveKey(key);
+            if (result >= 0) result = pool.TryChange(name, write);
+        }
+
         return result;
     }
 
-    /// <summary>Removes a key.</summary>
-    public void Remove(string key)
-    {
-        foreach (RadosName name in new[] { Copy, Object })
-        {
-            using RadosWrite write = new RadosWrite().RemoveKey(key);
-            pool.Change(name, write);
-        }
-    }
-
-    /// <summary>Compares the two objects, and makes them the same again if asked.</summary>
-    public void Check(Guid id, Action<string> onFault, bool repairs)
+    /// <summary>
+    /// Compares the two objects, and makes them the same again if asked; 0, or a negative error number if the lock is
+    /// another's now.
+    /// </summary>
+    public int Check(byte[] structure, Guid id, Action<string> onFault, bool repairs)
     {
         foreach ((RadosName name, RadosName other) in new[] { (Object, Copy), (Copy, Object) })
         {
             byte[] block = new byte[VdiFormat.BlockSize];
-            using RadosWrite write = new();
+            using RadosWrite write = new RadosWrite().IfAttribute(StructureFence.Attribute, structure);
             bool isChanged = pool.Read(name, 0, block) < 0 || StoreBlock.TryRead(block) != id;
             if (isChanged) onFault($"object {name} of pool {pool.Name} is damaged or missing; its copy has the same");
             if (isChanged) write.Write(0, StoreBlock.Make(id));
@@ -118,8 +132,11 @@ internal sealed class RadosStoreKeys(RadosPool pool)
                 isChanged = true;
             }
 
-            if (isChanged && repairs) pool.Change(name, write);
+            int result = isChanged && repairs ? pool.TryChange(name, write) : 0;
+            if (result < 0) return result;
         }
+
+        return 0;
     }
 
     private string? Read(RadosName name, string key) =>

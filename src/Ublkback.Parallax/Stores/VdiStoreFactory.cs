@@ -15,8 +15,11 @@ internal static class VdiStoreFactory
     /// <param name="text">Which store.</param>
     /// <param name="options">The options of the target that it was in, if it was in one.</param>
     /// <param name="makes">Whether it is made if it is not there.</param>
+    /// <param name="isForCommand">Whether a command uses it, which ends when something takes too long.</param>
     /// <exception cref="TargetException">There is none.</exception>
-    public static IVdiStore Open(string? text, IReadOnlyDictionary<string, string>? options = null, bool makes = false)
+    public static IVdiStore Open(
+        string? text, IReadOnlyDictionary<string, string>? options = null, bool makes = false,
+        bool isForCommand = false)
     {
         text ??= FilePrefix + FileStore.DefaultFolder;
         if (text.StartsWith(FilePrefix, StringComparison.Ordinal))
@@ -26,7 +29,7 @@ internal static class VdiStoreFactory
                 $"the store {text} is of no kind that this program knows",
                 $"use {FilePrefix}FOLDER or {RadosPrefix}POOL");
         (string pool, Dictionary<string, string> all) = Split(text[RadosPrefix.Length..], options);
-        return RadosStore.Open(RadosAddress.Of(pool, all), makes);
+        return RadosStore.Open(RadosAddress.Of(pool, all) with { IsForCommand = isForCommand }, makes);
     }
 
     // In a target the options of the store are among the target's.
@@ -38,9 +41,9 @@ internal static class VdiStoreFactory
         foreach (string option in parts.Length < 2 ? [] : parts[1].Split('&'))
         {
             string[] pair = option.Split('=', 2);
-            if (pair.Length < 2 || pair[0] is not (RadosAddress.ConfigurationOption or RadosAddress.IdOption))
+            if (pair.Length < 2 || !RadosAddress.Options.Contains(pair[0]))
                 throw new TargetException($"unknown option {pair[0]} of the store {RadosPrefix}{text}: it takes "
-                    + $"{RadosAddress.ConfigurationOption}, {RadosAddress.IdOption}");
+                    + string.Join(", ", RadosAddress.Options));
             all[pair[0]] = pair[1];
         }
 

@@ -16,6 +16,9 @@ internal static unsafe partial class LibRados
     /// <summary>LIBRADOS_LOCK_FLAG_MAY_RENEW</summary>
     public const byte MayRenew = 1;
 
+    /// <summary>LIBRADOS_LOCK_FLAG_MUST_RENEW</summary>
+    public const byte MustRenew = 2;
+
     /// <summary>LIBRADOS_OPERATION_FULL_FORCE: also where the pool is full.</summary>
     public const int FullForce = 128;
 
@@ -78,6 +81,16 @@ internal static unsafe partial class LibRados
 
     [LibraryImport(Library, EntryPoint = "rados_write_op_setxattr")]
     public static partial void SetAttribute(nint write, byte* attribute, byte* value, nuint length);
+
+    [LibraryImport(Library, EntryPoint = "rados_write_op_rmxattr")]
+    public static partial void RemoveAttribute(nint write, byte* attribute);
+
+    [LibraryImport(Library, EntryPoint = "rados_write_op_cmpext")]
+    public static partial void CompareContent(nint write, byte* expected, nuint length, ulong offset, int* result);
+
+    [LibraryImport(Library, EntryPoint = "rados_write_op_exec", StringMarshalling = StringMarshalling.Utf8)]
+    public static partial void Execute(
+        nint write, string className, string method, byte* input, nuint length, int* result);
 
     [LibraryImport(Library, EntryPoint = "rados_write_op_write")]
     public static partial void Write(nint write, byte* buffer, nuint length, ulong offset);

@@ -13,6 +13,15 @@ public static unsafe class RadosLocks
     private const string Tag = "ublkback"; // who shares a lock has to name the same
     private const int ListBytes = 64 << 10;
 
+    /// <summary>Renews a lock that we hold; false when we do not hold it any more.</summary>
+    /// <exception cref="RadosException">It cannot be asked for.</exception>
+    public static bool Renew(RadosPool pool, RadosLockName which, bool isShared, TimeSpan lease)
+    {
+        int result = Lock(pool, which, isShared, lease, LibRados.MustRenew);
+        return result is not (-LinuxError.Busy or -LinuxError.NoEntry)
+            && RadosException.Check(result, $"the lock of object {which.On} cannot be renewed") == 0;
+    }
+
     /// <summary>Takes a lock, or renews it; false when somebody else holds it.</summary>
     /// <param name="pool">The pool.</param>
     /// <param name="which">The lock.</param>
@@ -21,29 +30,21 @@ public static unsafe class RadosLocks
     /// <exception cref="RadosException">It cannot be asked for.</exception>
     public static bool TryTake(RadosPool pool, RadosLockName which, bool isShared, TimeSpan? lease)
     {
-        long* duration = stackalloc long[2]; // struct timeval
-        (duration[0], duration[1]) = ((long)(lease ?? default).TotalSeconds, 0);
-        long* limit = lease is null ? null : duration;
-        int result;
-        fixed (byte* at = which.On.Bytes)
-        {
-            result = isShared
-                ? LibRados.LockShared(pool.Handle, at, which.Name, which.Cookie, Tag, "", limit, LibRados.MayRenew)
-                : LibRados.LockExclusive(pool.Handle, at, which.Name, which.Cookie, "", limit, LibRados.MayRenew);
-        }
-
+        int result = Lock(pool, which, isShared, lease, LibRados.MayRenew);
         return result != -LinuxError.Busy && RadosException.Check(result, $"object {which.On} cannot be locked") == 0;
     }
 
     /// <summary>Gives a lock back. What fails does so silently: the lock is gone, or its lease ends.</summary>
     public static void Release(RadosPool pool, RadosLockName which)
     {
+        using IDisposable? wait = pool.Enter("the lock of", which.On);
         fixed (byte* at = which.On.Bytes) _ = LibRados.Unlock(pool.Handle, at, which.Name, which.Cookie);
     }
 
     /// <summary>Takes a lock away from somebody.</summary>
     public static void Break(RadosPool pool, RadosName name, string lockName, RadosLocker locker)
     {
+        using IDisposable? wait = pool.Enter("the lock of", name);
         fixed (byte* at = name.Bytes)
         {
             int result = LibRados.BreakLock(pool.Handle, at, lockName, locker.Client, locker.Cookie);
@@ -62,6 +63,7 @@ public static unsafe class RadosLocks
         nuint tagLength = ListBytes, clientsLength = ListBytes, cookiesLength = ListBytes, addressesLength = ListBytes;
         nint count;
         int exclusive;
+        using IDisposable? wait = pool.Enter("the lockers of", name);
         fixed (byte* at = name.Bytes, c = clients, k = cookies, a = addresses, t = tag)
         {
             count = LibRados.ListLockers(
@@ -74,6 +76,20 @@ public static unsafe class RadosLocks
         string[] client = Split(clients, count), cookie = Split(cookies, count), address = Split(addresses, count);
         return ([.. Enumerable.Range(0, (int)count).Select(i => new RadosLocker(client[i], cookie[i], address[i]))],
             exclusive != 0);
+    }
+
+    private static int Lock(RadosPool pool, RadosLockName which, bool isShared, TimeSpan? lease, byte flags)
+    {
+        using IDisposable? wait = pool.Enter("the lock of", which.On);
+        long* duration = stackalloc long[2]; // struct timeval
+        (duration[0], duration[1]) = ((long)(lease ?? default).TotalSeconds, 0);
+        long* limit = lease is null ? null : duration;
+        fixed (byte* at = which.On.Bytes)
+        {
+            return pool.Note(isShared
+                ? LibRados.LockShared(pool.Handle, at, which.Name, which.Cookie, Tag, "", limit, flags)
+                : LibRados.LockExclusive(pool.Handle, at, which.Name, which.Cookie, "", limit, flags));
+        }
     }
 
     private static string[] Split(byte[] list, nint count) => Encoding.UTF8.GetString(list).Split('\0')[..(int)count];

@@ -9,6 +9,7 @@ public sealed unsafe class RadosCall : CephCall
     /// <summary>Reads from an object into memory that stays where it is.</summary>
     public ValueTask<int> ReadAsync(RadosPool pool, RadosName name, long offset, Memory<byte> target)
     {
+        pool.Pass("read", name);
         fixed (byte* at = name.Bytes)
             return Begun(LibRados.BeginRead(
                 pool.Handle, at, Begin(), PinnedMemory.AddressOf(target), (nuint)target.Length, (ulong)offset));
@@ -17,6 +18,7 @@ public sealed unsafe class RadosCall : CephCall
     /// <summary>Makes changes.</summary>
     public ValueTask<int> ChangeAsync(RadosPool pool, RadosName name, RadosWrite write)
     {
+        pool.Pass("change", name);
         fixed (byte* at = name.Bytes) return Begun(LibRados.BeginOperate(write.Handle, pool.Handle, Begin(), at, 0, 0));
     }
 

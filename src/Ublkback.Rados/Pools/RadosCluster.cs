@@ -1,27 +1,32 @@
+using System.Globalization;
 using Ublkback.Block;
+using Ublkback.Linux.Messages;
 using Ublkback.Rados.Bindings;
 
 namespace Ublkback.Rados.Pools;
 
 /// <summary>
-/// A connection to a Ceph cluster, which all in this process share who use the cluster as the same user. Any thread.
+/// A connection to a Ceph cluster. All VDIs in this process that use the cluster as the same user share one; each image
+/// of RBD has its own, since Ceph shuts a whole connection out when another host takes one image over. Any thread.
 /// </summary>
 public sealed class RadosCluster : IDisposable
 {
+    private const string ConnectSeconds = "10";
+
     private static readonly (string, string)[] Options =
     [
-        ("client_mount_timeout", "10"), // seconds
+        ("client_mount_timeout", ConnectSeconds),
         ("rbd_cache", "false"), // what was answered outlives this process
         ("rbd_skip_partial_discard", "false"), // what is discarded becomes zeros
     ];
 
     private static readonly Lock Gate = new();
-    private static readonly Dictionary<(string?, string?), RadosCluster> Known = [];
+    private static readonly Dictionary<RadosAddress, Lazy<RadosCluster>> Known = [];
 
-    private readonly (string? Configuration, string? Id) _key;
+    private readonly RadosAddress? _key; // null when it is not shared
     private int _users = 1;
 
-    private RadosCluster((string?, string?) key, nint handle)
+    private RadosCluster(RadosAddress? key, nint handle)
     {
         _key = key;
         Handle = handle;
@@ -31,21 +36,46 @@ public sealed class RadosCluster : IDisposable
     internal nint Handle { get; }
 
     /// <summary>
-    /// Connects, unless this process is connected. Blocks the thread. To be disposed by each who called it.
+    /// Connects, unless this process is connected. Blocks the thread, and those that want the same cluster; others
+    /// connect beside it. To be disposed by each who called it.
     /// </summary>
+    /// <param name="address">Any pool of the cluster.</param>
     /// <exception cref="TargetException">It cannot be reached; the message says why.</exception>
-    public static RadosCluster Share(string? configuration, string? id)
+    public static RadosCluster Share(RadosAddress address)
     {
-        lock (Gate)
+        ArgumentNullException.ThrowIfNull(address);
+        RadosAddress key = address with { Pool = "" };
+        while (true)
         {
-            if (Known.TryGetValue((configuration, id), out RadosCluster? known))
+            Lazy<RadosCluster>? known;
+            lock (Gate)
             {
-                known._users++;
-                return known;
+                if (!Known.TryGetValue(key, out known))
+                {
+                    known = new Lazy<RadosCluster>(() => new RadosCluster(key, Open(address)) { _users = 0 });
+                    Known[key] = known;
+                }
             }
 
-            return Known[(configuration, id)] = new RadosCluster((configuration, id), Connect(configuration, id));
+            if (TryUse(key, known) is { } cluster) return cluster;
         }
+    }
+
+    /// <summary>Makes a connection that is not shared. Blocks the thread.</summary>
+    /// <exception cref="TargetException">The cluster cannot be reached; the message says why.</exception>
+    public static RadosCluster Connect(RadosAddress address)
+    {
+        ArgumentNullException.ThrowIfNull(address);
+        return new RadosCluster(null, Open(address));
+    }
+
+    /// <summary>
+    /// The cluster has shut this connection out. Those who have it keep it, and it is of no use to them; who wants one
+    /// from now on gets a new one.
+    /// </summary>
+    public void Forget()
+    {
+        lock (Gate) ForgetLocked();
     }
 
     /// <inheritdoc/>
@@ -54,27 +84,59 @@ public sealed class RadosCluster : IDisposable
         lock (Gate)
         {
             if (--_users > 0) return;
-            Known.Remove(_key);
+            ForgetLocked();
         }
 
         _ = LibRados.FlushWatches(Handle);
         LibRados.Shutdown(Handle);
     }
 
-    private static nint Connect(string? configuration, string? id)
+    // Null when it has ended meanwhile.
+    private static RadosCluster? TryUse(RadosAddress key, Lazy<RadosCluster> known)
     {
-        string where = configuration ?? "the usual places";
         try
         {
-            RadosException.Check(LibRados.Create(out nint cluster, id), "a client of Ceph cannot be made");
+            RadosCluster cluster = known.Value; // one connects, the others wait for it
+            lock (Gate)
+            {
+                if (!Known.TryGetValue(key, out Lazy<RadosCluster>? now) || now != known) return null;
+                cluster._users++;
+                return cluster;
+            }
+        }
+        catch (TargetException)
+        {
+            lock (Gate)
+            {
+                if (Known.TryGetValue(key, out Lazy<RadosCluster>? now) && now == known) Known.Remove(key);
+            }
+
+            throw;
+        }
+    }
+
+    private void ForgetLocked()
+    {
+        if (_key is not null && Known.TryGetValue(_key, out Lazy<RadosCluster>? now) && now.IsValueCreated
+            && now.Value == this)
+            Known.Remove(_key);
+    }
+
+    private static nint Open(RadosAddress address)
+    {
+        using WaitNotice? wait = WaitNotice.Begin(() => $"the Ceph cluster of {address.Where}");
+        try
+        {
+            RadosException.Check(LibRados.Create(out nint cluster, address.Id), "a client of Ceph cannot be made");
             try
             {
                 RadosException.Check(
-                    LibRados.ReadConfiguration(cluster, configuration),
-                    $"no configuration of Ceph can be read in {where}");
-                foreach ((string option, string value) in Options)
+                    LibRados.ReadConfiguration(cluster, address.Configuration),
+                    $"no configuration of Ceph can be read in {address.Where}");
+                foreach ((string option, string value) in OptionsFor(address))
                     RadosException.Check(LibRados.Configure(cluster, option, value), $"{option} cannot be set");
-                RadosException.Check(LibRados.Connect(cluster), $"the Ceph cluster of {where} cannot be reached");
+                RadosException.Check(
+                    LibRados.Connect(cluster), $"the Ceph cluster of {address.Where} cannot be reached");
                 return cluster;
             }
             catch
@@ -92,5 +154,16 @@ public sealed class RadosCluster : IDisposable
             throw new TargetException(
                 "librados.so.2 is not on this host", "install it (Debian: apt-get install librados2)", failure);
         }
+    }
+
+    private static (string Option, string Value)[] OptionsFor(RadosAddress address)
+    {
+        if (address.Patience is not { } patience) return Options;
+        string seconds = patience.TotalSeconds.ToString("0", CultureInfo.InvariantCulture);
+        return
+        [
+            .. Options, ("rados_osd_op_timeout", seconds), ("rados_mon_op_timeout", seconds),
+            ("client_mount_timeout", seconds),
+        ];
     }
 }

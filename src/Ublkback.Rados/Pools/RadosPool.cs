@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Messages;
 using Ublkback.Rados.Bindings;
 
 namespace Ublkback.Rados.Pools;
@@ -12,12 +13,21 @@ public sealed unsafe class RadosPool : IDisposable
     private const int KeysAtOnce = 1000;
     private const int MaxAttribute = 256;
 
+    private readonly Action<string>? _beforeEach;
+
     private RadosPool(RadosCluster cluster, string name, nint handle)
     {
         Cluster = cluster;
         Name = name;
         Handle = handle;
+        _beforeEach = BeforeEach.Value;
     }
+
+    /// <summary>
+    /// For tests: what pools that are opened from here do before each operation, of which it gets the name. It may
+    /// block, as a process that is stopped does.
+    /// </summary>
+    internal static AsyncLocal<Action<string>?> BeforeEach { get; } = new();
 
     /// <summary>Its cluster.</summary>
     public RadosCluster Cluster { get; }
@@ -32,11 +42,13 @@ public sealed unsafe class RadosPool : IDisposable
     /// <param name="address">Which.</param>
     /// <param name="waitsIfFull">Whether changes wait while the pool is full, as those of RBD do everywhere; otherwise
     /// they are refused.</param>
+    /// <param name="isAlone">Whether it has a connection of its own, so that what shuts it out shuts nobody else
+    /// out.</param>
     /// <exception cref="TargetException">It is not there, or cannot be reached; the message says why.</exception>
-    public static RadosPool Open(RadosAddress address, bool waitsIfFull)
+    public static RadosPool Open(RadosAddress address, bool waitsIfFull, bool isAlone = false)
     {
         ArgumentNullException.ThrowIfNull(address);
-        RadosCluster cluster = RadosCluster.Share(address.Configuration, address.Id);
+        RadosCluster cluster = isAlone ? RadosCluster.Connect(address) : RadosCluster.Share(address);
         int result = LibRados.OpenPool(cluster.Handle, address.Pool, out nint handle);
         if (result == 0)
         {
@@ -49,7 +61,7 @@ public sealed unsafe class RadosPool : IDisposable
         throw result == -LinuxError.NoEntry
             ? new TargetException(
                 $"there is no pool {address.Pool} in the Ceph cluster of "
-                    + $"{address.Configuration ?? "the usual places"}",
+                    + $"{address.Where}",
                 $"make it with 'ceph osd pool create {address.Pool}'", cause)
             : new TargetException(cause.Message, cause);
     }
@@ -61,9 +73,12 @@ public sealed unsafe class RadosPool : IDisposable
     public int Read(RadosName name, long offset, Span<byte> target)
     {
         int result;
+        using IDisposable? wait = Enter("read", name);
         fixed (byte* at = name.Bytes, first = target)
             result = LibRados.Read(Handle, at, first, (nuint)target.Length, (ulong)offset);
-        return result == -LinuxError.NoEntry ? -1 : RadosException.Check(result, $"object {name} cannot be read");
+        return Note(result) == -LinuxError.NoEntry
+            ? -1
+            : RadosException.Check(result, $"object {name} cannot be read");
     }
 
     /// <summary>The size of an object; -1 when it is not there.</summary>
@@ -71,8 +86,9 @@ public sealed unsafe class RadosPool : IDisposable
     {
         ulong size;
         int result;
+        using IDisposable? wait = Enter("measure", name);
         fixed (byte* at = name.Bytes) result = LibRados.Stat(Handle, at, out size, out _);
-        return result == -LinuxError.NoEntry
+        return Note(result) == -LinuxError.NoEntry
             ? -1
             : RadosException.Check(result, $"object {name} cannot be looked at") + (long)size;
     }
@@ -83,9 +99,10 @@ public sealed unsafe class RadosPool : IDisposable
         const int NoData = 61;
         byte[] value = new byte[MaxAttribute];
         int result;
+        using IDisposable? wait = Enter("read", name);
         fixed (byte* at = name.Bytes, asked = attribute, first = value)
             result = LibRados.GetAttribute(Handle, at, asked, first, MaxAttribute);
-        return result is -LinuxError.NoEntry or -NoData
+        return Note(result) is -LinuxError.NoEntry or -NoData
             ? null
             : value[..RadosException.Check(result, $"object {name} cannot be read")];
     }
@@ -97,8 +114,9 @@ public sealed unsafe class RadosPool : IDisposable
     /// room.</param>
     public int TryChange(RadosName name, RadosWrite write, bool isForced = false)
     {
+        using IDisposable? wait = Enter("change", name);
         fixed (byte* at = name.Bytes)
-            return LibRados.Operate(write.Handle, Handle, at, 0, isForced ? LibRados.FullForce : 0);
+            return Note(LibRados.Operate(write.Handle, Handle, at, 0, isForced ? LibRados.FullForce : 0));
     }
 
     /// <summary>Makes changes.</summary>
@@ -127,12 +145,36 @@ public sealed unsafe class RadosPool : IDisposable
         Cluster.Dispose();
     }
 
+    /// <summary>
+    /// Is called before each operation. The result ends when the operation has: until then people are told after a
+    /// while what is waited for.
+    /// </summary>
+    internal IDisposable? Enter(string what, RadosName name)
+    {
+        Pass(what, name);
+        return WaitNotice.Sink is null ? null : Tell(what, name);
+    }
+
+    /// <summary>Is called before an operation that nobody waits for here.</summary>
+    internal void Pass(string what, RadosName name) => _beforeEach?.Invoke($"{what} {name}");
+
+    /// <summary>Takes notice of the result of an operation, and gives it back.</summary>
+    internal int Note(int result)
+    {
+        if (result == -LinuxError.ShutOut) Cluster.Forget();
+        return result;
+    }
+
+    private WaitNotice? Tell(string what, RadosName name) =>
+        WaitNotice.Begin(() => $"the pool {Name} of Ceph ({what} {name})");
+
     // Whether there are more.
     private bool GetKeys(RadosName name, string prefix, List<KeyValuePair<string, string>> keys)
     {
         nint read = LibRados.CreateRead();
         byte more = 0;
         int ended = 0, result;
+        using IDisposable? wait = Enter("read", name);
         LibRados.GetKeys(
             read, keys is [.., KeyValuePair<string, string> last] ? last.Key : "", prefix, KeysAtOnce,
             out nint iterator, &more, &ended);
@@ -147,7 +189,8 @@ public sealed unsafe class RadosPool : IDisposable
         }
 
         LibRados.ReleaseRead(read);
-        if (result != -LinuxError.NoEntry) RadosException.Check(result, $"the keys of object {name} cannot be read");
+        if (Note(result) != -LinuxError.NoEntry)
+            RadosException.Check(result, $"the keys of object {name} cannot be read");
         return more != 0;
     }
 }

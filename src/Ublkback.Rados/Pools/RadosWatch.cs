@@ -53,6 +53,7 @@ public sealed class RadosWatch : IDisposable
         byte* reply;
         nuint length;
         int result;
+        using IDisposable? wait = pool.Enter("ask", name);
         fixed (byte* at = name.Bytes, first = message)
             result = LibRados.Notify(
                 pool.Handle, at, first, message.Length, (ulong)limit.TotalMilliseconds, out reply, out length);
@@ -118,6 +119,7 @@ public sealed class RadosWatch : IDisposable
 
     private unsafe void Acknowledge(ulong notification, ulong watch, byte[] reply)
     {
+        _pool.Pass("answer", _name);
         lock (_gate)
         {
             if (_isOver) return;

@@ -39,6 +39,21 @@ public readonly unsafe ref struct RadosWrite : IDisposable
         return this;
     }
 
+    /// <summary>Only if there are zeros, or nothing.</summary>
+    public RadosWrite IfZeros(long offset, int length)
+    {
+        byte[] zeros = new byte[length];
+        fixed (byte* first = zeros) LibRados.CompareContent(Handle, first, (nuint)length, (ulong)offset, null);
+        return this;
+    }
+
+    /// <summary>Has the OSD call a method of one of its classes, which may refuse all of this.</summary>
+    internal RadosWrite Execute(string className, string method, ReadOnlySpan<byte> input)
+    {
+        fixed (byte* first = input) LibRados.Execute(Handle, className, method, first, (nuint)input.Length, null);
+        return this;
+    }
+
     /// <summary>Makes the object, which must not be there.</summary>
     public RadosWrite Create()
     {
@@ -51,6 +66,13 @@ public readonly unsafe ref struct RadosWrite : IDisposable
     {
         fixed (byte* attribute = name, first = value)
             LibRados.SetAttribute(Handle, attribute, first, (nuint)value.Length);
+        return this;
+    }
+
+    /// <summary>Removes an attribute.</summary>
+    public RadosWrite RemoveAttribute(ReadOnlySpan<byte> name)
+    {
+        fixed (byte* attribute = name) LibRados.RemoveAttribute(Handle, attribute);
         return this;
     }
 

@@ -33,7 +33,7 @@ public static class RbdOpener
         if (snapshot is not null && !opening.IsReadOnly)
             throw new TargetException(
                 $"{text} is a snapshot, which is never written", "attach it read-only (access=ro)");
-        RadosPool pool = RadosPool.Open(RadosAddress.Of(poolName, target.Options), waitsIfFull: true);
+        RadosPool pool = RadosPool.Open(RadosAddress.Of(poolName, target.Options), waitsIfFull: true, isAlone: true);
         try
         {
             nint image = Open(pool, spec.Split('@')[0], snapshot, text, opening.IsReadOnly);

@@ -1,9 +1,10 @@
+using System.Text.RegularExpressions;
 using NUnit.Framework;
 
 namespace Ublkback.HostTests.Fixtures;
 
 /// <summary>A host with a store of VDIs.</summary>
-public abstract class VdiFixture : HostFixture
+public abstract partial class VdiFixture : HostFixture
 {
     /// <summary>The store, as commands are told.</summary>
     protected string StoreOption { get; set; } = "";
@@ -27,7 +28,14 @@ public abstract class VdiFixture : HostFixture
         return errors;
     }
 
-    private Task<(int Status, string Output, string Errors)> RunVdiAsync(string[] arguments) =>
-        RunAsync(
+    // What is waited for depends on how fast the machine is.
+    private async Task<(int Status, string Output, string Errors)> RunVdiAsync(string[] arguments)
+    {
+        (int status, string output, string errors) = await RunAsync(
             ["vdi", .. arguments, .. arguments.Contains("--store") ? Array.Empty<string>() : ["--store", StoreOption]]);
+        return (status, output, WaitNotice().Replace(errors, ""));
+    }
+
+    [GeneratedRegex("^ublkback: waiting for .*\n", RegexOptions.Multiline)]
+    private static partial Regex WaitNotice();
 }

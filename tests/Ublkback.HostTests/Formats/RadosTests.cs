@@ -6,6 +6,7 @@ using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.EmulatedHost;
 using Ublkback.EmulatedHost.Frontend;
+using Ublkback.EmulatedHost.Hypervisor;
 using Ublkback.HostTests.Fixtures;
 using Ublkback.Rados.Pools;
 
@@ -214,6 +215,78 @@ public sealed partial class RadosTests : VdiFixture
         }
     }
 
+    [Test]
+    public async Task A_command_in_another_namespace_takes_nothing_from_who_lives()
+    {
+        await VdiAsync("create", "web", $"{Blocks * BlockSize}");
+        (_, Blkfront disk) = await ConnectAsync(TargetOf("web"));
+        await using (disk)
+        {
+            foreach (string[] command in new string[][] { ["snapshot", "web", "s"], ["list"], ["gc"], ["fsck"] })
+            {
+                Assert.That(
+                    await RunOtherAsync(
+                        "unshare",
+                        ["-fp", "--mount-proc", Program, "vdi", .. command, "--store", StoreOption]),
+                    Does.StartWith("0:"), command[0]);
+                Assert.That(await disk.WriteAsync(0, new byte[BlockSize]), Is.EqualTo(BlkifStatus.Okay), command[0]);
+            }
+
+            Assert.That(await VdiAsync("lock", "web"), Does.Contain("in use by"));
+            await disk.CloseAsync(Soon);
+        }
+    }
+
+    [Test]
+    public async Task A_connection_that_Ceph_shuts_out_costs_no_other_disk([Values] bool isRbd)
+    {
+        await OneNodeCeph.RunToolAsync("rbd", "create", $"{_pool}/disk", "--size", "8M");
+        await VdiAsync("create", "web", $"{Blocks * BlockSize}");
+        await VdiAsync("create", "late", $"{Blocks * BlockSize}");
+        string rbd = $"rbd:{_pool}/disk?conf={OneNodeCeph.Configuration}";
+        (_, Blkfront image) = await ConnectAsync(rbd);
+        await using (image)
+        {
+            Blkfront vdi = await ConnectAsync(2, TargetOf("web"));
+            await using (vdi)
+            {
+                string watched = isRbd
+                    ? (await RunCephAsync("rados", "ls")).Split('\n').Single(
+                        name => name.StartsWith("rbd_header.", StringComparison.Ordinal))
+                    : WatchedObject().Match(await RunCephAsync("rados", "ls")).Value;
+                string watcher = await RunCephAsync("rados", "listwatchers", watched);
+                await OneNodeCeph.RunToolAsync(
+                    "ceph", "osd", "blocklist", "add", WatcherAddress().Match(watcher).Groups[1].Value);
+                (Blkfront shutOut, Blkfront other) = isRbd ? (image, vdi) : (vdi, image);
+                while (await shutOut.WriteAsync(0, new byte[BlockSize]).WaitAsync(Patience) == BlkifStatus.Okay)
+                    await Task.Delay(10); // the OSD does not know yet
+                Assert.That(
+                    await other.WriteAsync(0, new byte[BlockSize]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+                if (!isRbd) await AwaitLogAsync("the Ceph cluster has shut this host's connection out");
+                Blkfront late = await ConnectAsync(3, TargetOf("late"));
+                await using (late)
+                {
+                    Assert.That(await late.WriteAsync(0, new byte[BlockSize]), Is.EqualTo(BlkifStatus.Okay));
+                    await late.CloseAsync(Soon);
+                }
+
+                await vdi.CloseAsync(Soon);
+            }
+
+            await image.CloseAsync(Soon);
+        }
+    }
+
+    private async Task<Blkfront> ConnectAsync(int domid, string target)
+    {
+        EmulatedGuest guest = await MakeGuestAsync(domid);
+        await Toolstack.AttachAsync(domid, Disk(target));
+        return await ConnectAsync(guest);
+    }
+
+    private Task<string> RunCephAsync(string program, params string[] arguments) =>
+        RunOtherAsync(program, ["-c", OneNodeCeph.Configuration, "-p", _pool, .. arguments]);
+
     private Task<string> RangesAsync() =>
         RunOtherAsync("rados", "-c", OneNodeCeph.Configuration, "-p", _pool, "listomapkeys", "vdi.000001.00000000");
 
@@ -243,6 +316,9 @@ public sealed partial class RadosTests : VdiFixture
         Assert.That((answers.Count, silent), Is.EqualTo((1, 0)));
         return Encoding.UTF8.GetString(answers[0]);
     }
+
+    [GeneratedRegex("watcher=([^ ]+)")]
+    private static partial Regex WatcherAddress();
 
     [GeneratedRegex("vdi\\.door\\.[0-9a-f]+")]
     private static partial Regex WatchedObject();

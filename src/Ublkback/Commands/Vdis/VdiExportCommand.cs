@@ -14,10 +14,14 @@ internal static class VdiExportCommand
         Option<string?> store = VdiSession.Store();
         Command command =
             new("export", "Copy a VDI or a snapshot to any target. Zeros are left out.") { name, target, store };
-        command.SetAction((arguments, _) => ImageConvertCommand.RunAsync(
-            catalog.MakeForTools(), VdiSession.TargetOf(arguments.GetRequiredValue(name), arguments.GetValue(store)),
-            arguments.GetRequiredValue(target),
-            compares: false, clusterText: null));
+        command.SetAction((arguments, _) =>
+        {
+            VdiSession.TellWaits();
+            return ImageConvertCommand.RunAsync(
+                catalog.MakeForTools(),
+                VdiSession.TargetOf(arguments.GetRequiredValue(name), arguments.GetValue(store)),
+                arguments.GetRequiredValue(target), compares: false, clusterText: null);
+        });
         return command;
     }
 }

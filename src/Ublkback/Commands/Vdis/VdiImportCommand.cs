@@ -20,7 +20,10 @@ internal static class VdiImportCommand
     }
 
     /// <summary>Creates a VDI with the content of a target.</summary>
-    public static Task<int> RunAsync(CatalogMaker catalog, string source, string name, string? store) =>
-        ImageConvertCommand.RunAsync(
+    public static Task<int> RunAsync(CatalogMaker catalog, string source, string name, string? store)
+    {
+        VdiSession.TellWaits();
+        return ImageConvertCommand.RunAsync(
             catalog.MakeForTools(), source, VdiSession.TargetOf(name, store), compares: false, clusterText: null);
+    }
 }

@@ -16,7 +16,7 @@ internal static class VdiSession
     /// <summary>The option that says which store.</summary>
     public static Option<string?> Store() => new("--store")
     {
-        Description = "The store: file:FOLDER, or rados:POOL?conf=/path/ceph.conf&id=USER. Default: "
+        Description = "The store: file:FOLDER, or rados:POOL?conf=/path/ceph.conf&id=USER&timeout=SECONDS. Default: "
             + "$UBLKBACK_VDI_STORE, else file:/var/lib/ublkback/vdi.",
         DefaultValueFactory =
             _ => Environment.GetEnvironmentVariable("UBLKBACK_VDI_STORE") is { Length: > 0 } store ? store : null,
@@ -26,6 +26,7 @@ internal static class VdiSession
     /// <exception cref="UserException">It could not be done.</exception>
     public static async Task<int> RunAsync(string? store, Func<VdiAdmin, Task<int>> action, bool makes = false)
     {
+        TellWaits();
         using Worker worker = new("vdi");
         using VdiAdmin opened = VdiAdmin.Open(
             store, makes, worker, isReadOnly => ToolOpening.For("ublkback vdi", isReadOnly));
@@ -48,6 +49,9 @@ internal static class VdiSession
             // Another program holds the VDI.
         }
     }
+
+    /// <summary>From now on people are told what is waited for, when that takes long.</summary>
+    public static void TellWaits() => WaitNotice.Sink = what => Console.Error.WriteLine($"ublkback: {what}");
 
     /// <summary>A VDI of a store as a target. The store's own options are the target's.</summary>
     public static string TargetOf(string name, string? store) =>

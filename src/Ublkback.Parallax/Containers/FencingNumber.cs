@@ -1,0 +1,90 @@
+using System.Globalization;
+using System.Text;
+using Ublkback.Block;
+using Ublkback.Linux.Kernel;
+using Ublkback.Rados.Bindings;
+using Ublkback.Rados.Locks;
+using Ublkback.Rados.Pools;
+
+namespace Ublkback.Parallax.Containers;
+
+/// <summary>Adds a condition to a change. It may throw when the change must not be made.</summary>
+internal delegate void WriteCondition(RadosWrite write);
+
+/// <summary>
+/// The number of a lock in a pool: an attribute of the lock's object and of the second copy of that. Who takes the lock
+/// raises it; a change that the lock protects names it, and the OSD refuses the change where it is another. So one who
+/// was stopped, and lost the lock, changes nothing. Any thread; blocks it.
+/// </summary>
+internal static class FencingNumber
+{
+    private const int Digits = 16;
+
+    /// <summary>A number as text, so that the order of texts is that of the numbers.</summary>
+    public static byte[] Format(ulong number) =>
+        Encoding.ASCII.GetBytes(number.ToString("x16", CultureInfo.InvariantCulture));
+
+    /// <summary>The number of a text; null when it is none.</summary>
+    public static ulong? Read(byte[]? text) =>
+        text?.Length == Digits && ulong.TryParse(
+            Encoding.ASCII.GetString(text), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong number)
+            ? number
+            : null;
+
+    /// <summary>
+    /// Raises the number of a lock that we hold, in its object only while we hold it; gives the number. Null when we do
+    /// not hold the lock any more.
+    /// </summary>
+    /// <param name="pool">The pool.</param>
+    /// <param name="held">The lock.</param>
+    /// <param name="copy">The second copy of the lock's object. An old version of one of the two does not bring an old
+    /// number back.</param>
+    /// <param name="attribute">Where the number is.</param>
+    /// <param name="mustBeKnown">Whether it is damage if there is none yet.</param>
+    /// <param name="condition">Adds further conditions; null for none.</param>
+    /// <exception cref="TargetException">The number is damaged.</exception>
+    /// <exception cref="RadosException">It cannot be raised.</exception>
+    public static byte[]? TryRaise(
+        RadosPool pool, RadosLockName held, RadosName copy, ReadOnlySpan<byte> attribute, bool mustBeKnown,
+        WriteCondition? condition)
+    {
+        while (true)
+        {
+            byte[]? old = pool.GetAttribute(held.On, attribute);
+            ulong? known = Read(old), copied = Read(pool.GetAttribute(copy, attribute));
+            if (known is null && copied is null && mustBeKnown)
+                throw new TargetException($"{held.On} of pool {pool.Name} has no valid epoch: it is damaged");
+            byte[] next = Format(Math.Max(known ?? 0, copied ?? 0) + 1);
+            int result;
+            using (RadosWrite write = new RadosWrite().IfHeld(held).IfAttribute(attribute, old ?? [])
+                .SetAttribute(attribute, next))
+            {
+                condition?.Invoke(write);
+                result = pool.TryChange(held.On, write, isForced: true);
+            }
+
+            if (result == -LinuxError.Cancelled) continue; // something of that has changed
+            if (result == -LinuxError.Busy) return null;
+            RadosException.Check(result, $"object {held.On} cannot be changed");
+            RaiseCopy(pool, copy, attribute, next);
+            return next;
+        }
+    }
+
+    private static void RaiseCopy(RadosPool pool, RadosName copy, ReadOnlySpan<byte> attribute, byte[] number)
+    {
+        int result;
+        do
+        {
+            using (RadosWrite write = new RadosWrite().IfExists().IfAttributeNotAbove(attribute, number)
+                .SetAttribute(attribute, number))
+                result = pool.TryChange(copy, write, isForced: true);
+            if (result != -LinuxError.NoEntry) break;
+            using (RadosWrite write = new RadosWrite().Create().SetAttribute(attribute, number))
+                result = pool.TryChange(copy, write, isForced: true);
+        }
+        while (result == -LinuxError.Exists);
+        // If it is not below that of the copy, another process has the lock, and nothing of ours is taken.
+        if (result != -LinuxError.Cancelled) RadosException.Check(result, $"object {copy} cannot be changed");
+    }
+}

@@ -1,0 +1,74 @@
+using System.Diagnostics;
+using Ublkback.Block;
+using Ublkback.Linux.Messages;
+using Ublkback.Parallax.Containers;
+using Ublkback.Rados.Locks;
+using Ublkback.Rados.Pools;
+
+namespace Ublkback.Parallax.Stores;
+
+/// <summary>The two locks of a store in a pool. Any thread; blocks it.</summary>
+internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDisposable
+{
+    private static readonly TimeSpan RetryDelay = TimeSpan.FromMilliseconds(20);
+
+    private readonly TimeSpan _patience = patience ?? RadosLease.Time + WriterTakeover.Patience; // of one that died
+
+    // One at a time of this process's own, so that what a change names is the number of who makes it.
+    private readonly SemaphoreSlim _own = new(1);
+    private RadosStoreLock? _structure;
+
+    /// <summary>The lock of the structure, which is held.</summary>
+    public RadosStoreLock Structure =>
+        _structure ?? throw new InvalidOperationException("the structure of the store is not locked");
+
+    /// <summary>Locks the structure.</summary>
+    /// <exception cref="ImageInUseException">Another one has it, and does not give it back.</exception>
+    public RadosStoreLock LockStructure()
+    {
+        const string What = "another command changes the VDIs of";
+        using WaitNotice? wait = WaitNotice.Begin(() => $"another command that changes the VDIs of rados:{pool.Name}");
+        if (!_own.Wait(_patience)) throw Refuse(What);
+        try
+        {
+            return _structure = Take("structure", StructureFence.Attribute.ToArray(), What, () =>
+            {
+                _structure = null;
+                _own.Release();
+            });
+        }
+        catch
+        {
+            _own.Release();
+            throw;
+        }
+    }
+
+    /// <summary>Locks the collection.</summary>
+    /// <exception cref="ImageInUseException">Another one has it, and does not give it back.</exception>
+    public RadosStoreLock LockCollection()
+    {
+        using WaitNotice? wait = WaitNotice.Begin(() => $"another command that collects or checks rados:{pool.Name}");
+        return Take(
+            "collection", "fence.collection\0"u8.ToArray(),
+            "somebody is looking already for what is not needed any more in", () => { });
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _own.Dispose();
+
+    private RadosStoreLock Take(string name, byte[] attribute, string what, Action onDisposed)
+    {
+        long began = Stopwatch.GetTimestamp();
+        do
+        {
+            if (RadosStoreLock.TryTake(pool, name, attribute, onDisposed) is { } taken) return taken;
+            Thread.Sleep(RetryDelay);
+        }
+        while (Stopwatch.GetElapsedTime(began) < _patience);
+        throw Refuse(what);
+    }
+
+    private ImageInUseException Refuse(string what) => new(
+        $"{what} rados:{pool.Name}, and has not ended for {_patience.TotalSeconds:0} s", "try again later");
+}
