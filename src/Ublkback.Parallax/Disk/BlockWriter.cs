@@ -15,7 +15,7 @@ namespace Ublkback.Parallax.Disk;
 internal sealed class BlockWriter(
     BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
 {
-    private const long MaxDiscard = 1L << 18; // blocks of one entry: 1 GiB
+    private const long MaxDiscard = 1L << 31; // blocks of one entry: 8 TiB
 
     /// <summary>Writes whole sectors.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
