@@ -93,7 +93,7 @@ public static class VdiOpener
                 if (!opening.IsReadOnly) return Finish(parts, opening, image =>
                 {
                     Housekeeper housekeeper = new(store, image, opening.Warn);
-                    parts.Segments.OnFull = () => housekeeper.CollectAsync(isAwaited: true);
+                    parts.Segments.OnFull = housekeeper.CollectAsync;
                     parts.Log.OnEnded = () =>
                     {
                         parts.Checkpointer.BeginIfDue();

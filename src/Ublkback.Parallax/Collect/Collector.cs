@@ -17,13 +17,20 @@ namespace Ublkback.Parallax.Collect;
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
     private readonly BlockMarks _marks = new();
+    private volatile bool _isPaced = true;
     private IReadOnlyList<uint> _unnamed = []; // when it was looked what is needed
 
     /// <summary>Blocks that were freed.</summary>
     public long Freed { get; private set; }
 
-    /// <summary>Whether it takes its time, so as not to be in the way of guests.</summary>
-    public bool IsPaced { get; init; } = true;
+    /// <summary>
+    /// Whether it takes its time, so as not to be in the way of guests. It may change meanwhile. Any thread.
+    /// </summary>
+    public bool IsPaced
+    {
+        get => _isPaced;
+        set => _isPaced = value;
+    }
 
     /// <summary>
     /// Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no
@@ -46,7 +53,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
             await Task.Run(() => Mark(vdis, closing), closing).ConfigureAwait(false);
             foreach (CollectionRun vdi in vdis)
-                Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
+                Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, () => IsPaced)).ConfigureAwait(false);
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
         }
         finally
@@ -106,7 +113,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             }
 
             IVdiContainer file = store.OpenUnnamed(vdi, warn);
-            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), isPaced: false).Blocks;
+            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), () => false).Blocks;
             file.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
     }

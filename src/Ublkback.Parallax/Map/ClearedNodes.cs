@@ -10,7 +10,8 @@ namespace Ublkback.Parallax.Map;
 internal sealed class ClearedNodes
 {
     private readonly Dictionary<long, long>[] _numbers = MakeLevels<Dictionary<long, long>>();
-    private readonly Dictionary<long, int>[] _children = MakeLevels<Dictionary<long, int>>(); // of a node: how many below it
+    // of a node that was not cleared: how many of the nodes below it were
+    private readonly Dictionary<long, int>[] _children = MakeLevels<Dictionary<long, int>>();
 
     /// <summary>How many nodes there are.</summary>
     public int Count { get; private set; }
