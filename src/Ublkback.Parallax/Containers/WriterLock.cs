@@ -190,11 +190,10 @@ internal sealed class WriterLock : IDisposable
             ? epoch
             : null;
 
-    private Task<byte[]> AnswerAsync(byte[] message)
+    private async Task<byte[]> AnswerAsync(byte[] message)
     {
-        if (message.AsSpan().SequenceEqual(WriterTakeover.Ping)) return Task.FromResult(WriterTakeover.Ping);
-        return Requests is { } requests
-            ? requests.AnswerAsync(message)
-            : Task.FromResult(VdiProtocol.Messages.Refuse("the VDI is being opened: try again"));
+        if (message.AsSpan().SequenceEqual(WriterTakeover.Ping)) return WriterTakeover.Ping;
+        byte[]? reply = Requests is { } requests ? await requests.AnswerAsync(message).ConfigureAwait(false) : null;
+        return reply ?? VdiProtocol.Messages.Refuse("the VDI is being opened or closed: try again");
     }
 }

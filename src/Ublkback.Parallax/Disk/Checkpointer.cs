@@ -91,6 +91,28 @@ internal sealed class Checkpointer(
         }
     }
 
+    /// <summary>Has both heads say that the disk holds all that was copied into it.</summary>
+    public async Task<BlockStatus> FinishAsync()
+    {
+        await _gate.EnterAsync();
+        try
+        {
+            VdiHead before = Head;
+            Head = Head with { IsUnfinished = false };
+            BlockStatus status = await CheckpointAsync();
+            if (status != BlockStatus.Okay) Head = before;
+            if (status != BlockStatus.Okay || !before.IsUnfinished) return status;
+            VdiHead next = Head with { Generation = Head.Generation + 1 };
+            status = await WriteHeadAsync(next);
+            if (status == BlockStatus.Okay) Head = next;
+            return status;
+        }
+        finally
+        {
+            _gate.Leave();
+        }
+    }
+
     /// <summary>Gives the disk another content, which it has had before. No request is under way.</summary>
     public async Task<BlockStatus> RollBackAsync(VdiContent then)
     {
