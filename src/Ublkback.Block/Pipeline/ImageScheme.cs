@@ -59,7 +59,13 @@ public sealed record OverlayScheme(
 /// <param name="Size">Bytes of the disk.</param>
 /// <param name="ClusterSize">Bytes of the unit of allocation, for formats that have one; null for the default.</param>
 /// <param name="Backing">The backing image; null for none.</param>
-public sealed record NewImage(long Size, long? ClusterSize = null, BlockTarget? Backing = null);
+public sealed record NewImage(long Size, long? ClusterSize = null, BlockTarget? Backing = null)
+{
+    /// <summary>
+    /// True if the image is to be filled now. An <see cref="IUnfinishedImage"/> notes that, other images do not.
+    /// </summary>
+    public bool IsUnfinished { get; init; }
+}
 
 /// <summary>A report on an image.</summary>
 /// <param name="Lines">The report for people.</param>

@@ -5,12 +5,14 @@ using Ublkback.Linux.Sockets;
 namespace Ublkback.Linux.Messages;
 
 /// <summary>
-/// Finds the handler of each request. Every message gets one reply, and none causes an exception. Any thread.
+/// Finds the handler of each request. Every message gets one reply, and none causes an exception. Only a request that
+/// was not carried out because its server ends gets none. Any thread.
 /// </summary>
 /// <param name="protocol">The protocol of the messages.</param>
 /// <param name="handlers">
 /// The commands with their handlers, which return the reply as JSON. A <see cref="JsonException"/> of one refuses the
-/// request's fields, and a <see cref="UserException"/> is the error that is replied.
+/// request's fields, a <see cref="UserException"/> is the error that is replied, and an
+/// <see cref="OperationCanceledException"/> says that the server ends and did not carry the request out.
 /// </param>
 /// <param name="onBug">Takes the command and any other exception of its handler.</param>
 public sealed class MessageDispatcher(
@@ -19,8 +21,8 @@ public sealed class MessageDispatcher(
 {
     private readonly string[] _commands = [.. handlers.Keys];
 
-    /// <summary>Returns the reply to a request.</summary>
-    public async Task<byte[]> AnswerAsync(byte[] message)
+    /// <summary>Returns the reply to a request; null if it was not carried out since the server ends.</summary>
+    public async Task<byte[]?> AnswerAsync(byte[] message)
     {
         ArgumentNullException.ThrowIfNull(message);
         if (message.Length > protocol.MaxRequestLength)
@@ -42,6 +44,10 @@ public sealed class MessageDispatcher(
         {
             // The second is a string with half a surrogate pair.
             return RefuseIncomplete("the message is not JSON");
+        }
+        catch (OperationCanceledException)
+        {
+            return null;
         }
         catch (UserException failure)
         {

@@ -9,12 +9,14 @@ internal static class Line
     /// <summary>Reads one message and returns it without its newline.</summary>
     /// <param name="reader">Where the message comes from.</param>
     /// <param name="maxLength">The longest message, in bytes.</param>
+    /// <param name="ending">Ends the wait for it.</param>
     /// <exception cref="InvalidDataException">The message is longer than allowed, or has no newline.</exception>
-    public static async Task<byte[]> ReadAsync(PipeReader reader, int maxLength)
+    public static async Task<byte[]> ReadAsync(
+        PipeReader reader, int maxLength, CancellationToken ending = default)
     {
         while (true)
         {
-            ReadResult result = await reader.ReadAsync().ConfigureAwait(false);
+            ReadResult result = await reader.ReadAsync(ending).ConfigureAwait(false);
             ReadOnlySequence<byte> buffer = result.Buffer;
             if (buffer.PositionOf((byte)'\n') is SequencePosition end)
             {

@@ -46,14 +46,26 @@ public sealed class VdiAdmin : IDisposable
     public IReadOnlyList<string> Strays => _store.Strays;
 
     /// <summary>What is known of a VDI.</summary>
-    public VdiInfo Describe(string name)
+    /// <exception cref="TargetException">It cannot be read.</exception>
+    public VdiInfo Describe(string name) => Describer.Describe(name, patience: null);
+
+    /// <summary>
+    /// What is known of all VDIs, in the order of their names. A process that does not answer costs its VDI alone. VDIs
+    /// that are deleted meanwhile are left out.
+    /// </summary>
+    /// <param name="onFailure">Takes the name of a VDI that cannot be read, and why. Any thread.</param>
+    /// <param name="patience">How long a process that has a VDI open may take to answer; 2 s if null.</param>
+    public IReadOnlyList<VdiInfo> DescribeAll(
+        Action<string, TargetException> onFailure, TimeSpan? patience = null) =>
+        Describer.DescribeAll(onFailure, patience ?? TimeSpan.FromSeconds(2));
+
+    /// <summary>Returns a sentence about a VDI whose import has not ended: how to go on.</summary>
+    public static string ExplainUnfinished(VdiInfo info)
     {
-        uint vdi = _store.Find(name);
-        (VdiMetadata file, IReadOnlyList<VdiSnapshot> snapshots, long size) = Read(vdi);
-        return new VdiInfo(
-            name, vdi, size, _store.MeasureUsage(vdi), file.Head.Origin, TimeOf(file.Superblock.CreatedMs),
-            _store.IsWritten(vdi) ? _store.ReadHolder(vdi)?.ToString() : null,
-            [.. snapshots.Select(snapshot => new VdiSnapshotInfo(snapshot.Name, TimeOf(snapshot.CreatedMs)))]);
+        ArgumentNullException.ThrowIfNull(info);
+        return info.Holder is null
+            ? VdiOpener.ExplainUnfinished(info.Name).Message
+            : $"VDI {info.Name} is unfinished: {info.Holder} is filling it";
     }
 
     /// <summary>Makes an empty VDI.</summary>
@@ -72,8 +84,10 @@ public sealed class VdiAdmin : IDisposable
                 $"{source} is no snapshot",
                 $"make one with 'ublkback vdi snapshot {source} NAME', and clone {source}@NAME");
         using IDisposable structure = _store.LockStructure();
-        (_, IReadOnlyList<VdiSnapshot> snapshots, _) = Read(_store.Find(from.Vdi));
-        VdiSnapshot snapshot = FindIn(snapshots, from);
+        (_, IReadOnlyList<VdiSnapshot> snapshots, _) = Describer.Read(_store.Find(from.Vdi), patience: null);
+        VdiSnapshot snapshot = snapshots.FirstOrDefault(known => known.Name == from.Snapshot)
+            ?? throw new TargetException(
+                $"VDI {from.Vdi} has no snapshot {from.Snapshot}", $"see 'ublkback vdi snapshots {from.Vdi}'");
         _store.Create(name, _ => snapshot.Content, from.ToString());
     }
 
@@ -87,15 +101,12 @@ public sealed class VdiAdmin : IDisposable
     {
         VdiName name = VdiName.Parse(text);
         if (name.Snapshot is null) throw new TargetException($"{text} is no snapshot", $"say which, as in {text}@NAME");
-        using IDisposable structure = _store.LockStructure();
         uint vdi = _store.Find(name.Vdi);
-        (_, IReadOnlyList<VdiSnapshot> snapshots, long size) = Read(vdi);
-        bool isUsed = _store.IsWritten(vdi);
-        if (isUsed && !whileUsed)
+        if (!whileUsed && _store.IsWritten(vdi)) // who carries it out looks again
             throw new ImageInUseException(
                 $"VDI {name.Vdi} is in use by {_store.ReadHolder(vdi)?.ToString() ?? "another program"}",
                 "detach it, or, when its guest has unmounted it, say --live");
-        RollbackRequest request = new(FindIn(snapshots, name).Name, isUsed ? size : 0);
+        RollbackRequest request = new(name.Snapshot, IsLive: whileUsed);
         return (await AskOrDoAsync(name.Vdi, RollbackHandler.Instance, request).ConfigureAwait(false)).Kept;
     }
 
@@ -142,29 +153,7 @@ public sealed class VdiAdmin : IDisposable
     }
 
     /// <summary>Gives back what no VDI and no snapshot needs any more; gives the number of bytes.</summary>
-    public async Task<long> CollectAsync()
-    {
-        long freed = 0;
-        List<VdiImage> closed = [];
-        try
-        {
-            foreach (string name in Names)
-            {
-                CollectReply? reply = await VdiSocket.TryAskAsync(
-                    _store, _store.Find(name), CollectHandler.Instance, new CollectRequest()).ConfigureAwait(false);
-                if (reply is null) TryOpenToWrite(name, closed);
-                else freed += reply.FreedBytes;
-            }
-
-            Collector collector = new(_store, _opening(false).Warn);
-            await collector.RunAsync(closed, withUnnamed: true).ConfigureAwait(false);
-            return freed + (collector.Freed * VdiFormat.BlockSize);
-        }
-        finally
-        {
-            foreach (VdiImage image in closed) await image.DisposeAsync().ConfigureAwait(false);
-        }
-    }
+    public Task<long> CollectAsync() => new StoreCollection(_store, _worker, _opening(false)).RunAsync();
 
     /// <summary>Gives back what only deleted VDIs needed; gives the number of bytes.</summary>
     public async Task<long> CollectDeletedAsync()
@@ -187,7 +176,7 @@ public sealed class VdiAdmin : IDisposable
     /// <param name="readsData">Whether the data is read too.</param>
     /// <param name="onDamage">Takes a sentence about each damage.</param>
     public VdiCheck Check(string? name, bool readsData, Action<string> onDamage) =>
-        new VdiChecker(_store, readsData, onDamage).Run(name is null ? Names : [name]);
+        new VdiChecker(_store, readsData, onDamage).Run(name);
 
     /// <summary>
     /// Repairs what says that this is a store, and the names of its VDIs, from their copies. Reports each repair.
@@ -223,17 +212,36 @@ public sealed class VdiAdmin : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _store.Dispose();
 
+    private VdiDescriber Describer => new(_store, _opening(true).Warn);
+
     private async Task<TReply> AskOrDoAsync<TRequest, TReply>(
         string name, VdiHandler<TRequest, TReply> handler, TRequest request)
         where TRequest : VdiRequest
         where TReply : VdiReply
     {
-        uint vdi = _store.Find(name);
-        if (await VdiSocket.TryAskAsync(_store, vdi, handler, request).ConfigureAwait(false) is { } reply) return reply;
-        VdiImage image = OpenToWrite(name);
-        await using (image.ConfigureAwait(false))
-            return await handler.RunAsync(request, new VdiHolder(_store, image, _opening(false).Warn))
-                .ConfigureAwait(false);
+        const int PatienceMs = 10_000;
+        const int PauseMs = 50;
+        int misses = 0;
+        for (long began = Environment.TickCount64; ;)
+        {
+            uint vdi = _store.Find(name);
+            if (await VdiSocket.TryAskAsync(_store, vdi, handler, request).ConfigureAwait(false) is { } reply)
+                return reply;
+            try
+            {
+                VdiImage image = OpenToWrite(name);
+                await using (image.ConfigureAwait(false))
+                    return await handler.RunAsync(
+                        request, new VdiHolder(_store, image, _opening(false).Warn, IsInUse: false))
+                        .ConfigureAwait(false);
+            }
+            catch (ImageInUseException) when (
+                Environment.TickCount64 - began < PatienceMs && (_store.IsWritten(vdi) || misses++ == 0))
+            {
+                // A process that is opening or closing it does not answer.
+                await Task.Delay(PauseMs).ConfigureAwait(false);
+            }
+        }
     }
 
     // Nobody opens its snapshots until what it adds to a list is disposed.
@@ -261,44 +269,10 @@ public sealed class VdiAdmin : IDisposable
         }
     }
 
-    private void TryOpenToWrite(string name, List<VdiImage> opened)
-    {
-        try
-        {
-            opened.Add(OpenToWrite(name));
-        }
-        catch (ImageInUseException)
-        {
-            // Who reads it by its name alone keeps all that it has; what others do not need is given back.
-        }
-    }
-
     private VdiImage OpenToWrite(string name)
     {
         VdiImage image = VdiOpener.Open(_store, new VdiName(name, null), "none", _opening(false));
         image.UseOn(_worker);
         return image;
     }
-
-    private (VdiMetadata File, IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(uint vdi)
-    {
-        (IVdiContainer container, _) = _store.OpenOther(vdi, _opening(true).Warn);
-        try
-        {
-            VdiMetadata file = VdiMetadata.Read(container);
-            (IReadOnlyList<VdiSnapshot> snapshots, long size) = VdiSnapshots.Read(_store, file, container);
-            return (file, snapshots, size);
-        }
-        finally
-        {
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
-    }
-
-    private static VdiSnapshot FindIn(IReadOnlyList<VdiSnapshot> snapshots, VdiName name) =>
-        snapshots.FirstOrDefault(snapshot => snapshot.Name == name.Snapshot)
-        ?? throw new TargetException(
-            $"VDI {name.Vdi} has no snapshot {name.Snapshot}", $"see 'ublkback vdi snapshots {name.Vdi}'");
-
-    private static DateTimeOffset TimeOf(long milliseconds) => DateTimeOffset.FromUnixTimeMilliseconds(milliseconds);
 }

@@ -14,36 +14,70 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
 {
     private readonly byte[] _block = new byte[VdiFormat.BlockSize];
     private readonly List<string> _damaged = [];
+    private readonly List<string> _found = []; // in the VDI that is being checked
     private long _damages;
     private long _data;
     private string _where = "";
 
-    /// <summary>Checks some VDIs. Nothing is given back meanwhile.</summary>
-    public VdiCheck Run(IReadOnlyList<string> names)
+    /// <summary>
+    /// Checks a VDI, or all if it is null. Nothing is given back meanwhile. Those that are deleted meanwhile are left
+    /// out.
+    /// </summary>
+    public VdiCheck Run(string? only)
     {
         using IStoreLock alone = store.LockCollection();
         _where = "store";
         using (store.LockStructure()) store.CheckCopies(Report, repairs: false);
+        Publish();
         BlockMarks marks = new();
         using VersionWalker walker = MakeWalker(marks);
-        foreach (string name in names)
+        foreach (string name in only is null ? store.Names : [only])
         {
-            _where = $"VDI {name}";
-            long before = _damages;
-            try
-            {
-                Check(name, walker);
-            }
-            catch (Exception failure) when (failure is TargetException or IOException or InvalidDataException)
-            {
-                Report(failure.Message);
-            }
-
-            if (_damages > before) _damaged.Add(name);
+            CheckNamed(name, walker);
+            if (_found.Count > 0 && only is null && !store.Names.Contains(name)) _found.Clear();
+            if (_found.Count > 0) _damaged.Add(name);
+            Publish();
         }
 
         if (_damages > 0) alone.Check(); // or what was given back meanwhile looks damaged
         return new VdiCheck(walker.Nodes, _data, _damages, _damaged);
+    }
+
+    private void CheckNamed(string name, VersionWalker walker)
+    {
+        const int Tries = 3;
+        uint vdi = 0;
+        string? state = null;
+        for (int i = 1; ; i++)
+        {
+            _where = $"VDI {name}";
+            try
+            {
+                vdi = store.Find(name);
+                state = store.ReadState(vdi);
+                Check(vdi, name, state, walker);
+                return;
+            }
+            catch (Exception failure) when (failure is TargetException or IOException or InvalidDataException)
+            {
+                // A process may have begun to write what was being read.
+                if (i < Tries && vdi != 0 && HasChanged(vdi, state)) continue;
+                Report(failure.Message);
+                return;
+            }
+        }
+    }
+
+    private bool HasChanged(uint vdi, string? state)
+    {
+        try
+        {
+            return store.IsWritten(vdi) || store.ReadState(vdi) != state;
+        }
+        catch (Exception failure) when (failure is TargetException or IOException)
+        {
+            return false; // it is not there any more
+        }
     }
 
     private VersionWalker MakeWalker(BlockMarks marks)
@@ -60,9 +94,9 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
         };
     }
 
-    private void Check(string name, VersionWalker walker)
+    private void Check(uint vdi, string name, string? state, VersionWalker walker)
     {
-        (IVdiContainer container, _) = store.OpenOther(store.Find(name), _ => { });
+        (IVdiContainer container, _) = store.OpenOther(vdi, _ => { });
         try
         {
             foreach (string fault in FindFaults(container)) Report(fault);
@@ -80,7 +114,12 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
             }
 
             _where = $"VDI {name}";
+            int before = _found.Count;
             walker.WalkLogs([disk, .. snapshots.Select(snapshot => snapshot.Content)]);
+            if (_found.Count == before || disk.End != 0 || !HasChanged(vdi, state)) return;
+            // Who opened it meanwhile writes the end of its log.
+            _found.RemoveRange(before, _found.Count - before);
+            walker.WalkLogs([disk.WithoutOpenLog, .. snapshots.Select(snapshot => snapshot.Content)]);
         }
         finally
         {
@@ -110,9 +149,16 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
             Report($"{walker.Lost - before} blocks of 4 KiB were given up, and are I/O errors until they are written");
     }
 
+    // Whether it is damage is known when the VDI has been read.
     private void Report(string what)
     {
-        _damages++;
-        onDamage($"{_where}: {what}");
+        _found.Add($"{_where}: {what}");
+    }
+
+    private void Publish()
+    {
+        _damages += _found.Count;
+        _found.ForEach(onDamage);
+        _found.Clear();
     }
 }

@@ -9,10 +9,11 @@ namespace Ublkback.Parallax.Admin;
 /// <param name="Created">When it was made.</param>
 /// <param name="Holder">Who has it open for writing; null when nobody has.</param>
 /// <param name="Snapshots">Its snapshots, in the order in which they were made.</param>
+/// <param name="IsUnfinished">True if its import has not ended, so that it cannot be used.</param>
 public sealed record VdiInfo(
     string Name, uint Number, long SizeBytes, long AllocatedBytes, string Origin, DateTimeOffset Created,
     string? Holder,
-    IReadOnlyList<VdiSnapshotInfo> Snapshots);
+    IReadOnlyList<VdiSnapshotInfo> Snapshots, bool IsUnfinished);
 
 /// <summary>A snapshot as commands show it.</summary>
 /// <param name="Name">Its name.</param>

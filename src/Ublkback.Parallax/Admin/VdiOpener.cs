@@ -44,26 +44,32 @@ public static class VdiOpener
         }
     }
 
+    /// <summary>Returns the error for a VDI into which a copy was begun that has not ended.</summary>
+    internal static TargetException ExplainUnfinished(string name) => new(
+        $"VDI {name} is unfinished: its import did not end",
+        $"go on with 'ublkback vdi import TARGET {name} --compare', or delete it with 'ublkback vdi delete {name}'");
+
     /// <summary>Makes an empty VDI, and the store if it is not there.</summary>
     /// <exception cref="TargetException">It cannot be made; nothing is left.</exception>
-    public static void Create(BlockTarget target, long size)
+    public static void Create(BlockTarget target, long size, bool isUnfinished = false)
     {
         ArgumentNullException.ThrowIfNull(target);
         target.AllowOnly(StoreOptions);
         if (target.Hooks.Count > 0) throw new TargetException("the target of a new VDI has no hooks");
         using IVdiStore store = OpenStore(target, makes: true);
-        Create(store, target.Location, size);
+        Create(store, target.Location, size, isUnfinished);
     }
 
     /// <summary>Makes an empty VDI in a store.</summary>
-    internal static void Create(IVdiStore store, string name, long size)
+    internal static void Create(IVdiStore store, string name, long size, bool isUnfinished = false)
     {
         using IDisposable structure = store.LockStructure();
+        CheckFinished(store, name);
         store.Create(
             name,
             vdi => new VdiVersion(
                 MapRoot.EmptyFor(VdiFormat.BlocksFor(size)), size, vdi,
-                new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1), "");
+                new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1), "", isUnfinished);
     }
 
     /// <summary>Opens a VDI of a store, or a snapshot.</summary>
@@ -82,6 +88,7 @@ public static class VdiOpener
             if (!opening.IsReadOnly) Restore(container, opening.Warn);
             VdiMetadata known = VdiMetadata.Read(container);
             uint vdi = known.Superblock.Vdi;
+            if (known.Head.IsUnfinished && !opening.OpensUnfinished) throw ExplainUnfinished(name.Vdi);
             if (name.Snapshot is null && store.Find(name.Vdi) != vdi)
                 throw new TargetException($"VDI {name} was replaced while it was being opened", "try again");
             (IVdiContainer, VdiSuperblock) OpenOther(uint other) => store.OpenOther(other, opening.Warn);
@@ -92,7 +99,7 @@ public static class VdiOpener
                 if (!opening.IsReadOnly) return Finish(parts, opening, image =>
                 {
                     Housekeeper housekeeper = new(store, image, opening.Warn);
-                    parts.Segments.OnFull = () => housekeeper.CollectAsync(isAwaited: true);
+                    parts.Segments.OnFull = housekeeper.CollectAsync;
                     parts.Log.OnEnded = () =>
                     {
                         parts.Checkpointer.BeginIfDue();
@@ -119,6 +126,16 @@ public static class VdiOpener
                 ? new TargetException($"VDI {name} cannot be opened: {failure.Message}", failure)
                 : failure;
         }
+    }
+
+    // Who imports again is told how to go on.
+    private static void CheckFinished(IVdiStore store, string name)
+    {
+        if (!store.Names.Contains(name)) return;
+        (IVdiContainer container, _) = store.OpenOther(store.Find(name), _ => { });
+        bool isUnfinished = VdiMetadata.Read(container).Head.IsUnfinished;
+        container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        if (isUnfinished) throw ExplainUnfinished(name);
     }
 
     // It may have been deleted before it was pinned.

@@ -9,6 +9,6 @@ public static class VdiScheme
     public static ImageScheme Vdi { get; } = new(VdiOpener.Scheme, VdiOpener.Open)
     {
         Example = $"{VdiOpener.Scheme}:NAME",
-        Create = (target, image) => VdiOpener.Create(target, image.Size),
+        Create = (target, image) => VdiOpener.Create(target, image.Size, image.IsUnfinished),
     };
 }

@@ -12,13 +12,47 @@ namespace Ublkback.Parallax.Admin;
 internal static class VdiSnapshots
 {
     /// <summary>All of a VDI, in the order in which they were made, and its size.</summary>
+    /// <param name="store">The store.</param>
+    /// <param name="known">What the file of the VDI says.</param>
+    /// <param name="container">That file.</param>
+    /// <param name="patience">How long the process that has it open may take to answer; null for ever.</param>
     /// <exception cref="TargetException">They cannot be read.</exception>
     public static (IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(
-        IVdiStore store, VdiMetadata known, IVdiContainer container)
+        IVdiStore store, VdiMetadata known, IVdiContainer container, TimeSpan? patience = null)
     {
-        SnapshotsReply? reply = VdiSocket.TryAskAsync(
-            store, known.Superblock.Vdi, SnapshotsHandler.Instance, new SnapshotsRequest()).GetAwaiter().GetResult();
-        return reply is null ? ReadFile(known, container) : (reply.ReadAll(), reply.SizeBytes);
+        const int Tries = 5;
+        const int PauseMs = 50;
+        uint vdi = known.Superblock.Vdi;
+        for (int i = 1; ; i++)
+        {
+            string? state = store.ReadState(vdi);
+            if (Ask(store, vdi, patience) is SnapshotsReply reply) return (reply.ReadAll(), reply.SizeBytes);
+            try
+            {
+                return ReadFile(known, container);
+            }
+            catch (TargetException) when (i < Tries && (store.IsWritten(vdi) || store.ReadState(vdi) != state))
+            {
+                // A process has opened it meanwhile, and writes what was being read: that is no damage.
+                Thread.Sleep(PauseMs);
+                known = VdiMetadata.Read(container);
+            }
+        }
+    }
+
+    private static SnapshotsReply? Ask(IVdiStore store, uint vdi, TimeSpan? patience)
+    {
+        try
+        {
+            return VdiSocket.TryAskAsync(store, vdi, SnapshotsHandler.Instance, new SnapshotsRequest())
+                .WaitAsync(patience ?? Timeout.InfiniteTimeSpan).GetAwaiter().GetResult();
+        }
+        catch (TimeoutException failure)
+        {
+            throw new TargetException(
+                $"it is in use by {store.ReadHolder(vdi)?.ToString() ?? "another program"}, which has not answered for "
+                + $"{patience!.Value.TotalSeconds:0} s", "see its log", failure);
+        }
     }
 
     /// <summary>

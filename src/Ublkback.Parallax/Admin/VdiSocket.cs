@@ -16,7 +16,7 @@ internal static class VdiSocket
     /// <summary>Answers requests from now on, until the result is disposed.</summary>
     public static IDisposable Open(IVdiStore store, uint vdi, VdiImage image, Action<string> warn)
     {
-        VdiHolder holder = new(store, image, warn);
+        VdiHolder holder = new(store, image, warn, IsInUse: true);
         return store.Listen(vdi, new MessageDispatcher(
             VdiProtocol.Messages,
             VdiHandlers.All.ToDictionary(

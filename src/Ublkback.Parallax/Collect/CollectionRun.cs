@@ -30,7 +30,8 @@ internal sealed class CollectionRun
         vdi.SpareUnfilled();
         vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
         BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
-        if (status == BlockStatus.Okay) status = await parts.Checkpointer.RepeatHeadAsync();
+        // Without space for one, what the last one did not need is given back: the log since then is spared.
+        if (status is BlockStatus.Okay or BlockStatus.NoSpace) status = await parts.Checkpointer.RepeatHeadAsync();
         if (status != BlockStatus.Okay)
             throw new TargetException(
                 $"{parts.Container.Path}: nothing is given back, since no checkpoint can be made: {status}");
@@ -49,8 +50,8 @@ internal sealed class CollectionRun
         for (int i = 0; i < _table.Count; i++) marks.TryMark(new BlockAddress(_table.First.Value + (ulong)i));
     }
 
-    /// <summary>Frees what is not marked, with pauses or without; gives the number of blocks.</summary>
-    public async Task<long> FreeAsync(BlockMarks marks, bool isPaced)
+    /// <summary>Frees what is not marked, with pauses as long as it is paced; gives the number of blocks.</summary>
+    public async Task<long> FreeAsync(BlockMarks marks, Func<bool> isPaced)
     {
         VdiParts parts = Image.Parts;
         await parts.Reader.DrainAsync();

@@ -18,17 +18,25 @@ namespace Ublkback.Parallax.Collect;
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
     private readonly BlockMarks _marks = new();
+    private volatile bool _isPaced = true;
+    private readonly List<ClosedRun> _closed = [];
     private IReadOnlyList<uint> _unnamed = []; // when it was looked what is needed
 
     /// <summary>Blocks that were freed.</summary>
     public long Freed { get; private set; }
 
-    /// <summary>Whether it takes its time, so as not to be in the way of guests.</summary>
-    public bool IsPaced { get; init; } = true;
+    /// <summary>
+    /// Whether it takes its time, so as not to be in the way of guests. It may change meanwhile. Any thread.
+    /// </summary>
+    public bool IsPaced
+    {
+        get => _isPaced;
+        set => _isPaced = value;
+    }
 
     /// <summary>
     /// Collects in the files of VDIs that this process has open for writing, and, when asked, in those that have no
-    /// name any more.
+    /// name any more, and in those of some VDIs that nobody has open.
     /// </summary>
     /// <remarks>
     /// Who calls it keeps the VDIs from being closed meanwhile. When a single one is to be closed, it ends.
@@ -36,7 +44,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// <exception cref="OperationCanceledException">It has ended for that.</exception>
     /// <exception cref="TargetException">Something is damaged, so that it cannot be known what is needed; nothing was
     /// freed.</exception>
-    public async Task RunAsync(IReadOnlyList<VdiImage> open, bool withUnnamed)
+    public async Task RunAsync(
+        IReadOnlyList<VdiImage> open, bool withUnnamed, IReadOnlyCollection<uint>? closed = null)
     {
         using IStoreLock alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
         List<CollectionRun> vdis = [];
@@ -45,11 +54,17 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             foreach (VdiImage image in open)
                 vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
             CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
-            await Task.Run(() => Mark(vdis, alone, closing), closing).ConfigureAwait(false);
+            await Task.Run(() => Mark(vdis, closed ?? [], alone, closing), closing).ConfigureAwait(false);
             foreach (CollectionRun vdi in vdis)
             {
                 await Task.Run(alone.Check).ConfigureAwait(false);
-                Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, IsPaced)).ConfigureAwait(false);
+                Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, () => IsPaced)).ConfigureAwait(false);
+            }
+
+            foreach (ClosedRun vdi in _closed)
+            {
+                await Task.Run(alone.Check).ConfigureAwait(false);
+                Freed += await Task.Run(() => vdi.Free(_marks, warn)).ConfigureAwait(false);
             }
 
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
@@ -63,7 +78,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// <summary>Blocks of a VDI's file that are needed.</summary>
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
 
-    private void Mark(List<CollectionRun> open, IStoreLock alone, CancellationToken cancellation)
+    private void Mark(
+        List<CollectionRun> open, IReadOnlyCollection<uint> closed, IStoreLock alone, CancellationToken cancellation)
     {
         foreach (CollectionRun vdi in open) vdi.Mark(_marks);
         List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
@@ -74,8 +90,11 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             named.ExceptWith(open.Select(vdi => vdi.Image.Parts.Superblock.Vdi));
             foreach (uint vdi in named)
             {
+                if (closed.Contains(vdi) && TryBegin(vdi) is ClosedRun run) _closed.Add(run);
                 (IVdiContainer container, _) = store.OpenOther(vdi, warn);
                 VdiMetadata file = VdiMetadata.Read(container);
+                for (int i = 0; i < file.Head.TableBlocks; i++)
+                    _marks.TryMark(new BlockAddress(file.Head.Table.Address.Value + (ulong)i));
                 // What its log has is in its own file. Snapshots that only the log knows need nothing elsewhere that
                 // its head does not.
                 needed.Add(file.Head.Content.WithoutOpenLog);
@@ -102,6 +121,19 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         }
     }
 
+    private ClosedRun? TryBegin(uint vdi)
+    {
+        try
+        {
+            return ClosedRun.TryBegin(store, vdi, warn);
+        }
+        catch (InvalidDataException failure)
+        {
+            warn($"VDI {vdi:x6}: nothing of it is given back: {failure.Message}");
+            return null;
+        }
+    }
+
     // What has lost its name since it was marked may have clones that are not marked.
     private void FreeUnnamed()
     {
@@ -117,7 +149,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             }
 
             IVdiContainer file = store.OpenUnnamed(vdi, warn);
-            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), isPaced: false).Blocks;
+            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), () => false).Blocks;
             file.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
     }

@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Stores;
@@ -11,38 +12,61 @@ namespace Ublkback.Parallax.Collect;
 /// </summary>
 internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string> warn)
 {
-    /// <summary>Segments that are written before it looks again, at least: 1 GiB.</summary>
+    /// <summary>Segments that are written or discarded before it looks again, at least: 1 GiB.</summary>
     public const long MinSegments = 256;
 
-    private long _due = MinSegments;
-    private Task<bool> _running = Task.FromResult(false);
+    private readonly SegmentPool _segments = image.Parts.Segments;
+    private long _taken;
+    private long _discarded;
+    private long _needed = image.Parts.Container.IsRemote // far away it takes long to find that out
+        ? 0
+        : store.MeasureUsage(image.Parts.Superblock.Vdi) / VdiFormat.SegmentSize;
+    private Task _running = Task.CompletedTask;
+    private Collector? _collector;
 
-    /// <summary>Begins, if much was written since the last time.</summary>
+    // The more there is to look at, the less often. A guest may discard much more than there is.
+    private bool IsDue
+    {
+        get
+        {
+            long written = _segments.Taken - _taken;
+            long discarded = (_segments.Discarded - _discarded) / VdiFormat.SegmentBlocks;
+            return written + Math.Min(discarded, written + _needed) >= Math.Max(MinSegments, _needed / 2);
+        }
+    }
+
+    /// <summary>Begins, if much was written or discarded since the last time.</summary>
     public void BeginIfDue()
     {
-        if (image.Parts.Segments.Taken >= _due) _ = CollectAsync(isAwaited: false);
+        if (IsDue && _running.IsCompleted) _running = RunAsync(isPaced: true);
     }
 
     /// <summary>
-    /// Does it now, or waits until it has been done, when it is under way; tells whether it was worth it.
+    /// Does it now, since the guest waits for it. One that is under way ends first, and does not take its time any
+    /// more: what became garbage since it began would stay.
     /// </summary>
-    /// <param name="isAwaited">Whether the guest waits for it; otherwise it takes its time, so as not to be in the
-    /// guest's way.</param>
-    public Task<bool> CollectAsync(bool isAwaited)
+    public async Task CollectAsync()
     {
-        if (_running.IsCompleted) _running = RunAsync(isPaced: !isAwaited);
-        return _running;
+        while (!_running.IsCompleted)
+        {
+            _collector?.IsPaced = false;
+            await _running;
+        }
+
+        await (_running = RunAsync(isPaced: false));
     }
 
-    private async Task<bool> RunAsync(bool isPaced)
+    private async Task RunAsync(bool isPaced)
     {
-        Collector collector = new(store, warn) { IsPaced = isPaced };
+        Collector collector = _collector = new(store, warn) { IsPaced = isPaced };
+        (_taken, _discarded) = (_segments.Taken, _segments.Discarded);
         try
         {
             await image.HoldAsync(async () =>
             {
-                await collector.RunAsync([image], withUnnamed: false);
-                return true;
+                // What was deleted since the last collection of the store makes room too.
+                await collector.RunAsync([image], withUnnamed: !isPaced);
+                return _needed = collector.CountNeeded(image.Parts.Superblock.Vdi) / VdiFormat.SegmentBlocks;
             });
         }
         catch (ImageInUseException)
@@ -55,12 +79,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         }
         catch (OperationCanceledException)
         {
-            return false; // the image is closed
+            // The image is closed.
         }
-
-        // The more there is to look at, the less often.
-        long needed = collector.CountNeeded(image.Parts.Superblock.Vdi) / VdiFormat.SegmentBlocks;
-        _due = image.Parts.Segments.Taken + Math.Max(MinSegments, needed / 2);
-        return collector.Freed >= VdiFormat.SegmentBlocks;
     }
 }

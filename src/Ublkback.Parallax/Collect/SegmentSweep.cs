@@ -22,7 +22,7 @@ internal static class SegmentSweep
     /// <param name="isPaced">Whether others use the file, for whom a fifth of the time is enough to be in the
     /// way.</param>
     public static (long Blocks, List<long> Segments) Free(
-        IVdiContainer container, uint vdi, BlockMarks marks, IEnumerable<long> candidates, bool isPaced)
+        IVdiContainer container, uint vdi, BlockMarks marks, IEnumerable<long> candidates, Func<bool> isPaced)
     {
         long freed = 0;
         TimeSpan busy = TimeSpan.Zero;
@@ -34,7 +34,7 @@ internal static class SegmentSweep
             freed += runs.Sum(run => run.Count);
             segments.AddRange(runs.SelectMany(run => run.BySegment()).Where(run => run.Count == VdiFormat.SegmentBlocks)
                 .Select(run => VdiFormat.SegmentOf(run.First)));
-            if (isPaced) busy += Stopwatch.GetElapsedTime(began);
+            if (isPaced()) busy += Stopwatch.GetElapsedTime(began);
             if (busy < Pause) continue;
             Thread.Sleep(busy * PauseFactor);
             busy = TimeSpan.Zero;

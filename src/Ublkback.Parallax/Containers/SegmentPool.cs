@@ -10,17 +10,17 @@ namespace Ublkback.Parallax.Containers;
 /// </summary>
 internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 {
-    /// <summary>
-    /// Segments that are kept back for what must go on when the storage is full: giving snapshots up, and the map.
-    /// </summary>
-    public const int Reserve = 2;
+    /// <summary>Segments that the guest's data leaves when the storage is full.</summary>
+    public const int Reserve = 3;
 
+    private const int UpkeepReserve = 2; // of these, what discards leave: for the log, and for nodes
     private const int Wanted = Reserve + 2;
     private const int ManyFlushes = 8; // while a segment is filled
 
     private static readonly TimeSpan VainPause = TimeSpan.FromSeconds(10);
 
     private readonly Queue<long> _ready = new();
+    private readonly Queue<long> _forNodes = new(); // kept back for those of the next checkpoint that are many
     // ours since we opened the file, though nothing may be written there yet; also the gate
     private readonly HashSet<long> _known = [];
     private readonly HashSet<long> _unused = []; // of these, those that nobody has taken
@@ -28,8 +28,10 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private readonly LoopCondition _changed = new();
     private IEnumerator<long>? _free;
     private long _fullAt; // when what could be given back was not enough
+    private long _garbage; // blocks that may not be needed any more, since it was last looked for such
     private bool _isAllocating;
     private bool _isCollecting; // as a part of allocating
+    private bool _isToldFull;
     private bool _hasMore;
 
     /// <summary>Why there are no more; <see cref="BlockStatus.Okay"/> when there are.</summary>
@@ -38,52 +40,92 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     /// <summary>Flushes of the guest; they say what kind of segments is wanted.</summary>
     public int Flushes { get; set; }
 
-    /// <summary>Has what is not needed given back, since the storage is full; tells whether anything was.</summary>
-    public Func<Task<bool>>? OnFull { get; set; }
+    /// <summary>Has what is not needed given back, since the storage is full.</summary>
+    public Func<Task>? OnFull { get; set; }
 
-    /// <summary>How many segments were taken.</summary>
+    /// <summary>How many nodes the next checkpoint writes at most: there must be room for them.</summary>
+    public Func<long> CountNodes { get; set; } = () => 0;
+
+    /// <summary>How many segments were taken, for whatever.</summary>
     public long Taken { get; private set; }
+
+    /// <summary>How many segments were taken for nodes.</summary>
+    public long TakenForNodes { get; private set; }
+
+    /// <summary>How many blocks the guest has discarded.</summary>
+    public long Discarded { get; private set; }
+
+    private long WantedForNodes => CountNodes() / VdiFormat.SegmentBlocks;
+
+    private bool IsReserveWhole => _ready.Count >= Reserve && _forNodes.Count >= WantedForNodes;
+
+    /// <summary>
+    /// True if a segment that was taken before may be written. When the storage is full, data must not fill one that
+    /// was taken from the reserve.
+    /// </summary>
+    public bool MayWrite(SegmentUse use) =>
+        use != SegmentUse.Data || Status != BlockStatus.NoSpace || IsReserveWhole;
+
+    /// <summary>True if there is a segment that may be taken.</summary>
+    public bool CanTake(SegmentUse use) => QueueFor(use).Count > ReserveFor(use) && MayWrite(use);
 
     /// <summary>
     /// Takes a segment: its first block. False when there is none now; then more are being allocated.
     /// </summary>
-    /// <param name="isUrgent">Whether one that is kept back may be taken.</param>
-    /// <param name="firstBlock">Its first block.</param>
-    public bool TryTake(bool isUrgent, out long firstBlock)
+    public bool TryTake(SegmentUse use, out long firstBlock)
     {
+        bool isThere = CanTake(use);
         firstBlock = 0;
-        bool isThere = _ready.Count > (isUrgent ? 0 : Reserve);
         if (isThere)
         {
-            long segment = _ready.Dequeue();
+            long segment = QueueFor(use).Dequeue();
             firstBlock = segment * VdiFormat.SegmentBlocks;
             lock (_known) _unused.Remove(segment);
             Taken++;
+            if (use == SegmentUse.Nodes) TakenForNodes++;
+            if (use == SegmentUse.Data) _garbage += VdiFormat.SegmentBlocks; // it may take the place of others
         }
 
-        if (_ready.Count < Wanted && !_isAllocating) _ = AllocateAsync();
+        Refill();
         return isThere;
     }
 
+    /// <summary>Begins to allocate more, if there are too few.</summary>
+    public void Refill()
+    {
+        if (!_isAllocating && (_ready.Count < Wanted || _forNodes.Count < WantedForNodes)) _ = AllocateAsync();
+    }
+
+    /// <summary>Blocks were discarded: perhaps they are not needed any more.</summary>
+    public void AddDiscarded(long blocks)
+    {
+        Discarded += blocks;
+        AddGarbage(blocks);
+    }
+
+    /// <summary>Blocks are perhaps not needed any more, so it is worth it to look for such.</summary>
+    public void AddGarbage(long blocks) => _garbage = Math.Min(_garbage + blocks, VdiFormat.MaxSize);
+
     /// <summary>Waits for a segment: its first block. Without one the status says why.</summary>
-    /// <param name="isUrgent">Whether one that is kept back may be taken.</param>
-    public async ValueTask<(BlockStatus Status, long FirstBlock)> TakeAsync(bool isUrgent)
+    public async ValueTask<(BlockStatus Status, long FirstBlock)> TakeAsync(SegmentUse use)
     {
         long first;
-        while (!TryTake(isUrgent, out first))
+        while (!TryTake(use, out first))
         {
-            await AllocatedAsync(isUrgent);
-            if (Status != BlockStatus.Okay) return (Status, 0);
+            await AllocatedAsync(use);
+            if (Status != BlockStatus.Okay && !CanTake(use)) return (Status, 0);
         }
 
         return (BlockStatus.Okay, first);
     }
 
-    /// <summary>Waits until it is known whether there are more: see <see cref="Status"/>.</summary>
-    /// <param name="isUrgent">Whether that is for what has to go on so that anything can be given back.</param>
-    public async ValueTask AllocatedAsync(bool isUrgent)
+    /// <summary>
+    /// Waits until it is known whether there are more: see <see cref="Status"/>. What has to go on so that anything can
+    /// be given back does not wait for that.
+    /// </summary>
+    public async ValueTask AllocatedAsync(SegmentUse use)
     {
-        while (_isAllocating && !(isUrgent && _isCollecting)) await _changed.WaitAsync();
+        while (_isAllocating && !(use >= SegmentUse.Upkeep && _isCollecting)) await _changed.WaitAsync();
     }
 
     /// <summary>
@@ -121,40 +163,59 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         _hasMore = true;
     }
 
-    /// <summary>Gives those back that nobody took.</summary>
+    /// <summary>
+    /// Gives those back that nobody took. The reserve stays when the storage is full, so that it is there when the VDI
+    /// is opened again.
+    /// </summary>
     public async Task EndAsync()
     {
-        await AllocatedAsync(isUrgent: false);
-        List<long> unused = [.. _ready];
+        await AllocatedAsync(SegmentUse.Data);
+        bool isKept = Status == BlockStatus.NoSpace && !container.IsRemote;
+        List<long> unused = [.. _ready.Skip(isKept ? Reserve : 0), .. _forNodes];
         _ready.Clear();
+        _forNodes.Clear();
         await Task.Run(() => unused.ForEach(segment => container.Free([BlockRun.OfSegment(segment)])));
     }
+
+    private Queue<long> QueueFor(SegmentUse use) =>
+        use == SegmentUse.Nodes && _forNodes.Count > 0 ? _forNodes : _ready;
+
+    private static int ReserveFor(SegmentUse use) => use switch
+    {
+        SegmentUse.Data => Reserve,
+        SegmentUse.Discards => UpkeepReserve,
+        _ => 0,
+    };
 
     private async Task AllocateAsync()
     {
         _isAllocating = true;
-        BlockStatus before = Status;
         await AllocateOnceAsync();
-        if (Status == BlockStatus.NoSpace && OnFull is not null && Stopwatch.GetElapsedTime(_fullAt) >= VainPause)
+        bool isWorthIt = Stopwatch.GetElapsedTime(_fullAt) >= VainPause
+            || (_garbage >= VdiFormat.SegmentBlocks && !CanTake(SegmentUse.Data));
+        if (Status == BlockStatus.NoSpace && OnFull is not null && isWorthIt)
         {
-            if (await CollectAsync()) await AllocateOnceAsync();
+            _garbage = 0;
+            await CollectAsync();
+            await AllocateOnceAsync();
             if (Status == BlockStatus.NoSpace) _fullAt = Stopwatch.GetTimestamp();
         }
 
         _isAllocating = false;
         _changed.WakeAll();
-        if (Status == BlockStatus.NoSpace && before != BlockStatus.NoSpace)
+        if (Status == BlockStatus.NoSpace && !CanTake(SegmentUse.Data) && !_isToldFull)
             warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi "
                 + "gc', or make room");
+        _isToldFull = Status == BlockStatus.NoSpace && (_isToldFull || !CanTake(SegmentUse.Data));
     }
 
-    private async Task<bool> CollectAsync()
+    private async Task CollectAsync()
     {
         _isCollecting = true;
         _changed.WakeAll();
         try
         {
-            return await OnFull!();
+            await OnFull!();
         }
         finally
         {
@@ -164,20 +225,22 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 
     private async Task AllocateOnceAsync()
     {
-        int count = Wanted - _ready.Count;
+        int forNodes = (int)Math.Max(0, WantedForNodes - _forNodes.Count);
+        int reserve = Math.Max(0, Reserve - _ready.Count);
+        int count = Math.Max(reserve, Wanted - _ready.Count);
         bool isFlushedOften = Flushes >= ManyFlushes * count;
         Flushes = 0;
         IEnumerator<long>? known = _hasMore ? null : _free;
         _hasMore = false;
-        int reserve = Math.Max(0, Reserve - _ready.Count);
-        (List<long> segments, BlockStatus status, _free) =
-            await Task.Run(() => TryAllocate(known, count, reserve, isFlushedOften));
-        foreach (long segment in segments) _ready.Enqueue(segment);
+        bool IsForNodes(int number) => number >= reserve && number < reserve + forNodes;
+        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => TryAllocate(
+            known, count + forNodes, reserve + forNodes, number => isFlushedOften && !IsForNodes(number)));
+        for (int i = 0; i < segments.Count; i++) (IsForNodes(i) ? _forNodes : _ready).Enqueue(segments[i]);
         Status = status;
     }
 
     private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(
-        IEnumerator<long>? known, int count, int reserve, bool isFlushedOften)
+        IEnumerator<long>? known, int count, int reserve, Func<int, bool> isFlushedOften)
     {
         List<long> segments = [];
         try
@@ -186,7 +249,8 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
             while (segments.Count < count && free.MoveNext())
             {
                 if (!TryKnow(free.Current)) continue;
-                BlockStatus status = Allocate(free.Current, isFlushedOften, isReserve: segments.Count < reserve);
+                BlockStatus status = Allocate(
+                    free.Current, isFlushedOften(segments.Count), isReserve: segments.Count < reserve);
                 if (status != BlockStatus.Okay) return (segments, status, null);
                 segments.Add(free.Current);
             }

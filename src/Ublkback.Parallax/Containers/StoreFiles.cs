@@ -29,10 +29,17 @@ internal static class StoreFiles
     public static byte[] ReadBlock(string path)
     {
         byte[] block = new byte[VdiFormat.BlockSize];
-        if (!File.Exists(path)) return block;
-        using SafeFileHandle file = File.OpenHandle(
-            path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
-        _ = RandomAccess.Read(file, block, 0);
+        try
+        {
+            using SafeFileHandle file = File.OpenHandle(
+                path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            _ = RandomAccess.Read(file, block, 0);
+        }
+        catch (Exception failure) when (failure is FileNotFoundException or DirectoryNotFoundException)
+        {
+            // It may have been deleted just now.
+        }
+
         return block;
     }
 

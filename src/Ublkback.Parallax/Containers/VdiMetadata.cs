@@ -45,12 +45,13 @@ internal sealed record VdiMetadata(VdiSuperblock Superblock, VdiHead Head, IRead
     /// Returns the first blocks of a new VDI's file. The VDI is empty, or has the content of a snapshot.
     /// </summary>
     /// <exception cref="TargetException">A VDI cannot have the size.</exception>
-    public static byte[] Make(VdiSuperblock superblock, VdiVersion content, string origin)
+    public static byte[] Make(
+        VdiSuperblock superblock, VdiVersion content, string origin, bool isUnfinished = false)
     {
         VdiFormat.CheckSize(content.Size);
         byte[] blocks = new byte[(int)(VdiFormat.HolderBlock + 1) * VdiFormat.BlockSize];
         superblock.ToBlock().CopyTo(blocks, 0);
-        VdiHead head = new(1, 0, content, 1, default, 0, origin);
+        VdiHead head = new(1, 0, content, 1, default, 0, origin, isUnfinished);
         head.Write(blocks.AsSpan((int)head.Block * VdiFormat.BlockSize, VdiFormat.BlockSize), superblock.Id);
         return blocks;
     }

@@ -181,17 +181,16 @@ internal sealed class WriterLock : IDisposable
         _look?.Change(LookPeriod, Timeout.InfiniteTimeSpan); // without effect when it is over
     }
 
-    private Task<byte[]> AnswerAsync(byte[] message)
+    private async Task<byte[]> AnswerAsync(byte[] message)
     {
-        if (message.AsSpan().SequenceEqual(WriterTakeover.Ping)) return Task.FromResult(WriterTakeover.Ping);
+        if (message.AsSpan().SequenceEqual(WriterTakeover.Ping)) return WriterTakeover.Ping;
         if (message.AsSpan().SequenceEqual(WriterTakeover.LastQuestion))
         {
             Look();
-            return Task.FromResult(WriterTakeover.Ping);
+            return WriterTakeover.Ping;
         }
 
-        return Requests is { } requests
-            ? requests.AnswerAsync(message)
-            : Task.FromResult(VdiProtocol.Messages.Refuse("the VDI is being opened: try again"));
+        byte[]? reply = Requests is { } requests ? await requests.AnswerAsync(message).ConfigureAwait(false) : null;
+        return reply ?? VdiProtocol.Messages.Refuse("the VDI is being opened or closed: try again");
     }
 }

@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using Ublkback.Block;
 using Ublkback.Images.Common;
+using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Log;
 
@@ -15,7 +16,7 @@ namespace Ublkback.Parallax.Disk;
 internal sealed class BlockWriter(
     BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
 {
-    private const long MaxDiscard = 1L << 18; // blocks of one entry: 1 GiB
+    private const long MaxDiscard = 1L << 31; // blocks of one entry: 8 TiB
 
     /// <summary>Writes whole sectors.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
@@ -47,7 +48,7 @@ internal sealed class BlockWriter(
         while (block < end && status == BlockStatus.Okay)
         {
             long count = Math.Min(MaxDiscard, end - block);
-            (status, LogBatch? batch) = await ReserveAsync(block, count, isClaimed: false);
+            (status, LogBatch? batch) = await ReserveAsync(block, count, false, SegmentUse.Discards);
             if (batch is null) break;
             batch.Add(new LogEntry(LogEntryKind.Discard, block, (uint)count));
             log.Commit();
@@ -100,7 +101,7 @@ internal sealed class BlockWriter(
         while (true)
         {
             (BlockStatus status, LogBatch? batch) =
-                await ReserveAsync(block, data.Length / VdiFormat.BlockSize, isClaimed);
+                await ReserveAsync(block, data.Length / VdiFormat.BlockSize, isClaimed, SegmentUse.Data);
             if (batch is null) return status;
             for (; data.Length > 0 && batch.Room > 0; data = data[VdiFormat.BlockSize..])
                 batch.Add(LogEntryKind.Data, block++, data.Span[..VdiFormat.BlockSize]);
@@ -114,13 +115,14 @@ internal sealed class BlockWriter(
 
     // Waits until some blocks may be written. What is added to the batch must be so before anything else is awaited.
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private async ValueTask<(BlockStatus Status, LogBatch? Batch)> ReserveAsync(long block, long count, bool isClaimed)
+    private async ValueTask<(BlockStatus Status, LogBatch? Batch)> ReserveAsync(
+        long block, long count, bool isClaimed, SegmentUse use)
     {
         while (true)
         {
             BlockStatus status = await checkpointer.MakeRoomAsync();
             if (status != BlockStatus.Okay) return (status, null);
-            (status, LogBatch? batch) = await log.ReserveAsync(isUrgent: false);
+            (status, LogBatch? batch) = await log.ReserveAsync(use);
             if (batch is null || isClaimed || !claims.Overlap(block, count)) return (status, batch);
             await claims.ReleasedAsync();
         }

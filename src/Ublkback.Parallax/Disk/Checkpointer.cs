@@ -27,9 +27,18 @@ internal sealed class Checkpointer(
     private readonly LoopMutex _gate = new();
     private readonly Memory<byte> _block = PinnedMemory.AllocatePages(VdiFormat.BlockSize);
     private Task<BlockStatus> _running = Task.FromResult(BlockStatus.Okay);
+    private long _takenBefore; // segments for nodes, when the changes were set aside that are being written
 
     /// <summary>The head in the file.</summary>
     public VdiHead Head { get; private set; } = head;
+
+    /// <summary>How many nodes, and blocks of the table of snapshots, are to be written at most.</summary>
+    public long CountNodes()
+    {
+        long written = (segments.TakenForNodes - _takenBefore) * VdiFormat.SegmentBlocks;
+        long table = VdiFormat.BlocksFor((long)content.Snapshots.All.Count * VdiSnapshot.Length);
+        return content.Map.NodeCount + Math.Max(0, content.Map.FrozenNodeCount - written) + table;
+    }
 
     /// <summary>
     /// Waits until something may be added to the log; a status other than <see cref="BlockStatus.Okay"/> says that it
@@ -73,6 +82,28 @@ internal sealed class Checkpointer(
         {
             VdiHead next = Head with { Generation = Head.Generation + 1 };
             BlockStatus status = await WriteHeadAsync(next);
+            if (status == BlockStatus.Okay) Head = next;
+            return status;
+        }
+        finally
+        {
+            _gate.Leave();
+        }
+    }
+
+    /// <summary>Has both heads say that the disk holds all that was copied into it.</summary>
+    public async Task<BlockStatus> FinishAsync()
+    {
+        await _gate.EnterAsync();
+        try
+        {
+            VdiHead before = Head;
+            Head = Head with { IsUnfinished = false };
+            BlockStatus status = await CheckpointAsync();
+            if (status != BlockStatus.Okay) Head = before;
+            if (status != BlockStatus.Okay || !before.IsUnfinished) return status;
+            VdiHead next = Head with { Generation = Head.Generation + 1 };
+            status = await WriteHeadAsync(next);
             if (status == BlockStatus.Okay) Head = next;
             return status;
         }
@@ -131,7 +162,7 @@ internal sealed class Checkpointer(
         LogPosition start = log.Applied;
         if (reopens)
         {
-            (BlockStatus taken, long first) = await segments.TakeAsync(isUrgent: true);
+            (BlockStatus taken, long first) = await segments.TakeAsync(SegmentUse.Upkeep);
             if (taken != BlockStatus.Okay) return taken;
             start =
                 new LogPosition(first, 0, log.Applied.Sequence + 1, (uint)RandomNumberGenerator.GetInt32(int.MaxValue));
@@ -139,6 +170,7 @@ internal sealed class Checkpointer(
 
         // All that follows speaks of this moment.
         Overlay changes = content.Map.Freeze();
+        _takenBefore = segments.TakenForNodes;
         long size = content.Size;
         ulong nextSnapshot = content.Snapshots.NextId;
         int snapshotCount = content.Snapshots.All.Count;

@@ -40,29 +40,33 @@ internal sealed class VdiChanges(
                 $"the VDI has {VdiFormat.MaxSnapshots} snapshots, and can have no more", "delete some");
         ulong id = content.Snapshots.NextId;
         VdiContent.WriteSnapshot(_block.Span, id, name, DateTimeOffset.UtcNow.ToUnixTimeMilliseconds());
-        return await AddAsync(batch => batch.Add(LogEntryKind.Snapshot, (long)id, _block.Span));
+        return await AddAsync(
+            SegmentUse.Discards, batch => batch.Add(LogEntryKind.Snapshot, (long)id, _block.Span));
     });
 
     /// <summary>Deletes a snapshot.</summary>
     public Task<BlockStatus> DeleteAsync(ulong snapshot) =>
-        AloneAsync(() => AddAsync(batch => batch.Add(new LogEntry(LogEntryKind.DeleteSnapshot, (long)snapshot, 0))));
+        AloneAsync(() => AddAsync(
+            SegmentUse.Upkeep, batch => batch.Add(new LogEntry(LogEntryKind.DeleteSnapshot, (long)snapshot, 0))));
 
     /// <summary>Changes the size of the disk. Commands, the VDI socket and the daemon all call this.</summary>
     /// <exception cref="TargetException">A VDI cannot have that size.</exception>
     public Task<BlockStatus> ResizeAsync(long byteCount) => AloneAsync(() =>
     {
         VdiFormat.CheckSize(byteCount);
-        return AddAsync(batch => batch.Add(new LogEntry(LogEntryKind.Resize, byteCount / BlockRequest.SectorSize, 0)));
+        return AddAsync(
+            SegmentUse.Discards,
+            batch => batch.Add(new LogEntry(LogEntryKind.Resize, byteCount / BlockRequest.SectorSize, 0)));
     });
 
     /// <summary>Waits until nothing of this is under way.</summary>
     public Task EndAsync() => AloneAsync(() => Task.FromResult(BlockStatus.Okay));
 
-    private async Task<BlockStatus> AddAsync(Action<LogBatch> add)
+    private async Task<BlockStatus> AddAsync(SegmentUse use, Action<LogBatch> add)
     {
         BlockStatus status = await checkpointer.MakeRoomAsync();
         if (status != BlockStatus.Okay) return status;
-        (status, LogBatch? batch) = await log.ReserveAsync(isUrgent: true);
+        (status, LogBatch? batch) = await log.ReserveAsync(use);
         if (batch is null) return status;
         add(batch);
         log.Commit();

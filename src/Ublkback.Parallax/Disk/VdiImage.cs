@@ -17,7 +17,8 @@ namespace Ublkback.Parallax.Disk;
 /// brings what the log says into the map's nodes.
 /// </remarks>
 [DataPath]
-internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IResizableImage
+internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IResizableImage,
+    IUnfinishedImage
 {
     private readonly VdiParts _parts;
     private readonly TaskCompletionSource<BlockLoop> _loop = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -103,6 +104,15 @@ internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IRe
         return kept;
     });
 
+    /// <summary>What was copied into the disk is all there: it can be used now.</summary>
+    public async Task FinishAsync() // off the path: the end of an import
+    {
+        BeginOnce();
+        BlockStatus status = await _parts.Checkpointer.FinishAsync();
+        if (status != BlockStatus.Okay)
+            throw new TargetException($"the VDI could not be finished: {status}; what failed is said above");
+    }
+
     public bool Remeasure()
     {
         ulong sectors = (ulong)Volatile.Read(ref _nextSize) / BlockRequest.SectorSize;
@@ -158,6 +168,7 @@ internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IRe
         await _closing.CancelAsync().ConfigureAwait(false);
         if (_loop.Task.IsCompletedSuccessfully)
             await (await _loop.Task.ConfigureAwait(false)).InvokeAsync(CloseAsync).ConfigureAwait(false);
+        if (_parts.Door is IAsyncDisposable door) await door.DisposeAsync().ConfigureAwait(false); // replies are sent
         await _parts.DisposeAsync().ConfigureAwait(false);
         Owned?.Dispose();
         _closing.Dispose();

@@ -51,6 +51,7 @@ internal sealed class VdiParts : IAsyncDisposable
             container, known.Superblock, Content, Log, Segments,
             new MapMerger(map, _nodes, NodeWriter, text => warn($"{container.Path}: {text}")), NodeWriter,
             known.Head, warn);
+        Segments.CountNodes = Checkpointer.CountNodes;
         Log.OnEnded = Checkpointer.BeginIfDue;
         Mark = new LogMark(container, essential, Log, warn);
         Log.OnDurable = Mark.Follow;

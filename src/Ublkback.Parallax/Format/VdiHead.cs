@@ -12,9 +12,10 @@ namespace Ublkback.Parallax.Format;
 /// there are none.</param>
 /// <param name="SnapshotCount">Entries of the table.</param>
 /// <param name="Origin">What it was cloned from, as it was called then; empty when from nothing.</param>
+/// <param name="IsUnfinished">True if a copy into the disk was begun and has not ended.</param>
 internal sealed record VdiHead(
     ulong Generation, ulong Epoch, VdiVersion Content, ulong NextSnapshot, MapEntry Table, int SnapshotCount,
-    string Origin)
+    string Origin, bool IsUnfinished = false)
 {
     private const ulong Magic = 0x3144_4145_4849_4456; // "VDIHEAD1"
     private const int OriginLength = 2 * VdiName.FieldLength;
@@ -43,6 +44,7 @@ internal sealed record VdiHead(
         fields.Write((uint)SnapshotCount);
         fields.Write(Origin, OriginLength);
         fields.Write(vdi);
+        fields.Write(IsUnfinished ? 1u : 0);
         CheckedBlock.Seal(block);
         if (TryRead(block, vdi) != this)
             throw new InvalidDataException($"head {Generation} cannot be written: it would be refused when it is read");
@@ -57,7 +59,9 @@ internal sealed record VdiHead(
             fields.ReadUInt64(), fields.ReadUInt64(), VdiVersion.Read(ref fields), fields.ReadUInt64(),
             new MapEntry(new BlockAddress(fields.ReadUInt64()), fields.ReadUInt32()), (int)fields.ReadUInt32(),
             fields.ReadText(OriginLength));
-        return fields.ReadGuid() == vdi && head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots
+        bool isOfVdi = fields.ReadGuid() == vdi;
+        head = head with { IsUnfinished = fields.ReadUInt32() != 0 };
+        return isOfVdi && head.SnapshotCount is >= 0 and <= VdiFormat.MaxSnapshots
             && head.Content.FindFault() is null
             ? head
             : null;

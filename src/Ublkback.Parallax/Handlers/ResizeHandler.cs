@@ -1,4 +1,6 @@
 using System.Text.Json.Serialization;
+using Ublkback.Block;
+using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Handlers;
@@ -16,6 +18,11 @@ internal static class ResizeHandler
 
     private static async Task<VdiDoneReply> RunAsync(ResizeRequest request, VdiHolder holder)
     {
+        VdiFormat.CheckSize(request.SizeBytes);
+        if (holder.IsInUse && request.SizeBytes < holder.Image.Parts.Content.Size)
+            throw new TargetException(
+                $"the VDI has {holder.Image.Parts.Content.Size} bytes, and cannot shrink while it is in use",
+                "detach it first");
         await holder.Image.ResizeAsync(request.SizeBytes);
         return new VdiDoneReply();
     }

@@ -9,19 +9,17 @@ namespace Ublkback.Parallax.Handlers;
 /// <param name="Store">The VDI's store.</param>
 /// <param name="Image">The open VDI.</param>
 /// <param name="Warn">Takes sentences for the log.</param>
-internal sealed record VdiHolder(IVdiStore Store, VdiImage Image, Action<string> Warn)
+/// <param name="IsInUse">True if somebody uses the disk: it was not opened just to carry a request out.</param>
+internal sealed record VdiHolder(IVdiStore Store, VdiImage Image, Action<string> Warn, bool IsInUse)
 {
     /// <summary>Runs something on the VDI's worker. The VDI stays open until it ends. Any thread.</summary>
-    /// <exception cref="TargetException">The VDI is being closed, or its storage failed.</exception>
+    /// <exception cref="TargetException">Its storage failed.</exception>
+    /// <exception cref="OperationCanceledException">The VDI is being closed; nothing was carried out.</exception>
     public async Task<T> RunAsync<T>(Func<Task<T>> action)
     {
         try
         {
             return await Image.HoldAsync(action).ConfigureAwait(false);
-        }
-        catch (OperationCanceledException failure)
-        {
-            throw new TargetException("the VDI is being closed", "try again", failure);
         }
         catch (Exception failure) when (failure is IOException or InvalidDataException)
         {

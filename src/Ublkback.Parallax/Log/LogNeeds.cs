@@ -12,6 +12,7 @@ namespace Ublkback.Parallax.Log;
 internal sealed class LogNeeds(IReadOnlyList<ulong> ends, Action<MapEntry> onNeeded)
 {
     private readonly Dictionary<long, (MapEntry Place, ulong Sequence)> _last = [];
+    private readonly SortedSet<long> _blocks = []; // the same ones, for what is written over by discards
     private int _passed;
 
     /// <summary>Takes the log's entries, up to the last of the ends.</summary>
@@ -23,6 +24,7 @@ internal sealed class LogNeeds(IReadOnlyList<ulong> ends, Action<MapEntry> onNee
             case LogEntryKind.Data:
                 WriteOver(entry.Subject);
                 _last[entry.Subject] = (place, sequence);
+                _blocks.Add(entry.Subject);
                 break;
             case LogEntryKind.Discard:
                 WriteOver(entry.Subject, entry.Subject + entry.Value);
@@ -41,13 +43,12 @@ internal sealed class LogNeeds(IReadOnlyList<ulong> ends, Action<MapEntry> onNee
 
     private void WriteOver(long first, long end)
     {
-        if (end - first <= _last.Count)
+        if (first >= end) return;
+        foreach (long block in _blocks.GetViewBetween(first, end - 1).ToList())
         {
-            for (long block = first; block < end; block++) WriteOver(block);
-            return;
+            WriteOver(block);
+            _blocks.Remove(block);
         }
-
-        foreach (long block in _last.Keys.Where(block => block >= first && block < end).ToList()) WriteOver(block);
     }
 
     private void WriteOver(long block)

@@ -112,31 +112,35 @@ internal sealed class VdiLog : IWork
     /// Waits for a batch that takes something. It must be added at once, before anything else is awaited. Without a
     /// batch the status says why.
     /// </summary>
-    /// <param name="isUrgent">Whether the space that is kept back may be used.</param>
+    /// <param name="use">What is added: it says which of the space that is kept back may be used.</param>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    public async ValueTask<(BlockStatus Status, LogBatch? Batch)> ReserveAsync(bool isUrgent)
+    public async ValueTask<(BlockStatus Status, LogBatch? Batch)> ReserveAsync(SegmentUse use)
     {
         while (true)
         {
             if (!IsOpen) return (BlockStatus.IoError, null);
-            if (_open is { Room: > 0 }) return (BlockStatus.Okay, _open);
-            if (_open is not null || (_free.Count == 0 && _made == MaxUnderWay))
+            bool mayWrite = _freeSegments.MayWrite(use);
+            if (mayWrite && _open is { Room: > 0 }) return (BlockStatus.Okay, _open);
+            if (mayWrite && (_open is not null || (_free.Count == 0 && _made == MaxUnderWay)))
             {
                 await _freed.WaitAsync();
                 continue;
             }
 
             bool fits = VdiFormat.SegmentOf(_end.Block) == VdiFormat.SegmentOf(_end.Block + MinBlocks);
-            if (fits && _end.NextSegment != 0) return (BlockStatus.Okay, Begin());
-            if (_freeSegments.TryTake(isUrgent, out long next))
+            if (mayWrite && fits && _end.NextSegment != 0) return (BlockStatus.Okay, Begin());
+            if (mayWrite && _freeSegments.TryTake(use, out long next))
             {
                 // The headers of a segment say where the log goes on behind it.
                 _end = _end with { Block = fits ? _end.Block : _end.NextSegment, NextSegment = next };
                 return (BlockStatus.Okay, Begin());
             }
 
-            await _freeSegments.AllocatedAsync(isUrgent);
-            if (_freeSegments.Status != BlockStatus.Okay && _open is null) return (_freeSegments.Status, null);
+            _freeSegments.Refill();
+            await _freeSegments.AllocatedAsync(use);
+            BlockStatus status = _freeSegments.Status;
+            if (status == BlockStatus.Okay || _freeSegments.CanTake(use)) continue;
+            if (_open is null || !_freeSegments.MayWrite(use)) return (status, null);
         }
     }
 
@@ -229,6 +233,8 @@ internal sealed class VdiLog : IWork
                     entry, new MapEntry(BlockAddress.Of(_superblock.Vdi, block++), entry.Value), batch.BlockAt(next++),
                     at.Sequence);
             else _content.Apply(entry, default, default, at.Sequence);
+            if (entry.Kind == LogEntryKind.Discard) _freeSegments.AddDiscarded(entry.Value);
+            else if (!entry.HasBlock) _freeSegments.AddGarbage(VdiFormat.SegmentBlocks);
         }
 
         Applied = at with { Block = block, Sequence = at.Sequence + 1, Chain = batch.Crc };

@@ -14,12 +14,19 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     private Overlay _changes = new();
     private Overlay? _frozen;
     private Overlay? _spare;
+    private long _number; // of the last change
 
     /// <summary>The nodes in the file.</summary>
     public MapRoot Root { get; private set; } = root;
 
     /// <summary>How many changes are not in nodes.</summary>
     public int ChangeCount => _changes.Count;
+
+    /// <summary>How many nodes the changes since the last checkpoint began need at most.</summary>
+    public long NodeCount => _changes.NodeCount;
+
+    /// <summary>How many nodes the changes that were set aside need at most.</summary>
+    public long FrozenNodeCount => _frozen?.NodeCount ?? 0;
 
     /// <summary>Finds a block; false when that needs a node which is not in memory.</summary>
     public bool TryFind(long block, out MapEntry entry, out MapEntry missing)
@@ -50,10 +57,10 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     }
 
     /// <summary>A block was written.</summary>
-    public void Set(long block, MapEntry entry) => _changes.Set(block, entry);
+    public void Set(long block, MapEntry entry) => _changes.Set(block, entry, ++_number);
 
     /// <summary>Blocks read as zeros from now on.</summary>
-    public void Clear(long first, long count) => _changes.Clear(first, count);
+    public void Clear(long first, long count) => _changes.Clear(first, count, ++_number);
 
     /// <summary>Sets aside what has changed until now, to be written into nodes. It no longer changes.</summary>
     public Overlay Freeze()
@@ -86,6 +93,7 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     {
         Root = other.Root;
         _changes = other._changes;
+        _number = other._number;
     }
 
     private void Forget()

@@ -26,14 +26,28 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
         (BlockStatus status, List<(long Index, MapEntry Entry)> updates) = await MergeLeavesAsync(leaves, changes);
         for (int level = 2; level <= depth && status == BlockStatus.Okay; level++)
         {
+            updates = AddCleared(updates, changes.ClearedAt(level - 1));
             // Where the tree becomes higher, the old root is one of the nodes below.
-            if (level == oldDepth + 1 && (updates.Count == 0 || updates[0].Index != 0))
+            if (level == oldDepth + 1 && !changes.IsCleared(0, oldDepth) && updates is not [(0, _), ..])
                 updates.Insert(0, (0, map.Root.Node));
-            (status, updates) = await MergeAsync(level, updates);
+            (status, updates) = await MergeAsync(level, updates, changes);
         }
 
         if (status == BlockStatus.Okay) status = await writer.FlushAsync();
-        return (status, new MapRoot(updates.Count == 0 ? map.Root.Node : updates[0].Entry, depth));
+        // Behind the first node of this level there is only what a larger disk had.
+        MapEntry old = changes.IsCleared(0, depth) ? default : map.Root.Node;
+        return (status, new MapRoot(updates is [(0, MapEntry root), ..] ? root : old, depth));
+    }
+
+    // What was cleared as a whole has no node, and nothing below it is looked at.
+    private static List<(long Index, MapEntry Entry)> AddCleared(
+        List<(long Index, MapEntry Entry)> updates, long[] cleared)
+    {
+        if (cleared.Length == 0) return updates;
+        HashSet<long> changed = [.. updates.Select(update => update.Index)];
+        foreach (long index in cleared.Where(index => !changed.Contains(index))) updates.Add((index, default));
+        updates.Sort((one, other) => one.Index.CompareTo(other.Index));
+        return updates;
     }
 
     private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeLeavesAsync(
@@ -43,7 +57,7 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
         foreach (long leaf in leaves)
         {
             long first = leaf * MapRoot.Fanout;
-            BlockStatus status = changes.IsCleared(leaf) ? Clear() : await ReadAsync(leaf, 1);
+            BlockStatus status = changes.IsCleared(leaf, 1) ? Clear() : await ReadAsync(leaf, 1);
             if (status == BlockStatus.Okay)
             {
                 for (int i = 0; i < MapRoot.Fanout; i++)
@@ -62,13 +76,13 @@ internal sealed class MapMerger(BlockMap map, NodeCache nodes, NodeWriter writer
     }
 
     private async Task<(BlockStatus Status, List<(long Index, MapEntry Entry)> Updates)> MergeAsync(
-        int level, List<(long Index, MapEntry Entry)> below)
+        int level, List<(long Index, MapEntry Entry)> below, Overlay changes)
     {
         List<(long, MapEntry)> updates = [];
         for (int at = 0; at < below.Count;)
         {
             long index = below[at].Index / MapRoot.Fanout;
-            BlockStatus status = await ReadAsync(index, level);
+            BlockStatus status = changes.IsCleared(index, level) ? Clear() : await ReadAsync(index, level);
             for (; at < below.Count && below[at].Index / MapRoot.Fanout == index; at++)
                 below[at].Entry.Write(_node, (int)(below[at].Index % MapRoot.Fanout));
             MapEntry written = default;

@@ -58,7 +58,7 @@ internal sealed class NodeWriter(IVdiContainer container, uint vdi, SegmentPool 
 
     private async ValueTask<BlockStatus> MoveAsync()
     {
-        (BlockStatus status, long first) = await segments.TakeAsync(isUrgent: true);
+        (BlockStatus status, long first) = await segments.TakeAsync(SegmentUse.Nodes);
         if (status != BlockStatus.Okay) return status;
         _next = first;
         _end = first + VdiFormat.SegmentBlocks;

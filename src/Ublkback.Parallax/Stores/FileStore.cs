@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Security.Cryptography;
 using Microsoft.Win32.SafeHandles;
 using Mono.Unix.Native;
 using Ublkback.Block;
@@ -20,7 +21,6 @@ internal sealed class FileStore : IVdiStore
     /// <summary>Where the store is unless something else is said.</summary>
     public const string DefaultFolder = "/var/lib/ublkback/vdi";
 
-    private const long PinBase = 1L << 61; // bytes whose locks keep snapshots from being deleted
     private const long FirstDiskId = 1L << 60; // for files that are only read, of which no process has I/O that matters
 
     private static long _lastDisk;
@@ -143,21 +143,37 @@ internal sealed class FileStore : IVdiStore
         PathOf(vdi), CopyOf(vdi), "writeback", isLocked: true,
         new ImageOpening("a collector", NextDiskId(), false, false, null, warn));
 
-    public IDisposable Pin(uint vdi, ulong snapshot, Action<string> warn)
+    // A process notes itself there when it has opened a VDI for writing; the heads are there too.
+    public string ReadState(uint vdi)
     {
-        FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDONLY);
-        if (OfdLock.TryShare(file, PinBase + (long)snapshot)) return file;
-        file.Dispose();
-        throw new TargetException("the snapshot is being deleted");
+        byte[] blocks = new byte[VdiFormat.OffsetOf(VdiFormat.HolderBlock + 1)];
+        using SafeFileHandle file = File.OpenHandle(
+            PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        _ = RandomAccess.Read(file, blocks, 0);
+        return Convert.ToHexString(SHA256.HashData(blocks));
     }
 
-    public IDisposable? TryForbidPins(uint vdi, ulong snapshot)
+    public IVdiContainer? TryOpenToCollect(uint vdi, string state, Action<string> warn)
     {
-        FileDescriptor file = FileDescriptor.Open(PathOf(vdi), OpenFlags.O_RDWR);
-        if (OfdLock.TryExclude(file, PinBase + (long)snapshot)) return file;
-        file.Dispose();
+        IVdiContainer container;
+        try
+        {
+            container = OpenUnnamed(vdi, warn);
+        }
+        catch (ImageInUseException)
+        {
+            return null;
+        }
+
+        if (ReadState(vdi) == state) return container;
+        container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         return null;
     }
+
+    public IDisposable Pin(uint vdi, ulong snapshot, Action<string> warn) => FileStoreLocks.Pin(PathOf(vdi), snapshot);
+
+    public IDisposable? TryForbidPins(uint vdi, ulong snapshot) =>
+        FileStoreLocks.TryForbidPins(PathOf(vdi), snapshot);
 
     public bool IsWritten(uint vdi)
     {
@@ -174,12 +190,11 @@ internal sealed class FileStore : IVdiStore
         return WriterRecord.TryRead(block);
     }
 
-    public IStoreLock LockStructure() => LockByte(0, "another command changes the VDIs of");
+    public IStoreLock LockStructure() => FileStoreLocks.LockStructure(Folder);
 
-    public IStoreLock LockCollection() =>
-        LockByte(1, "somebody is looking already for what is not needed any more in");
+    public IStoreLock LockCollection() => FileStoreLocks.LockCollection(Folder);
 
-    public void Create(string name, Func<uint, VdiVersion> content, string origin)
+    public void Create(string name, Func<uint, VdiVersion> content, string origin, bool isUnfinished)
     {
         if (_names.Has(VdiName.Check(name)))
             throw new TargetException($"there is a VDI {name} already in {Folder}", "choose another name");
@@ -188,7 +203,7 @@ internal sealed class FileStore : IVdiStore
         if (vdi > BlockAddress.MaxVdi)
             throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), name);
-        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin);
+        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin, isUnfinished);
         try
         {
             StoreFiles.Write(PathOf(vdi), blocks, VdiFormat.SegmentSize, FileMode.CreateNew);
@@ -249,27 +264,6 @@ internal sealed class FileStore : IVdiStore
             && vdi is > 0 and <= BlockAddress.MaxVdi && entry.Name == FileNameOf(vdi) ? vdi : 0;
 
     private static string FileNameOf(uint vdi) => string.Create(CultureInfo.InvariantCulture, $"{vdi:x6}");
-
-    private FileStoreLock LockByte(long position, string what)
-    {
-        const int PatienceMs = 10_000;
-        const int RetryDelayMs = 5;
-        FileDescriptor file = FileDescriptor.Open(Path.Combine(Folder, "store"), OpenFlags.O_RDWR | OpenFlags.O_CREAT);
-        for (int waited = 0; !OfdLock.TryExclude(file, position); waited += RetryDelayMs)
-        {
-            if (waited < PatienceMs)
-            {
-                Thread.Sleep(RetryDelayMs);
-                continue;
-            }
-
-            file.Dispose();
-            throw new ImageInUseException(
-                $"{what} {Folder}, and has not ended for {PatienceMs / 1000} s", "try again later");
-        }
-
-        return new FileStoreLock(file);
-    }
 
     private static long NextDiskId() =>
         FirstDiskId | ((long)Environment.ProcessId << 32) | (uint)Interlocked.Increment(ref _lastDisk);

@@ -40,8 +40,7 @@ internal sealed class FileStoreNames(string folder, Func<uint, string?> readName
     public uint Find(string name)
     {
         uint? link = Read(_links, VdiName.Check(name)), copy = Read(_copies, name);
-        if ((link ?? copy) is not uint vdi)
-            throw new TargetException($"there is no VDI {name} in {folder}", "see 'ublkback vdi list'");
+        if ((link ?? copy) is not uint vdi) throw new NoSuchVdiException(name, folder);
         string path = Path.Combine(_links, name);
         if (vdi == 0)
             throw new TargetException(

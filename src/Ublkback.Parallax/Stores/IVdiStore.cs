@@ -28,8 +28,21 @@ internal interface IVdiStore : IDisposable
     IReadOnlyList<string> Strays => [];
 
     /// <summary>The number of a VDI.</summary>
-    /// <exception cref="TargetException">There is none of that name.</exception>
+    /// <exception cref="NoSuchVdiException">There is none of that name.</exception>
     uint Find(string name);
+
+    /// <summary>True if a name still means a VDI.</summary>
+    bool Has(string name, uint vdi)
+    {
+        try
+        {
+            return Find(name) == vdi;
+        }
+        catch (NoSuchVdiException)
+        {
+            return false;
+        }
+    }
 
     /// <summary>Whether there is something under a number.</summary>
     bool Exists(uint vdi);
@@ -57,6 +70,18 @@ internal interface IVdiStore : IDisposable
 
     /// <summary>Opens a VDI that has no name any more, to give back what is not needed.</summary>
     IVdiContainer OpenUnnamed(uint vdi, Action<string> warn);
+
+    /// <summary>
+    /// What is another text after somebody has opened a VDI for writing, or written one of its heads; null if the store
+    /// has no such thing. Then a VDI is collected only by a process that has it open.
+    /// </summary>
+    string? ReadState(uint vdi) => null;
+
+    /// <summary>
+    /// Opens a VDI that nobody has open, to free blocks of it. The result must be disposed soon, since guests wait for
+    /// it. Null if somebody has it open, or had since its state was read.
+    /// </summary>
+    IVdiContainer? TryOpenToCollect(uint vdi, string state, Action<string> warn) => null;
 
     /// <summary>Keeps a snapshot from being deleted, until the result is disposed.</summary>
     /// <param name="vdi">The VDI.</param>
@@ -99,8 +124,9 @@ internal interface IVdiStore : IDisposable
     /// <param name="name">Its name.</param>
     /// <param name="content">Makes its content, for its number.</param>
     /// <param name="origin">What it is cloned from; empty when from nothing.</param>
+    /// <param name="isUnfinished">True if it is filled from now on, and cannot be used until then.</param>
     /// <exception cref="TargetException">The name is taken, or the storage is full; nothing is left.</exception>
-    void Create(string name, Func<uint, VdiVersion> content, string origin);
+    void Create(string name, Func<uint, VdiVersion> content, string origin, bool isUnfinished = false);
 
     /// <summary>
     /// Takes a VDI's name away. What it has is left for the collector. Under <see cref="LockStructure"/>.

@@ -90,8 +90,7 @@ internal sealed class RadosStore : IVdiStore
     {
         string key = NamePrefix + VdiName.Check(name);
         string? number = Guarded(() => _keys.Get(key));
-        if (number is null)
-            throw new TargetException($"there is no VDI {name} in {Description}", "see 'ublkback vdi list'");
+        if (number is null) throw new NoSuchVdiException(name, Description);
         uint vdi = ParseNumber(number);
         string? called = Guarded(() => RadosContainer.ReadName(_pool, vdi));
         return called is null || called == name
@@ -169,7 +168,8 @@ internal sealed class RadosStore : IVdiStore
 
     public IStoreLock LockCollection() => Guarded(_locks.LockCollection);
 
-    public void Create(string name, Func<uint, VdiVersion> content, string origin) => Guarded(() =>
+    public void Create(
+        string name, Func<uint, VdiVersion> content, string origin, bool isUnfinished) => Guarded(() =>
     {
         RadosStoreLock structure = _locks.Structure;
         string nameKey = NamePrefix + VdiName.Check(name);
@@ -178,7 +178,7 @@ internal sealed class RadosStore : IVdiStore
         if (_keys.Get(nameKey) is not null)
             throw new TargetException($"there is a VDI {name} already in {Description}", "choose another name");
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), name);
-        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin);
+        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin, isUnfinished);
         using RadosWrite number = new RadosWrite().IfKey(NextKey, condition);
         structure.Need(_keys.TrySet(structure.Number, number, (NextKey, $"{vdi + 1:x}"), (KeyOf(vdi), "")));
         try

@@ -95,7 +95,7 @@ public sealed class VdiCollectorTests : VdiFixture
         await disk.WorkAsync(shadow, random, 100);
         await CheckpointAsync(disk);
         await disk.WorkAsync(shadow, random, 100);
-        await OnAsync(() => vdi.FreeAsync(marks, isPaced: true));
+        await OnAsync(() => vdi.FreeAsync(marks, () => true));
         vdi.End();
         await HoldsAsync(disk, shadow, "afterwards");
         await AbandonAsync(disk);

@@ -1,6 +1,7 @@
 using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Parallax.Admin;
+using Ublkback.Parallax.Collect;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Format;
@@ -101,6 +102,85 @@ public sealed class VdiFaultTests : VdiFixture
     }
 
     [Test]
+    public async Task On_full_storage_a_discard_makes_room_at_once()
+    {
+        FaultyContainer container = Make(Empty());
+        ImageDriver disk = Open(container);
+        container.SegmentsLeft = 8;
+        int collections = 0;
+        Parts(disk).Segments.OnFull = () =>
+        {
+            collections++;
+            return Task.CompletedTask;
+        };
+        await FillAsync(disk);
+        int before = collections;
+        Assert.That(before, Is.Positive);
+        Assert.That(await disk.TryWriteAsync(0, new byte[MiB]), Is.EqualTo(BlockStatus.NoSpace));
+        Assert.That(collections, Is.EqualTo(before), "nothing has become garbage since");
+        for (int round = 0; round < 3; round++)
+        {
+            await disk.DiscardAsync(0, DiskSize);
+            Parts(disk).Segments.OnFull = () =>
+            {
+                container.SegmentsLeft = 8;
+                return Task.CompletedTask;
+            };
+            await disk.WriteAsync(0, new byte[MiB]);
+            Parts(disk).Segments.OnFull = () => Task.CompletedTask;
+            await FillAsync(disk);
+        }
+    }
+
+    [Test]
+    public async Task On_full_storage_data_does_not_use_up_what_discards_need()
+    {
+        FaultyContainer container = Make(Empty());
+        ImageDriver disk = Open(container);
+        container.SegmentsLeft = 8;
+        await FillAsync(disk);
+        for (int i = 0; i < 1000; i++)
+        {
+            await disk.DiscardAsync(4096 * (i % 2000), 4096);
+            Assert.That(await disk.TryWriteAsync(0, new byte[8192]), Is.EqualTo(BlockStatus.NoSpace), $"after {i}");
+        }
+    }
+
+    [Test]
+    public async Task On_full_storage_there_is_room_for_the_nodes_of_the_map()
+    {
+        const long Scattered = 1L << 37; // each write is in a leaf of its own
+        FaultyContainer container = Make(Empty(Scattered));
+        ImageDriver disk = Open(container, Scattered);
+        container.SegmentsLeft = 30;
+        byte[] block = new byte[4096];
+        long written = 0;
+        while (await disk.TryWriteAsync(written * MiB, block) == BlockStatus.Okay) written++;
+        Assert.That(written, Is.GreaterThan(4000));
+        Assert.That(await OnAsync(() => Parts(disk).Checkpointer.RunAsync()), Is.EqualTo(BlockStatus.Okay));
+    }
+
+    [Test]
+    public async Task On_full_storage_garbage_is_found_without_a_checkpoint()
+    {
+        const long Scattered = 1L << 37;
+        FaultyContainer container = Make(Empty(Scattered));
+        ImageDriver disk = Open(container, Scattered);
+        container.SegmentsLeft = 30;
+        Parts(disk).Segments.CountNodes = () => 0;
+        byte[] block = new byte[4096];
+        for (long at = 0; await disk.TryWriteAsync(at * MiB, block) == BlockStatus.Okay;) at++;
+        Assert.That(await OnAsync(() => Parts(disk).Checkpointer.RunAsync()), Is.EqualTo(BlockStatus.NoSpace));
+        CollectionRun run = await OnAsync(() => CollectionRun.BeginAsync((VdiImage)disk.Image));
+        BlockMarks marks = new();
+        run.Mark(marks);
+        await OnAsync(() => run.FreeAsync(marks, () => false));
+        run.End();
+        Assert.That(container.Freed, Is.Not.Empty, "nodes of the checkpoint that failed");
+        Assert.That(container.Freed, Has.None.Matches<long>(Parts(disk).Log.Segments.Contains));
+    }
+
+    [Test]
     public async Task A_damaged_block_is_an_error_and_never_data([Values(false, true)] bool isNode)
     {
         Create("web", DiskSize);
@@ -137,17 +217,27 @@ public sealed class VdiFaultTests : VdiFixture
         return root;
     }
 
-    private static VdiVersion Empty() =>
+    private static VdiVersion Empty(long size = DiskSize) =>
         new(
-            MapRoot.EmptyFor(DiskSize / VdiFormat.BlockSize), DiskSize, 1,
-            new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0), 1);
+            MapRoot.EmptyFor(size / VdiFormat.BlockSize), size, 1, new LogPosition(VdiFormat.SegmentBlocks, 0, 1, 0),
+            1);
 
-    private ImageDriver Open(FaultyContainer container)
+    private static FaultyContainer Make(VdiVersion version) =>
+        new(VdiMetadata.Make(new VdiSuperblock(Guid.NewGuid(), 1, Guid.NewGuid(), 0, "web"), version, ""));
+
+    private static async Task FillAsync(ImageDriver disk)
+    {
+        BlockStatus status = BlockStatus.Okay;
+        for (int i = 0; i < 60 && status == BlockStatus.Okay; i++) status = await disk.TryWriteAsync(0, new byte[MiB]);
+        Assert.That(status, Is.EqualTo(BlockStatus.NoSpace));
+    }
+
+    private ImageDriver Open(FaultyContainer container, long size = DiskSize)
     {
         VdiMetadata known = VdiMetadata.Read(container);
         VdiParts parts =
             new(container, known, known.Head.Content, null, _ => throw new NotSupportedException(), null, Warnings.Add);
-        return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry(DiskSize / 512, 512, 4096, false, 4096)));
+        return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry((ulong)size / 512, 512, 4096, false, 4096)));
     }
 
     private sealed class FaultyContainer(byte[] content) : IVdiContainer, IBlockImage
@@ -186,7 +276,9 @@ public sealed class VdiFaultTests : VdiFixture
 
         public IEnumerable<long> FindFreeSegments() => new RecordingContainer(_file).FindFreeSegments();
 
-        public IEnumerable<long> FindUsedSegments() => throw new NotSupportedException();
+        public List<long> Freed { get; } = [];
+
+        public IEnumerable<long> FindUsedSegments() => new RecordingContainer(_file).FindUsedSegments();
 
         public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
         {
@@ -199,7 +291,11 @@ public sealed class VdiFaultTests : VdiFixture
             }
         }
 
-        public BlockStatus Free(IReadOnlyList<BlockRun> runs) => BlockStatus.Okay;
+        public BlockStatus Free(IReadOnlyList<BlockRun> runs)
+        {
+            Freed.AddRange(runs.SelectMany(run => run.BySegment()).Select(run => VdiFormat.SegmentOf(run.First)));
+            return BlockStatus.Okay;
+        }
 
         public ValueTask DisposeAsync() => default;
     }

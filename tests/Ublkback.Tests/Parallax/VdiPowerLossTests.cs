@@ -104,7 +104,7 @@ public sealed class VdiPowerLossTests : VdiFixture
         using VersionWalker walker = new(_ => (new RecordingContainer(file), image.Parts.Superblock), marks);
         foreach (VdiVersion version in vdi.Needed) walker.Walk([version]);
         vdi.Mark(marks);
-        await OnAsync(() => vdi.FreeAsync(marks, isPaced: true));
+        await OnAsync(() => vdi.FreeAsync(marks, () => true));
         vdi.End();
     }
 

@@ -4,6 +4,7 @@ using System.Text.Json;
 using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Linux.Sockets;
+using Ublkback.Parallax.Admin;
 using Ublkback.Parallax.Disk;
 using Ublkback.Tests.Images;
 
@@ -45,7 +46,7 @@ public sealed class VdiSocketTests : VdiFixture
             Does.StartWith("{\"version\":1,\"snapshots\":[\"").And.EndsWith($"\"],\"sizeBytes\":{DiskSize}}}"));
         await _disk.WriteAsync(0, new byte[DiskSize]);
         Assert.That(
-            Ask("""{"version":1,"command":"rollback","snapshot":"one"}"""),
+            Ask("""{"version":1,"command":"rollback","snapshot":"one","live":true}"""),
             Is.EqualTo("""{"version":1,"kept":"before-rollback-2"}"""));
         await HoldsAsync(_disk, data, "rolled back");
         Assert.That(SnapshotNames(), Is.EqualTo(new[] { "one", "before-rollback-2" }));
@@ -88,7 +89,10 @@ public sealed class VdiSocketTests : VdiFixture
     [TestCase("""{"version":1,"command":"compact","a":1}""", "field $.a of 'compact'", "VDI-SOCKET.md")]
     [TestCase("""{"version":1,"command":"snapshot","snapshot":"a/b"}""", "'a/b' is no name", "letters")]
     [TestCase("""{"version":1,"command":"delete","snapshot":"x"}""", "has no snapshot x", "ublkback vdi snapshots")]
-    [TestCase("""{"version":1,"command":"rollback","snapshot":"x"}""", "has no snapshot x", "ublkback vdi snapshots")]
+    [TestCase("""{"version":1,"command":"rollback","snapshot":"x","live":true}""", "has no snapshot x",
+        "ublkback vdi snapshots")]
+    [TestCase("""{"version":1,"command":"rollback","snapshot":"x"}""", "the VDI is in use", "\"live\":true")]
+    [TestCase("""{"version":1,"command":"resize","sizeBytes":4096}""", "cannot shrink while it is in use", "detach")]
     [TestCase("""{"version":1,"command":"resize","sizeBytes":-512}""", "cannot have -512 bytes", "multiple of 512")]
     [TestCase("""{"version":1,"command":"resize","sizeBytes":"512"}""", "field $.sizeBytes of", "VDI-SOCKET.md")]
     [TestCase("""{"version":1,"command":"\ud800"}""", "not JSON", "send one JSON object")]
@@ -153,13 +157,98 @@ public sealed class VdiSocketTests : VdiFixture
         _disk = null;
         byte[] answer = Encoding.UTF8.GetBytes(reply ?? "");
         using LineServer other = new(
-            SocketPath, 64 << 10, _ => reply is null ? throw new IOException("lost") : Task.FromResult(answer),
+            SocketPath, 64 << 10, _ => reply is null ? throw new IOException("lost") : Task.FromResult<byte[]?>(answer),
             _ => answer);
         Assert.That(() => Vdis.Describe("web"), Throws.InstanceOf<TargetException>().With.Message.Contains(expected));
         if (reply is null || !reply.Contains("AQI=", StringComparison.Ordinal))
             Assert.That(
                 async () => await Vdis.SnapshotAsync("web", "s"),
                 Throws.InstanceOf<TargetException>().With.Message.Contains(expected));
+    }
+
+    [Test]
+    public async Task A_request_that_comes_too_late_is_dropped_and_one_that_came_in_time_is_replied()
+    {
+        TaskCompletionSource goOn = new(), isHeld = new();
+        VdiImage image = (VdiImage)_disk!.Image;
+        Task held = image.HoldAsync(async () =>
+        {
+            isHeld.SetResult();
+            await goOn.Task;
+            return true;
+        });
+        await isHeld.Task.WaitAsync(Soon);
+        using Socket late = Connect();
+        Task closing = image.DisposeAsync().AsTask();
+        _disk = null;
+        Assert.That(File.Exists(SocketPath), Is.False);
+        Assert.That(
+            await TryAskAsync(late, "{\"version\":1,\"command\":\"snapshot\",\"snapshot\":\"late\"}\n"), Is.Empty);
+        goOn.SetResult();
+        await held.WaitAsync(Soon);
+        await closing.WaitAsync(Soon);
+        Assert.That(SnapshotNames(), Is.Empty);
+    }
+
+    [Test]
+    public async Task A_request_that_a_closing_process_drops_is_sent_again_or_carried_out_here()
+    {
+        await _disk!.Image.DisposeAsync();
+        _disk = null;
+        int asked = 0;
+        LineServer closing = null!;
+        closing = new(
+            SocketPath, 64 << 10,
+            _ =>
+            {
+                asked++;
+                closing.Dispose();
+                return Task.FromResult<byte[]?>(null);
+            },
+            _ => []);
+        await Vdis.SnapshotAsync("web", "s").WaitAsync(Soon);
+        Assert.That((asked, SnapshotNames()), Is.EqualTo((1, new[] { "s" })));
+    }
+
+    [Test]
+    public async Task A_command_waits_for_a_process_that_opens_or_closes_the_vdi()
+    {
+        ((VdiImage)_disk!.Image).Parts.Door!.Dispose(); // it has the VDI, and does not answer
+        Task snapshot = Task.Run(() => Vdis.SnapshotAsync("web", "s"));
+        await _disk.Image.DisposeAsync();
+        _disk = null;
+        await snapshot.WaitAsync(Soon);
+        Assert.That(SnapshotNames(), Is.EqualTo(new[] { "s" }));
+    }
+
+    [Test]
+    public async Task A_process_that_does_not_answer_costs_its_own_vdi_alone()
+    {
+        Create("other", DiskSize);
+        await _disk!.Image.DisposeAsync();
+        _disk = null;
+        TaskCompletionSource<byte[]?> never = new();
+        using LineServer silent = new(SocketPath, 64 << 10, _ => never.Task, _ => []);
+        List<string> failures = [];
+        IReadOnlyList<VdiInfo> all =
+            Vdis.DescribeAll((name, why) => failures.Add($"{name}: {why.Message}"), TimeSpan.FromMilliseconds(1));
+        Assert.That(all.Select(info => info.Name), Is.EqualTo(new[] { "other" }));
+        Assert.That(failures, Has.One.StartsWith("web: ").And.One.Contains("has not answered"));
+        never.SetResult(null);
+    }
+
+    private static async Task<byte[]> TryAskAsync(Socket socket, string message)
+    {
+        byte[] buffer = new byte[4096];
+        try
+        {
+            socket.Send(Encoding.UTF8.GetBytes(message));
+            return buffer[..await socket.ReceiveAsync(buffer).WaitAsync(Soon)];
+        }
+        catch (SocketException)
+        {
+            return []; // reset
+        }
     }
 
     private string SocketPath => Path.Combine(Folder, "doors", "000001");

@@ -3,7 +3,9 @@ using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Parallax.Admin;
 using Ublkback.Parallax.Collect;
+using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Handlers;
 using Ublkback.Parallax.Stores;
 using Ublkback.Tests.Images;
 using TargetException = Ublkback.Block.TargetException;
@@ -70,6 +72,90 @@ public sealed class VdiStoreRaceTests : VdiFixture
     }
 
     [Test]
+    public async Task A_snapshot_that_is_deleted_before_a_rollback_is_not_rolled_back_to()
+    {
+        Create("a", 4 * MiB);
+        ImageDriver disk = Open("a");
+        ((VdiImage)disk.Image).UseOn(Worker);
+        await SnapshotAsync(disk, "s");
+        IVdiStore store = Interrupt("LockStructure", () => Vdis.DeleteSnapshotAsync("a", "s"));
+        VdiHolder holder = new(store, (VdiImage)disk.Image, Warnings.Add, IsInUse: true);
+        Assert.That(
+            () => RollbackHandler.Instance.RunAsync(new RollbackRequest("s", IsLive: true), holder).WaitAsync(Soon),
+            Throws.TypeOf<TargetException>().With.Message.Contains("has no snapshot s"));
+        await disk.Image.DisposeAsync();
+    }
+
+    [TestCase("Find", 2)]
+    [TestCase("TryAskAsync", 2)]
+    [TestCase("ReadState", 3)]
+    [TestCase("IsWritten", 2)]
+    [TestCase("OpenOther", 2)]
+    public async Task A_vdi_that_is_deleted_during_a_collection_is_left_out(string between, int times)
+    {
+        foreach (string name in new[] { "a", "b", "c" }) Create(name, 4 * MiB);
+        IVdiStore store = Interrupt(between, DeleteAsync, times);
+        Assert.That(await new StoreCollection(store, Worker, Writing()).RunAsync().WaitAsync(Soon), Is.Not.Negative);
+        Assert.That(Vdis.Names, Is.EqualTo(new[] { "a", "c" }));
+
+        async Task DeleteAsync()
+        {
+            await Vdis.DeleteAsync("b", withSnapshots: false);
+            await Vdis.CollectDeletedAsync();
+        }
+    }
+
+    [TestCase("Find", 2)]
+    [TestCase("OpenOther", 2)]
+    [TestCase("IsWritten", 2)]
+    public async Task A_vdi_that_is_deleted_during_a_check_is_no_damage(string between, int times)
+    {
+        foreach (string name in new[] { "a", "b", "c" })
+        {
+            Create(name, 4 * MiB);
+            ImageDriver disk = Open(name);
+            await using (disk.Image) await disk.WriteAsync(0, Filled(1));
+        }
+
+        IVdiStore store = Interrupt(between, () => Vdis.DeleteAsync("b", withSnapshots: false), times);
+        VdiCheck check = await Task.Run(() => new VdiChecker(store, true, Warnings.Add).Run(null)).WaitAsync(Soon);
+        Assert.That((check.Damages, Warnings), Is.EqualTo((0, Array.Empty<string>())));
+        Assert.That(Vdis.Check("b", true, Warnings.Add).Damages, Is.EqualTo(1), "it was asked for");
+    }
+
+    [TestCase("LockStructure", 1)]
+    [TestCase("TryOpenToCollect", 1)]
+    public async Task A_guest_gets_its_disk_while_the_store_is_collected(string between, int times)
+    {
+        Create("a", 32 * MiB);
+        ImageDriver disk = Open("a");
+        await using (disk.Image)
+        {
+            for (byte i = 1; i < 30; i++) await disk.WriteAsync(i % 8 * MiB, Filled(i));
+        }
+
+        ImageDriver? guest = null;
+        IVdiStore store = Interrupt(
+            between,
+            async () =>
+            {
+                guest = Open("a");
+                for (byte i = 31; i < 34; i++) await guest.WriteAsync(i % 8 * MiB, Filled(i));
+            }, times);
+        await new StoreCollection(store, Worker, Writing()).RunAsync().WaitAsync(Soon);
+        Assert.That(guest, Is.Not.Null);
+        await guest!.WriteAsync(8 * MiB, Filled(99));
+        await guest.Image.DisposeAsync();
+        Assert.That(Vdis.Check(null, true, Warnings.Add).Damages, Is.Zero);
+        Assert.That(await Vdis.CollectAsync().WaitAsync(Soon), Is.GreaterThan(15 * MiB));
+        disk = Open("a");
+        byte[] expected = [32, 33, 26, 27, 28, 29, 22, 31, 99];
+        for (int i = 0; i < expected.Length; i++)
+            Assert.That((await disk.ReadAsync(i * MiB, MiB)).AsSpan().SequenceEqual(Filled(expected[i])), $"MiB {i}");
+        await disk.Image.DisposeAsync();
+    }
+
+    [Test]
     public async Task What_does_not_belong_in_a_store_stops_nothing()
     {
         Create("web", 4 * MiB);
@@ -103,6 +189,8 @@ public sealed class VdiStoreRaceTests : VdiFixture
         Vdis.RepairStore(Warnings.Add);
         Assert.That(Vdis.Check(null, readsData: true, Warnings.Add).Damages, Is.Zero);
     }
+
+    private ImageOpening Writing() => new("the test", 98, false, true, null, Warnings.Add);
 
     private static ImageOpening Reading() => new("the test", 99, true, true, null, _ => { });
 

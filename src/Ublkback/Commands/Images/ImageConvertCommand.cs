@@ -36,9 +36,16 @@ internal static class ImageConvertCommand
     }
 
     /// <summary>Copies a disk.</summary>
+    /// <param name="catalog">All schemes.</param>
+    /// <param name="fromText">The target that is read.</param>
+    /// <param name="toText">The target that is written.</param>
+    /// <param name="compares">True if it is there, and only what differs is written.</param>
+    /// <param name="clusterText">The cluster size of a new image; null for the default.</param>
+    /// <param name="remedy">What to do when the copy fails.</param>
     /// <exception cref="CommandException">It was not copied as a whole.</exception>
     public static async Task<int> RunAsync(
-        BlockCatalog catalog, string fromText, string toText, bool compares, string? clusterText)
+        BlockCatalog catalog, string fromText, string toText, bool compares, string? clusterText,
+        string remedy = "go on with --compare")
     {
         BlockTarget to = BlockTarget.Parse(toText);
         using Worker worker = new("convert");
@@ -50,14 +57,18 @@ internal static class ImageConvertCommand
             bool isNew = !compares;
             if (isNew)
                 SchemeTool.Create(
-                    catalog, to, new NewImage(size, clusterText is null ? null : ByteSize.Read(clusterText)));
-            IBlockImage copy = catalog.Open(to, ToolOpening.For("ublkback image convert", isReadOnly: false));
+                    catalog, to, new NewImage(size, clusterText is null ? null : ByteSize.Read(clusterText))
+                    {
+                        IsUnfinished = true,
+                    });
+            IBlockImage copy = catalog.Open(
+                to, ToolOpening.For("ublkback image convert", isReadOnly: false) with { OpensUnfinished = true });
             await using (copy.ConfigureAwait(false))
             {
                 if (copy.Geometry.SectorCount != source.Geometry.SectorCount)
                     throw new CommandException($"{fromText} has {source.Geometry.SectorCount} sectors and "
                         + $"{toText} has {copy.Geometry.SectorCount}: they must be as large");
-                await CopyAsync(worker, source, copy, isNew, fromText, toText, size).ConfigureAwait(false);
+                await CopyAsync(worker, source, copy, isNew, fromText, toText, size, remedy).ConfigureAwait(false);
             }
         }
 
@@ -65,7 +76,8 @@ internal static class ImageConvertCommand
     }
 
     private static async Task CopyAsync(
-        Worker worker, IBlockImage source, IBlockImage copy, bool isNew, string fromText, string toText, long size)
+        Worker worker, IBlockImage source, IBlockImage copy, bool isNew, string fromText, string toText, long size,
+        string remedy)
     {
         (BlockStatus status, long written) = await CopyProgress.ShowAsync(toText, size, onProgress =>
         {
@@ -74,7 +86,13 @@ internal static class ImageConvertCommand
         }).ConfigureAwait(false);
         if (status != BlockStatus.Okay)
             throw new CommandException(
-                $"{fromText} was not copied as a whole ({status}): what failed is said above; go on with --compare");
+                $"{fromText} was not copied as a whole ({status}): what failed is said above; {remedy}");
+        if (copy is IUnfinishedImage unfinished)
+            await worker.InvokeAsync(async () =>
+            {
+                await unfinished.FinishAsync();
+                return true;
+            }).ConfigureAwait(false);
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"{Reports.Size((ulong)size)} {(isNew ? "copied" : "compared")}, {Reports.Size((ulong)written)} "

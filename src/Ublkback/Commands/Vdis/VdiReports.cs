@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.Text.Json.Serialization;
-using Ublkback.Block;
 using Ublkback.Hosting;
 using Ublkback.Parallax.Admin;
 
@@ -14,21 +13,13 @@ internal static class VdiReports
     /// </summary>
     public static List<VdiInfo> DescribeAll(VdiAdmin store, out int status)
     {
-        List<VdiInfo> infos = [];
-        status = 0;
-        foreach (string name in store.Names)
+        int failures = 0;
+        List<VdiInfo> infos = [.. store.DescribeAll((name, damage) =>
         {
-            try
-            {
-                infos.Add(store.Describe(name));
-            }
-            catch (TargetException damage)
-            {
-                Console.Error.WriteLine($"ublkback: VDI {name}: {damage.Message}");
-                status = 1;
-            }
-        }
-
+            Console.Error.WriteLine($"ublkback: VDI {name}: {damage.Message}");
+            Interlocked.Increment(ref failures);
+        })];
+        status = failures == 0 ? 0 : 1;
         return infos;
     }
 
@@ -44,8 +35,11 @@ internal static class VdiReports
         Command command = new(verb, description) { name, json, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), vdis =>
         {
-            show(vdis.Describe(arguments.GetRequiredValue(name)), arguments.GetValue(json));
-            return Task.FromResult(0);
+            VdiInfo info = vdis.Describe(arguments.GetRequiredValue(name));
+            show(info, arguments.GetValue(json));
+            if (!info.IsUnfinished) return Task.FromResult(0);
+            Console.Error.WriteLine($"ublkback: {VdiAdmin.ExplainUnfinished(info)}");
+            return Task.FromResult(1);
         }));
         return command;
     }

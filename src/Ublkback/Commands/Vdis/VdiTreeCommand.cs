@@ -67,7 +67,8 @@ internal static class VdiTreeCommand
     {
         string origin = info.Origin.Length > 0 ? $"  [grey]clone of {info.Origin}[/]" : "";
         string holder = info.Holder is null ? "" : $"  [green]{Markup.Escape(info.Holder)}[/]";
-        return $"[bold]{info.Name}[/]  {Reports.Size((ulong)info.SizeBytes)}{origin}{holder}";
+        string state = info.IsUnfinished ? "  [red]unfinished[/]" : "";
+        return $"[bold]{info.Name}[/]{state}  {Reports.Size((ulong)info.SizeBytes)}{origin}{holder}";
     }
 
     private static void WriteDot(List<VdiInfo> infos)
