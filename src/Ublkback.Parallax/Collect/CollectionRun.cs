@@ -11,13 +11,29 @@ internal sealed class CollectionRun
     private List<long> _candidates = [];
     private (BlockAddress First, int Count) _table;
 
-    private CollectionRun(VdiImage image) => Image = image;
+    private CollectionRun(VdiImage image)
+    {
+        Image = image;
+        Disk = image.Parts.Content.Checkpoint;
+    }
 
     /// <summary>The VDI.</summary>
     public VdiImage Image { get; }
 
+    /// <summary>The disk at the checkpoint.</summary>
+    public VdiVersion Disk { get; private set; }
+
+    /// <summary>The versions of its snapshots.</summary>
+    public IReadOnlyList<VdiVersion> Snapshots { get; private set; } = [];
+
     /// <summary>What it needs of the segments that are not spared.</summary>
-    public IReadOnlyList<VdiVersion> Needed { get; private set; } = [];
+    public IReadOnlyList<VdiVersion> Needed => [Disk, .. Snapshots];
+
+    /// <summary>The segments of its file that something else than its disk needs.</summary>
+    public HashSet<long> Shared { get; private set; } = [];
+
+    /// <summary>Segments that were freed as a whole.</summary>
+    public int FreedSegments { get; private set; }
 
     /// <summary>Makes a checkpoint, and takes notice of what is needed then.</summary>
     public static async Task<CollectionRun> BeginAsync(VdiImage image)
@@ -39,8 +55,8 @@ internal sealed class CollectionRun
         vdi._spared.UnionWith(parts.Log.Segments);
         VdiHead head = parts.Checkpointer.Head;
         vdi._table = (head.Table.Address, head.TableBlocks);
-        vdi.Needed = [parts.Content.Checkpoint.WithoutOpenLog,
-            .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
+        vdi.Disk = parts.Content.Checkpoint.WithoutOpenLog;
+        vdi.Snapshots = [.. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
         return vdi;
     }
 
@@ -49,6 +65,17 @@ internal sealed class CollectionRun
     {
         for (int i = 0; i < _table.Count; i++) marks.TryMark(new BlockAddress(_table.First.Value + (ulong)i));
     }
+
+    /// <summary>All is marked but what its disk needs.</summary>
+    public void TakeShared(BlockMarks marks) => Shared = [.. marks.SegmentsOf(Image.Parts.Superblock.Vdi)];
+
+    /// <summary>
+    /// The segments that only its disk needs, and how many blocks of each, after <see cref="FreeAsync"/>.
+    /// </summary>
+    public IEnumerable<(long Segment, int Needed)> FindSparse(BlockMarks marks) => _candidates
+        .Where(segment => !Shared.Contains(segment))
+        .Select(segment => (segment, marks.CountIn(Image.Parts.Superblock.Vdi, segment)))
+        .Where(segment => segment.Item2 > 0);
 
     /// <summary>Frees what is not marked, with pauses as long as it is paced; gives the number of blocks.</summary>
     public async Task<long> FreeAsync(BlockMarks marks, Func<bool> isPaced)
@@ -64,7 +91,8 @@ internal sealed class CollectionRun
         HashSet<long> free = [.. segments];
         parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
         parts.Segments.AddFree(segments);
-        return freed;
+        FreedSegments = segments.Count;
+        return parts.Container.FreesWholeSegments ? (long)FreedSegments * VdiFormat.SegmentBlocks : freed;
     }
 
     /// <summary>The file is not collected any more. Any thread.</summary>

@@ -96,6 +96,22 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         if (!_isAllocating && (_ready.Count < Wanted || _forNodes.Count < WantedForNodes)) _ = AllocateAsync();
     }
 
+    /// <summary>
+    /// Allocates segments beside the reserve, of the space that is kept back: for what makes room on full storage.
+    /// </summary>
+    public async Task ReplenishAsync(int count)
+    {
+        await AllocatedAsync(SegmentUse.Upkeep);
+        bool isAlone = !_isAllocating;
+        _isAllocating = true;
+        int missing = Math.Max(0, Reserve + count - _ready.Count);
+        (List<long> segments, _, _free) = await Task.Run(() => TryAllocate(_free, missing, missing, _ => false));
+        segments.ForEach(_ready.Enqueue);
+        if (!isAlone) return;
+        _isAllocating = false;
+        _changed.WakeAll();
+    }
+
     /// <summary>Blocks were discarded: perhaps they are not needed any more.</summary>
     public void AddDiscarded(long blocks)
     {
