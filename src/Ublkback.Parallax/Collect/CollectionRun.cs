@@ -42,7 +42,7 @@ internal sealed class CollectionRun
         CollectionRun vdi = new(image);
         // Spared is what nobody has taken yet, now or from now on; and what the log has not left behind at the
         // checkpoint.
-        parts.Segments.BeginSparing();
+        parts.Segments.Known.BeginSparing();
         vdi.SpareUnfilled();
         vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
         BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
@@ -83,9 +83,9 @@ internal sealed class CollectionRun
         VdiParts parts = Image.Parts;
         await parts.Reader.DrainAsync();
         uint vdi = parts.Superblock.Vdi;
-        _spared.UnionWith(parts.Segments.GetSpared());
+        _spared.UnionWith(parts.Segments.Known.GetSpared());
         _candidates.RemoveAll(_spared.Contains);
-        parts.Segments.MarkUsed(_candidates); // until they are forgotten here too
+        parts.Segments.Known.MarkUsed(_candidates); // until they are forgotten here too
         (long freed, List<long> segments) =
             await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced));
         HashSet<long> free = [.. segments];
@@ -96,7 +96,7 @@ internal sealed class CollectionRun
     }
 
     /// <summary>The file is not collected any more. Any thread.</summary>
-    public void End() => Image.Parts.Segments.EndSparing();
+    public void End() => Image.Parts.Segments.Known.EndSparing();
 
     // Segments that are taken, though they may not be written to their end.
     private void SpareUnfilled()
