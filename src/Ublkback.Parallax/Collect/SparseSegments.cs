@@ -51,7 +51,7 @@ internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
             next = at + 1;
             while (next < found.Count && next - at < MaxRun && found[next] == found[next - 1] + 1) next++;
             image.Closing.ThrowIfCancellationRequested();
-            BlockStatus status = await RewriteAsync(found[at], next - at, isFull);
+            BlockStatus status = await RewriteAsync(found[at], next - at);
             if (status == BlockStatus.NoSpace) break;
             if (status == BlockStatus.Okay) written += next - at; // else it is damaged, and stays
         }
@@ -59,11 +59,10 @@ internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
         return written;
     }
 
-    private async Task<BlockStatus> RewriteAsync(long block, int count, bool isFull)
+    private async Task<BlockStatus> RewriteAsync(long block, int count)
     {
         int epoch = await _parts.Epochs.BeginAsync();
-        BlockStatus status =
-            await _parts.Writer.RewriteAsync(block, count, isFull ? SegmentUse.Upkeep : SegmentUse.Data);
+        BlockStatus status = await _parts.Writer.RewriteAsync(block, count, SegmentUse.Moves);
         _parts.Epochs.End(epoch);
         return status;
     }

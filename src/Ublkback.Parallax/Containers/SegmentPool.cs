@@ -144,7 +144,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     /// </summary>
     public async ValueTask AllocatedAsync(SegmentUse use)
     {
-        while (_isAllocating && !(use >= SegmentUse.Upkeep && _isCollecting)) await _changed.WaitAsync();
+        while (_isAllocating && !(use >= SegmentUse.Moves && _isCollecting)) await _changed.WaitAsync();
     }
 
     /// <summary>Segments have become free.</summary>
@@ -174,7 +174,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private static int ReserveFor(SegmentUse use) => use switch
     {
         SegmentUse.Data => Reserve,
-        SegmentUse.Discards => UpkeepReserve,
+        SegmentUse.Discards or SegmentUse.Moves => UpkeepReserve,
         _ => 0,
     };
 
