@@ -1,3 +1,4 @@
+using System.Numerics;
 using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Collect;
@@ -49,6 +50,15 @@ internal sealed class BlockMarks
     /// <summary>How many blocks of a file are marked.</summary>
     public long CountOf(uint vdi) => _segments.Where(segment => segment.Key.Vdi == vdi)
         .Sum(segment => segment.Value.Sum(word => (long)ulong.PopCount(word)));
+
+    /// <summary>How many blocks of a segment are marked.</summary>
+    public int CountIn(uint vdi, long segment) => _segments.TryGetValue((vdi, segment), out ulong[]? words)
+        ? words.Sum(word => BitOperations.PopCount(word))
+        : 0;
+
+    /// <summary>The segments of a file with marked blocks.</summary>
+    public IEnumerable<long> SegmentsOf(uint vdi) =>
+        _segments.Keys.Where(key => key.Vdi == vdi).Select(key => key.Segment);
 
     /// <summary>The runs of a segment's blocks that are not marked, counted from the segment's first.</summary>
     public IEnumerable<(int First, int Count)> FindUnmarked(uint vdi, long segment)

@@ -11,13 +11,29 @@ internal sealed class CollectionRun
     private List<long> _candidates = [];
     private (BlockAddress First, int Count) _table;
 
-    private CollectionRun(VdiImage image) => Image = image;
+    private CollectionRun(VdiImage image)
+    {
+        Image = image;
+        Disk = image.Parts.Content.Checkpoint;
+    }
 
     /// <summary>The VDI.</summary>
     public VdiImage Image { get; }
 
+    /// <summary>The disk at the checkpoint.</summary>
+    public VdiVersion Disk { get; private set; }
+
+    /// <summary>The versions of its snapshots.</summary>
+    public IReadOnlyList<VdiVersion> Snapshots { get; private set; } = [];
+
     /// <summary>What it needs of the segments that are not spared.</summary>
-    public IReadOnlyList<VdiVersion> Needed { get; private set; } = [];
+    public IReadOnlyList<VdiVersion> Needed => [Disk, .. Snapshots];
+
+    /// <summary>The segments of its file that something else than its disk needs.</summary>
+    public HashSet<long> Shared { get; private set; } = [];
+
+    /// <summary>Segments that were freed as a whole.</summary>
+    public int FreedSegments { get; private set; }
 
     /// <summary>Makes a checkpoint, and takes notice of what is needed then.</summary>
     public static async Task<CollectionRun> BeginAsync(VdiImage image)
@@ -26,7 +42,7 @@ internal sealed class CollectionRun
         CollectionRun vdi = new(image);
         // Spared is what nobody has taken yet, now or from now on; and what the log has not left behind at the
         // checkpoint.
-        parts.Segments.BeginSparing();
+        parts.Segments.Known.BeginSparing();
         vdi.SpareUnfilled();
         vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
         BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
@@ -39,8 +55,8 @@ internal sealed class CollectionRun
         vdi._spared.UnionWith(parts.Log.Segments);
         VdiHead head = parts.Checkpointer.Head;
         vdi._table = (head.Table.Address, head.TableBlocks);
-        vdi.Needed = [parts.Content.Checkpoint.WithoutOpenLog,
-            .. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
+        vdi.Disk = parts.Content.Checkpoint.WithoutOpenLog;
+        vdi.Snapshots = [.. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
         return vdi;
     }
 
@@ -50,6 +66,17 @@ internal sealed class CollectionRun
         for (int i = 0; i < _table.Count; i++) marks.TryMark(new BlockAddress(_table.First.Value + (ulong)i));
     }
 
+    /// <summary>All is marked but what its disk needs.</summary>
+    public void TakeShared(BlockMarks marks) => Shared = [.. marks.SegmentsOf(Image.Parts.Superblock.Vdi)];
+
+    /// <summary>
+    /// The segments that only its disk needs, and how many blocks of each, after <see cref="FreeAsync"/>.
+    /// </summary>
+    public IEnumerable<(long Segment, int Needed)> FindSparse(BlockMarks marks) => _candidates
+        .Where(segment => !Shared.Contains(segment))
+        .Select(segment => (segment, marks.CountIn(Image.Parts.Superblock.Vdi, segment)))
+        .Where(segment => segment.Item2 > 0);
+
     /// <summary>Frees what is not marked, with pauses as long as it is paced; gives the number of blocks.</summary>
     public async Task<long> FreeAsync(BlockMarks marks, Func<bool> isPaced)
     {
@@ -57,19 +84,20 @@ internal sealed class CollectionRun
         await parts.Reader.DrainAsync();
         await Task.Run(() => parts.Container.Claim(0)); // it is still ours
         uint vdi = parts.Superblock.Vdi;
-        _spared.UnionWith(parts.Segments.GetSpared());
+        _spared.UnionWith(parts.Segments.Known.GetSpared());
         _candidates.RemoveAll(_spared.Contains);
-        parts.Segments.MarkUsed(_candidates); // until they are forgotten here too
+        parts.Segments.Known.MarkUsed(_candidates); // until they are forgotten here too
         (long freed, List<long> segments) =
             await Task.Run(() => SegmentSweep.Free(parts.Container, vdi, marks, _candidates, isPaced));
         HashSet<long> free = [.. segments];
         parts.Nodes.Forget(address => address.Vdi == vdi && free.Contains(VdiFormat.SegmentOf(address.Block)));
         parts.Segments.AddFree(segments);
-        return freed;
+        FreedSegments = segments.Count;
+        return parts.Container.FreesWholeSegments ? (long)FreedSegments * VdiFormat.SegmentBlocks : freed;
     }
 
     /// <summary>The file is not collected any more. Any thread.</summary>
-    public void End() => Image.Parts.Segments.EndSparing();
+    public void End() => Image.Parts.Segments.Known.EndSparing();
 
     // Segments that are taken, though they may not be written to their end.
     private void SpareUnfilled()

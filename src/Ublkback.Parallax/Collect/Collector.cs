@@ -17,12 +17,21 @@ namespace Ublkback.Parallax.Collect;
 /// </remarks>
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
-    private readonly BlockMarks _marks = new();
+    private const int MaxPasses = 32;
+
+    private BlockMarks _marks = new();
+    private List<CollectionRun> _runs = [];
     private volatile bool _isPaced = true;
     private readonly List<ClosedRun> _closed = [];
     private IReadOnlyList<uint> _unnamed = []; // when it was looked what is needed
 
-    /// <summary>Blocks that were freed.</summary>
+    /// <summary>Whether segments are emptied also where a part of one gives space back.</summary>
+    public bool MovesAll { get; init; }
+
+    /// <summary>
+    /// Blocks that the storage got back: those that were freed, without those that were moved. Where only whole
+    /// segments give space back, blocks of these.
+    /// </summary>
     public long Freed { get; private set; }
 
     /// <summary>
@@ -48,13 +57,41 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         IReadOnlyList<VdiImage> open, bool withUnnamed, IReadOnlyCollection<uint>? closed = null)
     {
         using IStoreLock alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
-        List<CollectionRun> vdis = [];
+        await CollectAsync(open, alone, withUnnamed, closed ?? []).ConfigureAwait(false);
+        // What was moved makes room when its segments are freed.
+        for (int pass = 0; pass < MaxPasses && await MoveAsync().ConfigureAwait(false); pass++)
+        {
+            _marks = new BlockMarks();
+            _closed.Clear();
+            await CollectAsync(open, alone, withUnnamed: false, []).ConfigureAwait(false);
+        }
+    }
+
+    // Empties segments of which little is needed. Returns whether something was moved.
+    private async Task<bool> MoveAsync()
+    {
+        long all = 0;
+        foreach (CollectionRun vdi in _runs.Where(vdi => MovesAll || vdi.Image.Parts.Container.FreesWholeSegments))
+        {
+            SparseSegments segments = new(vdi.Image, number => store.OpenOther(number, warn));
+            all += await vdi.Image.InvokeAsync(
+                () => segments.EmptyAsync(vdi.Disk, vdi.FindSparse(_marks), vdi.FreedSegments)).ConfigureAwait(false);
+        }
+
+        Freed -= all;
+        return all > 0;
+    }
+
+    private async Task CollectAsync(
+        IReadOnlyList<VdiImage> open, IStoreLock alone, bool withUnnamed, IReadOnlyCollection<uint> closed)
+    {
+        List<CollectionRun> vdis = _runs = [];
         try
         {
             foreach (VdiImage image in open)
                 vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
             CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
-            await Task.Run(() => Mark(vdis, closed ?? [], alone, closing), closing).ConfigureAwait(false);
+            await Task.Run(() => Mark(vdis, closed, alone, closing), closing).ConfigureAwait(false);
             foreach (CollectionRun vdi in vdis)
             {
                 await Task.Run(alone.Check).ConfigureAwait(false);
@@ -82,7 +119,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         List<CollectionRun> open, IReadOnlyCollection<uint> closed, IStoreLock alone, CancellationToken cancellation)
     {
         foreach (CollectionRun vdi in open) vdi.Mark(_marks);
-        List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Needed)];
+        List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Snapshots)];
         using (IStoreLock structure = store.LockStructure())
         {
             HashSet<uint> named = [.. store.Names.Select(store.Find)];
@@ -111,6 +148,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         {
             using VersionWalker walker = new(vdi => store.OpenOther(vdi, warn), _marks) { Cancellation = cancellation };
             walker.Walk(needed);
+            foreach (CollectionRun vdi in open) vdi.TakeShared(_marks);
+            walker.Walk([.. open.Select(vdi => vdi.Disk)]);
         }
         catch (InvalidDataException failure)
         {

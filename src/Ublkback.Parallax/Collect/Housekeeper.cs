@@ -15,12 +15,15 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     /// <summary>Segments that are written or discarded before it looks again, at least: 1 GiB.</summary>
     public const long MinSegments = 256;
 
+    private const long MinSegmentsOnceFull = 4;
+
     private readonly SegmentPool _segments = image.Parts.Segments;
     private long _taken;
     private long _discarded;
     private long _needed = image.Parts.Container.IsRemote // far away it takes long to find that out
         ? 0
         : store.MeasureUsage(image.Parts.Superblock.Vdi) / VdiFormat.SegmentSize;
+    private long _leastSegments = MinSegments; // fewer once the storage was full, so that guests do not wait again
     private Task _running = Task.CompletedTask;
     private Collector? _collector;
 
@@ -31,7 +34,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             long written = _segments.Taken - _taken;
             long discarded = (_segments.Discarded - _discarded) / VdiFormat.SegmentBlocks;
-            return written + Math.Min(discarded, written + _needed) >= Math.Max(MinSegments, _needed / 2);
+            return written + Math.Min(discarded, written + _needed) >= Math.Max(_leastSegments, _needed / 2);
         }
     }
 
@@ -47,6 +50,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     /// </summary>
     public async Task CollectAsync()
     {
+        _leastSegments = MinSegmentsOnceFull;
         while (!_running.IsCompleted)
         {
             _collector?.IsPaced = false;

@@ -24,6 +24,12 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     /// </summary>
     public Action<BlockAddress, uint>? VisitData { get; init; }
 
+    /// <summary>
+    /// Takes nodes and data that are seen for the first time, with the first block of the disk that they are for; not
+    /// what only a log knows. Null when nobody asks.
+    /// </summary>
+    public Action<long, BlockAddress>? VisitPlace { get; init; }
+
     /// <summary>Ends the walk.</summary>
     public CancellationToken Cancellation { get; init; }
 
@@ -48,7 +54,7 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
 
     /// <summary>Walks through the nodes of a version.</summary>
     /// <exception cref="InvalidDataException">Something is damaged.</exception>
-    public void WalkNodes(VdiVersion version) => WalkNode(version.Root.Node, version.Root.Depth);
+    public void WalkNodes(VdiVersion version) => WalkNode(version.Root.Node, version.Root.Depth, 0);
 
     /// <summary>
     /// Walks through the parts of logs that belong to versions. What was written over before any of them ends is not
@@ -105,7 +111,7 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
             return;
         }
 
-        LogNeeds needs = new(ends, VisitBlock);
+        LogNeeds needs = new(ends, at => VisitBlock(at));
         List<(long Block, int Count)> batches = [];
         reader.Read(start, ends[^1], needs.Visit, (block, count) => batches.Add((block, count)));
         needs.End();
@@ -113,26 +119,30 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
             marks.MarkShortRuns(BlockAddress.Of(vdi, block), 1 + count, MinRun);
     }
 
-    private void VisitBlock(MapEntry at)
+    private bool VisitBlock(MapEntry at)
     {
-        if (at.Address.IsPlace && marks.TryMark(at.Address)) Try(() => VisitData?.Invoke(at.Address, at.Crc));
+        if (!at.Address.IsPlace || !marks.TryMark(at.Address)) return false;
+        Try(() => VisitData?.Invoke(at.Address, at.Crc));
+        return true;
     }
 
-    private void WalkNode(MapEntry at, int level)
+    private void WalkNode(MapEntry at, int level, long first)
     {
         if (at.Address.IsLost) Lost += 1L << (level * MapRoot.FanoutBits);
         if (!at.Address.IsPlace || !marks.TryMark(at.Address)) return;
         Cancellation.ThrowIfCancellationRequested();
+        VisitPlace?.Invoke(first, at.Address);
         byte[] node = new byte[VdiFormat.BlockSize];
         if (!Try(() => Read(at.Address, at.Crc, node))) return;
         Nodes++;
         for (int i = 0; i < MapRoot.Fanout; i++)
         {
             MapEntry entry = MapEntry.Read(node, i);
-            if (entry.OlderLevel > 0) WalkNode(entry with { OlderLevel = 0 }, entry.OlderLevel);
-            else if (level > 1) WalkNode(entry, level - 1);
+            long below = first + ((long)i << ((level - 1) * MapRoot.FanoutBits));
+            if (entry.OlderLevel > 0) WalkNode(entry with { OlderLevel = 0 }, entry.OlderLevel, below);
+            else if (level > 1) WalkNode(entry, level - 1, below);
             else if (entry.Address.IsLost) Lost++;
-            else VisitBlock(entry);
+            else if (VisitBlock(entry)) VisitPlace?.Invoke(below, entry.Address);
         }
     }
 

@@ -17,6 +17,11 @@ internal interface IVdiContainer : IAsyncDisposable
     /// <summary>Whether a write takes so long that it is worth a wait for more that can go with it.</summary>
     bool IsRemote => false;
 
+    /// <summary>
+    /// Whether only a whole segment that is freed gives space back; otherwise each block does.
+    /// </summary>
+    bool FreesWholeSegments => false;
+
     /// <summary>Reads blocks; what lies behind the end is zeros. Blocks the thread.</summary>
     /// <exception cref="IOException">They cannot be read.</exception>
     void Read(long block, Span<byte> target);

@@ -52,6 +52,8 @@ internal sealed class RadosContainer : IVdiContainer
 
     public bool IsRemote => true;
 
+    public bool FreesWholeSegments => true;
+
     /// <summary>Makes the first object of a VDI.</summary>
     /// <exception cref="RadosException">It cannot be made.</exception>
     public static void Make(RadosPool pool, uint vdi, ReadOnlySpan<byte> content, ReadOnlySpan<byte> copy)

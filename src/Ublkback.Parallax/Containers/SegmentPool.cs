@@ -19,12 +19,11 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 
     private static readonly TimeSpan VainPause = TimeSpan.FromSeconds(10);
 
+    private static readonly TimeSpan FreedPatience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan FreedPause = TimeSpan.FromMilliseconds(500);
+
     private readonly Queue<long> _ready = new();
     private readonly Queue<long> _forNodes = new(); // kept back for those of the next checkpoint that are many
-    // ours since we opened the file, though nothing may be written there yet; also the gate
-    private readonly HashSet<long> _known = [];
-    private readonly HashSet<long> _unused = []; // of these, those that nobody has taken
-    private HashSet<long>? _spared;
     private readonly LoopCondition _changed = new();
     private IEnumerator<long>? _free;
     private long _fullAt; // when what could be given back was not enough
@@ -33,6 +32,10 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private bool _isCollecting; // as a part of allocating
     private bool _isToldFull;
     private bool _hasMore;
+    private bool _hasFreed; // since the storage was found to be full
+
+    /// <summary>The segments that are in use, or are about to be.</summary>
+    public KnownSegments Known { get; } = new(container);
 
     /// <summary>Why there are no more; <see cref="BlockStatus.Okay"/> when there are.</summary>
     public BlockStatus Status { get; private set; } = BlockStatus.Okay;
@@ -80,7 +83,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         {
             long segment = QueueFor(use).Dequeue();
             firstBlock = segment * VdiFormat.SegmentBlocks;
-            lock (_known) _unused.Remove(segment);
+            Known.Take(segment);
             Taken++;
             if (use == SegmentUse.Nodes) TakenForNodes++;
             if (use == SegmentUse.Data) _garbage += VdiFormat.SegmentBlocks; // it may take the place of others
@@ -94,6 +97,22 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     public void Refill()
     {
         if (!_isAllocating && (_ready.Count < Wanted || _forNodes.Count < WantedForNodes)) _ = AllocateAsync();
+    }
+
+    /// <summary>
+    /// Allocates segments beside the reserve, of the space that is kept back: for what makes room on full storage.
+    /// </summary>
+    public async Task ReplenishAsync(int count)
+    {
+        await AllocatedAsync(SegmentUse.Upkeep);
+        bool isAlone = !_isAllocating;
+        _isAllocating = true;
+        int missing = Math.Max(0, Reserve + count - _ready.Count);
+        (List<long> segments, _, _free) = await Task.Run(() => TryAllocate(_free, missing, missing, _ => false));
+        segments.ForEach(_ready.Enqueue);
+        if (!isAlone) return;
+        _isAllocating = false;
+        _changed.WakeAll();
     }
 
     /// <summary>Blocks were discarded: perhaps they are not needed any more.</summary>
@@ -125,41 +144,13 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     /// </summary>
     public async ValueTask AllocatedAsync(SegmentUse use)
     {
-        while (_isAllocating && !(use >= SegmentUse.Upkeep && _isCollecting)) await _changed.WaitAsync();
-    }
-
-    /// <summary>
-    /// Segments are not to be given out, even if they look free, until <see cref="AddFree"/> says so.
-    /// </summary>
-    public void MarkUsed(params IEnumerable<long> segments)
-    {
-        lock (_known) _known.UnionWith(segments);
-    }
-
-    /// <summary>
-    /// Takes notice from now on of segments that nobody has taken yet, however they look in the file.
-    /// </summary>
-    public void BeginSparing()
-    {
-        lock (_known) _spared = [.. _unused];
-    }
-
-    /// <summary>The segments of which notice was taken.</summary>
-    public IReadOnlyList<long> GetSpared()
-    {
-        lock (_known) return [.. _spared!];
-    }
-
-    /// <summary>Takes no notice any more. Any thread.</summary>
-    public void EndSparing()
-    {
-        lock (_known) _spared = null;
+        while (_isAllocating && !(use >= SegmentUse.Moves && _isCollecting)) await _changed.WaitAsync();
     }
 
     /// <summary>Segments have become free.</summary>
     public void AddFree(IEnumerable<long> segments)
     {
-        lock (_known) _known.ExceptWith(segments);
+        _hasFreed |= Known.Forget(segments);
         _hasMore = true;
     }
 
@@ -183,7 +174,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private static int ReserveFor(SegmentUse use) => use switch
     {
         SegmentUse.Data => Reserve,
-        SegmentUse.Discards => UpkeepReserve,
+        SegmentUse.Discards or SegmentUse.Moves => UpkeepReserve,
         _ => 0,
     };
 
@@ -198,6 +189,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
             _garbage = 0;
             await CollectAsync();
             await AllocateOnceAsync();
+            await AwaitFreedAsync();
             if (Status == BlockStatus.NoSpace) _fullAt = Stopwatch.GetTimestamp();
         }
 
@@ -207,6 +199,20 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
             warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi "
                 + "gc', or make room");
         _isToldFull = Status == BlockStatus.NoSpace && (_isToldFull || !CanTake(SegmentUse.Data));
+    }
+
+    // Some seconds go by until a pool's quota and its full mark follow what was deleted.
+    private async Task AwaitFreedAsync()
+    {
+        long began = Stopwatch.GetTimestamp();
+        while (Status == BlockStatus.NoSpace && _hasFreed && container.FreesWholeSegments
+            && Stopwatch.GetElapsedTime(began) < FreedPatience)
+        {
+            await BlockLoop.Current.DelayAsync(FreedPause);
+            await AllocateOnceAsync();
+        }
+
+        _hasFreed = false;
     }
 
     private async Task CollectAsync()
@@ -248,8 +254,8 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
             IEnumerator<long> free = known ?? container.FindFreeSegments().GetEnumerator();
             while (segments.Count < count && free.MoveNext())
             {
-                if (!TryKnow(free.Current)) continue;
-                BlockStatus status = Allocate(
+                if (!Known.TryAdd(free.Current)) continue;
+                BlockStatus status = Known.Allocate(
                     free.Current, isFlushedOften(segments.Count), isReserve: segments.Count < reserve);
                 if (status != BlockStatus.Okay) return (segments, status, null);
                 segments.Add(free.Current);
@@ -261,39 +267,6 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         {
             if (Status != BlockStatus.IoError) warn($"nothing can be written: {failure.Message}"); // else it was said
             return (segments, BlockStatus.IoError, null);
-        }
-    }
-
-    private BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
-    {
-        BlockStatus status = BlockStatus.IoError;
-        try
-        {
-            return status = container.Allocate(segment, isFlushedOften, isReserve);
-        }
-        finally
-        {
-            if (status != BlockStatus.Okay) Forget(segment);
-        }
-    }
-
-    private bool TryKnow(long segment)
-    {
-        lock (_known)
-        {
-            if (!_known.Add(segment)) return false;
-            _unused.Add(segment);
-            _spared?.Add(segment);
-            return true;
-        }
-    }
-
-    private void Forget(long segment)
-    {
-        lock (_known)
-        {
-            _known.Remove(segment);
-            _unused.Remove(segment);
         }
     }
 }

@@ -9,6 +9,12 @@ internal enum SegmentUse
     /// <summary>Discards, which make room, and changes of the disk as a whole.</summary>
     Discards,
 
+    /// <summary>
+    /// Blocks that are moved so that their segments can be freed. Like what follows, it never waits for a collection,
+    /// of which it is a part.
+    /// </summary>
+    Moves,
+
     /// <summary>The deletion of snapshots, and another place for the log.</summary>
     Upkeep,
 

@@ -28,7 +28,7 @@ internal sealed class BlockWriter(
             BlockPiece piece = BlockPiece.FirstOf(offset, data.Length);
             Memory<byte> part = data[..piece.Length];
             status = piece.IsWhole
-                ? await WriteBlocksAsync(piece.Block, part, isClaimed: false)
+                ? await WriteBlocksAsync(piece.Block, part, isClaimed: false, SegmentUse.Data)
                 : await ChangeBlockAsync(piece.Block, piece.Skip, part);
             offset += piece.Length;
             data = data[piece.Length..];
@@ -59,12 +59,15 @@ internal sealed class BlockWriter(
         return status;
     }
 
-    /// <summary>Writes blocks again where they are, so that they follow each other in the file.</summary>
-    public async ValueTask<BlockStatus> RewriteAsync(long block, int count) // off the path: defragmentation
+    /// <summary>Writes blocks again, so that they follow each other in the file, or leave their segment.</summary>
+    /// <param name="block">The first block.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="use">What for: it says which of the space that is kept back may be used.</param>
+    public async ValueTask<BlockStatus> RewriteAsync(long block, int count, SegmentUse use) // off the path: upkeep
     {
         Memory<byte> data = await buffers.RentAsync(count * VdiFormat.BlockSize);
         BlockStatus status = await ReadToChangeAsync(block, data);
-        if (status == BlockStatus.Okay) status = await WriteBlocksAsync(block, data, isClaimed: true);
+        if (status == BlockStatus.Okay) status = await WriteBlocksAsync(block, data, isClaimed: true, use);
         claims.Release(block, count);
         buffers.Return(data);
         return status;
@@ -78,7 +81,7 @@ internal sealed class BlockWriter(
         if (status == BlockStatus.Okay)
         {
             data.Span.CopyTo(whole.Span.Slice(skip, data.Length));
-            status = await WriteBlocksAsync(block, whole, isClaimed: true);
+            status = await WriteBlocksAsync(block, whole, isClaimed: true, SegmentUse.Data);
         }
 
         claims.Release(block, 1);
@@ -95,13 +98,14 @@ internal sealed class BlockWriter(
     }
 
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
-    private async ValueTask<BlockStatus> WriteBlocksAsync(long block, Memory<byte> data, bool isClaimed)
+    private async ValueTask<BlockStatus> WriteBlocksAsync(
+        long block, Memory<byte> data, bool isClaimed, SegmentUse use)
     {
         int failures = log.Failures;
         while (true)
         {
             (BlockStatus status, LogBatch? batch) =
-                await ReserveAsync(block, data.Length / VdiFormat.BlockSize, isClaimed, SegmentUse.Data);
+                await ReserveAsync(block, data.Length / VdiFormat.BlockSize, isClaimed, use);
             if (batch is null) return status;
             for (; data.Length > 0 && batch.Room > 0; data = data[VdiFormat.BlockSize..])
                 batch.Add(LogEntryKind.Data, block++, data.Span[..VdiFormat.BlockSize]);

@@ -152,7 +152,7 @@ internal sealed class VdiParts : IAsyncDisposable
         // Nothing may have been written there yet, so they look free.
         foreach (long block in end.NextSegment == 0 ? [end.Block] : new[] { end.Block, end.NextSegment })
         {
-            Segments.MarkUsed(VdiFormat.SegmentOf(block));
+            Segments.Known.MarkUsed(VdiFormat.SegmentOf(block));
             Container.Claim(VdiFormat.SegmentOf(block));
         }
 

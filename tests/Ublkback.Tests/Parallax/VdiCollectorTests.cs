@@ -36,6 +36,59 @@ public sealed class VdiCollectorTests : VdiFixture
     }
 
     [Test]
+    public async Task Segments_of_which_little_is_needed_are_emptied([Values] bool hasSnapshot)
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        Random random = new(7);
+        byte[] block = new byte[4096];
+        for (int i = 0; i < 8 * DiskSize / 4096; i++) // each segment keeps some of its blocks
+        {
+            random.NextBytes(block);
+            int at = random.Next(DiskSize / 4096) * 4096;
+            block.CopyTo(shadow, at);
+            await disk.WriteAsync(at, block);
+        }
+
+        byte[] kept = [.. shadow];
+        if (hasSnapshot)
+        {
+            await SnapshotAsync(disk, "kept");
+            await disk.WriteAsync(0, shadow);
+        }
+
+        await CollectAsync(disk);
+        int before = UsedSegments(disk);
+        Collector collector = new(Store, Warnings.Add) { MovesAll = true };
+        Task writing = Task.Run(async () =>
+        {
+            for (int i = 0; i < 200; i++)
+            {
+                int at = random.Next(DiskSize / 4096) * 4096;
+                random.NextBytes(shadow.AsSpan(at, 4096));
+                await disk.WriteAsync(at, shadow.AsMemory(at, 4096).ToArray());
+            }
+        });
+        await collector.RunAsync([(VdiImage)disk.Image], withUnnamed: false);
+        await writing;
+        TestContext.Out.WriteLine($"{before} segments before, {UsedSegments(disk)} after");
+        // What is needed is 2 segments, or 4; those of the log and of nodes that are not full, and five in advance.
+        if (!hasSnapshot) Assert.That(UsedSegments(disk), Is.LessThan(before / 2 + 5).And.LessThan(before - 4));
+        await HoldsAsync(disk, shadow, "afterwards");
+        await AbandonAsync(disk);
+        disk = Open("web");
+        await HoldsAsync(disk, shadow, "opened again, as after a death");
+        await disk.Image.DisposeAsync();
+        Assert.That(Vdis.Check(null, true, Warnings.Add).Damages, Is.Zero);
+        if (!hasSnapshot) return;
+        ImageDriver snapshot = Open("web@kept", isReadOnly: true);
+        await using (snapshot.Image) await HoldsAsync(snapshot, kept, "the snapshot");
+    }
+
+    private static int UsedSegments(ImageDriver disk) => Parts(disk).Container.FindUsedSegments().Count();
+
+    [Test]
     public async Task What_only_deleted_snapshots_needed_is_given_back_though_others_share_their_log()
     {
         Create("web", DiskSize);
