@@ -86,8 +86,12 @@ internal sealed class BlkifConnector(
         string? difference = journal is null ? "there is no journal of it" : journal.Identity.DifferenceFrom(identity);
         isFresh = false;
         if (difference is null) return journal!;
+        bool isOfOtherRings = journal is not null && !journal.Identity.HasRingsOf(identity);
         journal?.Dispose();
-        if (mustGoOn) throw new JournalException(difference); // the journal is kept for a daemon that fits it
+        if (mustGoOn)
+            throw isOfOtherRings
+                ? new OtherRingsException(difference)
+                : new JournalException(difference); // the journal is kept for a daemon that fits it
         isFresh = true;
         return services.Journals.Create(address, identity);
     }

@@ -13,6 +13,9 @@ namespace Ublkback.Backend.Journals;
 internal sealed class JournalException(string problem, string? remedy = null, Exception? cause = null)
     : UserException(problem, remedy, cause);
 
+/// <summary>A journal is of rings that the frontend has given up since.</summary>
+internal sealed class OtherRingsException(string problem) : UserException(problem);
+
 /// <summary>
 /// The journal of a connected vbd, which lets the next daemon complete the requests in flight: a mapped file with a
 /// head and a <see cref="RingJournal"/> for each queue.
@@ -148,13 +151,16 @@ public sealed class VbdJournal : IDisposable
 public sealed record JournalIdentity(
     string Frontend, string? Machine, string Image, string Protocol, IReadOnlyList<FrontendQueue> Queues)
 {
+    /// <summary>Returns true if it is of the same rings.</summary>
+    public bool HasRingsOf(JournalIdentity now) => Protocol == now.Protocol && Queues.SequenceEqual(now.Queues);
+
     /// <summary>
     /// Says why this journal does not fit the given rings and image. Returns null if it fits.
     /// </summary>
     public string? DifferenceFrom(JournalIdentity now)
     {
         if (Frontend != now.Frontend || Machine != now.Machine) return "its guest is another one now";
-        if (Protocol != now.Protocol || !Queues.SequenceEqual(now.Queues)) return "the guest's rings are others now";
+        if (!HasRingsOf(now)) return "the guest's rings are others now";
         return Image == now.Image
             ? null
             : $"its image is another one now ({now.Image}, before {Image}): put the one before in its place";

@@ -137,8 +137,8 @@ internal sealed class VbdLoop(
                         Task<SharedImage> opening = _opening ??= StartOpening();
                         if (!opening.IsCompleted) return true; // its end wakes the loop
                         _opening = null;
-                        await (action == VbdAction.Connect ? steps.ConnectAsync(opening) : steps.AttachAsync(opening))
-                            .ConfigureAwait(false);
+                        await (action == VbdAction.Connect ? steps.ConnectAsync(opening)
+                            : steps.AttachAsync(opening, view.IsOnline)).ConfigureAwait(false);
                         break;
                     case VbdAction.Offer:
                         await steps.OfferAsync(FrontendState).ConfigureAwait(false);
@@ -209,8 +209,11 @@ internal sealed class VbdLoop(
         if (FrontendState == XenbusState.Unknown) log.OddFrontendState(FrontendParameters.Quote(frontend!));
         bool isOnline = !_isLeaving && await store.ReadAsync($"{_path}/online").ConfigureAwait(false) == "1";
         bool isServing = steps.Connection is not null;
+        bool hasOtherRings = isServing && FrontendState is XenbusState.Initialised or XenbusState.Connected
+            && await steps.HasOtherRingsAsync().ConfigureAwait(false);
         return new VbdView(
             BackendState, isOnline, FrontendState, steps.IsOffered, steps.WasOffered, services.Kernel.Holds(address),
-            isServing, !isServing && services.Journals.Has(address), steps.HasFailed, image.IsOpen);
+            isServing, !isServing && services.Journals.Has(address), steps.HasFailed, image.IsOpen,
+            hasOtherRings);
     }
 }

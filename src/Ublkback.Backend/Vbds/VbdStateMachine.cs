@@ -13,9 +13,10 @@ namespace Ublkback.Backend.Vbds;
 /// <param name="HasJournal">True if an earlier daemon left a journal of rings that this one does not serve.</param>
 /// <param name="HasFailed">True if connecting to this frontend failed, and is not to be tried again now.</param>
 /// <param name="HasImage">True if the image is open or being opened.</param>
+/// <param name="HasOtherRings">True if the frontend names other rings than those that are served.</param>
 internal readonly record struct VbdView(
     XenbusState? Backend, bool IsOnline, XenbusState? Frontend, bool IsOffered, bool WasOffered,
-    bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed, bool HasImage);
+    bool IsClaimed, bool IsServing, bool HasJournal, bool HasFailed, bool HasImage, bool HasOtherRings);
 
 /// <summary>The next step of a vbd.</summary>
 public enum VbdAction
@@ -66,6 +67,8 @@ public enum VbdAction
 /// 5        6, 1, 2     not online              → Disconnect   the toolstack detaches; 1 and 2 never had a ring
 /// 1, 2     1, 2, 3, 4  not serving, and not
 ///                      offered or claimed      → Offer        never gated on the hotplug script
+/// 2, 4, 5  3, 4        online, serving, but
+///                      other rings             → Restart      the frontend started anew, and its 1 was missed
 /// 2        3, 4        serving                 → Reclaim
 /// 4        3, 4        serving, claimed        → Reclaim
 /// 5        4           serving, online         → Reclaim      only the kernel writes this
@@ -110,6 +113,9 @@ internal static class VbdStateMachine
         (XenbusState.Initialising or XenbusState.InitWait, >= XenbusState.Initialising and <= XenbusState.Connected)
             when !view.IsServing && (!view.IsOffered || view.IsClaimed) => VbdAction.Offer,
 
+        (XenbusState.InitWait or XenbusState.Connected or XenbusState.Closing,
+            XenbusState.Initialised or XenbusState.Connected)
+            when view.IsOnline && view.IsServing && view.HasOtherRings => VbdAction.Restart,
         (XenbusState.InitWait, XenbusState.Initialised or XenbusState.Connected)
             when view.IsServing => VbdAction.Reclaim,
         (XenbusState.Connected, XenbusState.Initialised or XenbusState.Connected)

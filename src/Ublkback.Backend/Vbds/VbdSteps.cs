@@ -1,4 +1,5 @@
 using Ublkback.Backend.Connections;
+using Ublkback.Backend.Journals;
 using Ublkback.Backend.Report;
 using Ublkback.Backend.Xenbus;
 using Ublkback.Blkif;
@@ -29,6 +30,9 @@ internal sealed class VbdSteps(
     private volatile bool _hasFailed; // to take over
     private volatile int _frontendWrites; // as far as watches tell
     private volatile int _failedWrite = NoWrite; // the last one before connecting failed
+    private FrontendParameters? _served; // the rings of the connection
+    private int _comparedWrite = NoWrite; // the last one before these were compared
+    private bool _hasOtherRings;
 
     /// <summary>The connection to the frontend; null while there is none.</summary>
     public BlkifConnection? Connection { get; private set; }
@@ -49,6 +53,27 @@ internal sealed class VbdSteps(
 
     /// <summary>Learns that the frontend has written its state. Any thread.</summary>
     public void OnFrontendWrote() => Interlocked.Increment(ref _frontendWrites);
+
+    /// <summary>
+    /// Returns true if the frontend names other rings than those that are served. It started anew then, though the
+    /// states that it wrote in between were never seen.
+    /// </summary>
+    public async Task<bool> HasOtherRingsAsync()
+    {
+        int frontendWrites = _frontendWrites;
+        if (_served is null || frontendWrites == _comparedWrite) return _hasOtherRings;
+        try
+        {
+            _hasOtherRings = !(await ReadFrontendAsync().ConfigureAwait(false)).HasRingsOf(_served);
+        }
+        catch (FrontendException)
+        {
+            _hasOtherRings = false; // it names none
+        }
+
+        _comparedWrite = frontendWrites;
+        return _hasOtherRings;
+    }
 
     /// <summary>Offers the features to the frontend, and starts to open the image.</summary>
     public async Task OfferAsync(XenbusState? frontend)
@@ -93,7 +118,8 @@ internal sealed class VbdSteps(
     /// later if the storage or the kernel refused.
     /// </summary>
     /// <param name="opening">A completed attempt to open the image; its failure fails this step.</param>
-    public async Task AttachAsync(Task<SharedImage> opening)
+    /// <param name="isOnline">True if the toolstack wants the device to stay.</param>
+    public async Task AttachAsync(Task<SharedImage> opening, bool isOnline)
     {
         try
         {
@@ -101,6 +127,11 @@ internal sealed class VbdSteps(
             SharedImage open = await opening.ConfigureAwait(false);
             await ServeAsync(open, frontend, mustGoOn: true).ConfigureAwait(false);
             log.Attached(frontend.Queues.Count);
+        }
+        catch (OtherRingsException) when (isOnline)
+        {
+            // The frontend started anew while no daemon looked, and has given the rings of the journal up.
+            await RestartAsync(XenbusState.Initialised).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is TargetException or LinuxException)
         {
@@ -189,6 +220,7 @@ internal sealed class VbdSteps(
             open, frontend, mustGoOn, image.HoldsFailed, () => _ = resize.RequestAsync())).ConfigureAwait(false);
         if (connection.HasSuspects) await TakeSuspectsTurnAsync(connection).ConfigureAwait(false);
         Connection = connection;
+        (_served, _hasOtherRings, _comparedWrite) = (frontend, false, NoWrite);
         connection.Start();
         KillPoint.Reach("Served");
         // A vbd that is taken over may be closing: its state stays then.
@@ -217,6 +249,7 @@ internal sealed class VbdSteps(
         if (Connection is not BlkifConnection connection) return;
         await connection.CloseAsync(isForSuccessor).ConfigureAwait(false);
         Connection = null;
+        (_served, _hasOtherRings) = (null, false);
     }
 
     private async Task OpenAheadAsync()

@@ -48,6 +48,10 @@ internal sealed record FrontendParameters(
         return new FrontendParameters(abi, (int)(order ?? 0), isPersistent, found);
     }
 
+    /// <summary>Whether another description of the frontend names the same rings.</summary>
+    public bool HasRingsOf(FrontendParameters other) =>
+        Abi == other.Abi && RingPageOrder == other.RingPageOrder && Queues.SequenceEqual(other.Queues);
+
     /// <summary>Returns the number in a frontend's node, or null if there is no node.</summary>
     /// <exception cref="FrontendException">The node is not a number, or the number is out of range.</exception>
     internal static async Task<uint?> NumberAsync(IXenStore store, string directory, string name, uint least, uint most)

@@ -80,7 +80,7 @@ public static class Qcow2Scheme
     {
         string path = target.Location;
         List<string> lines = [];
-        (bool hasChanges, bool isCorrupt) = Qcow2Tool.FindChangesOutside(path, opening);
+        (bool hasChanges, bool isCorrupt, bool isIncomplete) = Qcow2Tool.FindChangesOutside(path, opening);
         if (hasChanges && isCorrupt)
         {
             lines.Add(
@@ -96,6 +96,9 @@ public static class Qcow2Scheme
             lines.Add("changes that a killed daemon left were brought into the file");
         }
 
+        if (isIncomplete)
+            lines.Add(
+                "it was in use when its daemon or its host ended: what was written after the last flush may be missing");
         Qcow2CheckReport report = Qcow2Tool.Check(path, repair, opening);
         AddLines(lines, report, repair);
         return new ImageReport(

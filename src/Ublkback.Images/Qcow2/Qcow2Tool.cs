@@ -82,16 +82,19 @@ internal static class Qcow2Tool
 
     /// <summary>
     /// Whether a killed daemon left changes of an image that are not in its file, and whether the image is marked as
-    /// corrupt, so that they cannot be brought there. In use or not.
+    /// corrupt, so that they cannot be brought there; or whether what was written after its last flush may be missing.
+    /// In use or not.
     /// </summary>
     /// <exception cref="TargetException">It is none, or that cannot be seen.</exception>
-    public static (bool HasChanges, bool IsCorrupt) FindChangesOutside(string path, ImageOpening opening)
+    public static (bool HasChanges, bool IsCorrupt, bool IsIncomplete) FindChangesOutside(
+        string path, ImageOpening opening)
     {
         using RawFile raw = RawFile.Open(
             path, opening with { IsReadOnly = true }, wantsDirect: false, isShared: true, Qcow2Opener.MeasureContainer);
         using SafeFileHandle file = raw.OpenForReading();
         Qcow2Header header = Qcow2Tables.ReadHeader(path, file, out _, isForCheck: true);
-        return (MetadataLogFile.HasChanges(raw, header, opening), header.IsCorrupt);
+        bool hasChanges = MetadataLogFile.HasChanges(raw, header, opening, out bool isIncomplete);
+        return (hasChanges, header.IsCorrupt, isIncomplete);
     }
 
     /// <summary>Compares an image's reference counts with what is referred to; on demand makes them right.</summary>

@@ -54,6 +54,21 @@ public sealed class FrontendStateTests : HostFixture
         }
     }
 
+    // It writes 1, sees the 2 of before, and has its rings before the daemon looks.
+    [Test]
+    public async Task New_rings_are_served_though_the_states_in_between_were_missed([Values] bool isDaemonKilled)
+    {
+        EmulatedGuest guest = await MakeGuestAsync(1);
+        await Toolstack.AttachAsync(1, Disk(MakeImage("a.img")));
+        await using Blkfront given = await ConnectAsync(guest);
+        Assert.That(await given.WriteAsync(0, new byte[4096]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+        if (isDaemonKilled) await KillAsync();
+        Blkfront disk = await ConnectAsync(guest);
+        if (isDaemonKilled) Daemon = await StartDaemonAsync();
+        Assert.That(await disk.WriteAsync(8, new byte[4096]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+        await disk.CloseAsync(Soon);
+    }
+
     private static IEnumerable<string?[]> Sequences()
     {
         List<string?[]> longest = [[]];

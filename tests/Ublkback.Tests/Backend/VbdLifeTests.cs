@@ -21,7 +21,7 @@ public sealed class VbdLifeTests
 
     private static VbdView New { get; } = new(
         XenbusState.Initialising, IsOnline: true, XenbusState.Initialising, IsOffered: false, WasOffered: false,
-        IsClaimed: false, IsServing: false, HasJournal: false, HasFailed: false, HasImage: true);
+        IsClaimed: false, IsServing: false, HasJournal: false, HasFailed: false, HasImage: true, HasOtherRings: false);
 
     [Test]
     public void A_frontend_that_starts_again_gets_its_disk_whatever_it_wrote_before()
@@ -52,7 +52,8 @@ public sealed class VbdLifeTests
     private static void AssertServed(Situation before, VbdView view)
     {
         Assert.That(
-            view is { Backend: XenbusState.Connected, IsServing: true }, Is.True, $"3 after {before} leads to {view}");
+            view is { Backend: XenbusState.Connected, IsServing: true, HasOtherRings: false }, Is.True,
+            $"3 after {before} leads to {view}");
         view = Settle(Write(view, XenbusState.Connected));
         Assert.That(
             view is { Backend: XenbusState.Connected, IsServing: true }, Is.True, $"4 after {before} leads to {view}");
@@ -78,6 +79,13 @@ public sealed class VbdLifeTests
     private static IEnumerable<Situation> Next(Situation situation, bool withRestarts)
     {
         foreach (XenbusState? state in Written) yield return situation with { View = Write(situation.View, state) };
+        // It starts anew, and only its last state is seen.
+        if (situation.View.IsServing)
+        {
+            VbdView anew = Write(situation.View, XenbusState.Initialised) with { HasOtherRings = true };
+            yield return situation with { View = anew };
+        }
+
         // The kernel's xen-blkback writes 2 when it takes a device.
         if (situation.View.IsServing)
             yield return situation with { View = situation.View with { Backend = XenbusState.InitWait } };
@@ -100,6 +108,7 @@ public sealed class VbdLifeTests
         IsOffered = false,
         WasOffered = false,
         IsServing = false,
+        HasOtherRings = false,
         HasFailed = false,
         HasJournal = view.HasJournal || view.IsServing,
     };
@@ -129,7 +138,7 @@ public sealed class VbdLifeTests
         /// <summary>What the steps of <see cref="VbdSteps"/> make of it.</summary>
         public VbdView Complete(bool succeeds)
         {
-            VbdView closed = View with { IsServing = false, HasJournal = false };
+            VbdView closed = View with { IsServing = false, HasJournal = false, HasOtherRings = false };
             bool hasNoRings = View.Frontend is XenbusState.Initialising or XenbusState.InitWait;
             return Action switch
             {
@@ -155,6 +164,13 @@ public sealed class VbdLifeTests
         };
 
         private VbdView Served(XenbusState? backend) =>
-            View with { Backend = backend, IsServing = true, HasJournal = false, HasFailed = false };
+            View with
+            {
+                Backend = backend,
+                IsServing = true,
+                HasJournal = false,
+                HasFailed = false,
+                HasOtherRings = false,
+            };
     }
 }

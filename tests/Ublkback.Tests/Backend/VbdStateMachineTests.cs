@@ -95,5 +95,6 @@ public sealed class VbdStateMachineTests
 
     private static VbdView View(int backend, int frontend, bool online, bool offered, bool serving) => new(
         backend < 0 ? null : (XenbusState)backend, online, frontend < 0 ? null : (XenbusState)frontend,
-        offered, offered, IsClaimed: false, serving, HasJournal: false, HasFailed: false, HasImage: false);
+        offered, offered, IsClaimed: false, serving, HasJournal: false, HasFailed: false, HasImage: false,
+        HasOtherRings: false);
 }

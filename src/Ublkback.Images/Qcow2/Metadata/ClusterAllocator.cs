@@ -70,7 +70,9 @@ internal sealed class ClusterAllocator(
     /// <summary>
     /// Raises the count of a cluster that a change refers to which is not in the file: it may be there already.
     /// </summary>
-    public async ValueTask<BlockStatus> ClaimAsync(long cluster)
+    /// <param name="cluster">Which cluster.</param>
+    /// <param name="isAlone">True if nothing else refers to it: a higher count is of an earlier use.</param>
+    public async ValueTask<BlockStatus> ClaimAsync(long cluster, bool isAlone)
     {
         if (blocks.BlockOf(cluster) >= blocks.Table.Count) return BlockStatus.IoError;
         (BlockStatus status, MetadataPage? page, int index) = await blocks.FindPageAsync(cluster);
@@ -83,7 +85,8 @@ internal sealed class ClusterAllocator(
             if (page is null) return BlockStatus.IoError;
         }
 
-        if (blocks.CountAt(page, index) > 0) return BlockStatus.Okay;
+        ulong count = blocks.CountAt(page, index);
+        if (count == 1 || (count > 1 && !isAlone)) return BlockStatus.Okay;
         Refcount.Set(page.Data.Span, index, layout.RefcountOrder, 1);
         MetadataCache.MarkDirty(page, cache.DirtyRefcounts);
         return BlockStatus.Okay;

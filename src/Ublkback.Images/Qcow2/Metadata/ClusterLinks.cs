@@ -92,7 +92,7 @@ internal sealed class ClusterLinks(
             last[cluster] = entry;
             if (entry.HostOffset == 0) continue;
             long host = header.Layout.ClusterOf(entry.HostOffset);
-            if (passing.Add(host)) status = await allocator.ClaimAsync(host);
+            if (passing.Add(host)) status = await allocator.ClaimAsync(host, entry.IsCopied);
         }
 
         HashSet<long> used =

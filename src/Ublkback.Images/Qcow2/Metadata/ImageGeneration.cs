@@ -23,7 +23,6 @@ internal sealed class ImageGeneration(Qcow2Header header, HeaderFile headerFile,
 
     private readonly bool _isBound = log.IsKept && header.Version >= 3;
     private readonly LoopMutex _turns = new();
-    private uint _current = header.Generation;
     private bool _isOpen; // changes of this generation may be added to the log
     private long _since; // when the image got it
 
@@ -62,20 +61,18 @@ internal sealed class ImageGeneration(Qcow2Header header, HeaderFile headerFile,
     // The log names both numbers while the header may have either.
     private async ValueTask<BlockStatus> ChangeAsync(bool setsDirty) // off the path: as its callers
     {
-        uint next = _isBound ? After(_current) : 0;
+        uint next = _isBound ? Next() : 0;
         log.NextGeneration = next;
         BlockStatus status = setsDirty
             ? await headerFile.SetDirtyAsync(next)
             : await headerFile.SetGenerationAsync(next);
         _isOpen = status == BlockStatus.Okay;
         if (!_isOpen) return status;
-        log.Generation = _current = next;
+        log.Generation = next;
         _since = Stopwatch.GetTimestamp();
         return status;
     }
 
-    // The first is random, so that no two uses of an image have the same; 0 is none.
-    private static uint After(uint generation) => generation is 0 or uint.MaxValue
-        ? (uint)Random.Shared.NextInt64(1, 1L << 32)
-        : generation + 1;
+    // Always random: two copies of an image that go on apart have no number in common. 0 is none.
+    private static uint Next() => (uint)Random.Shared.NextInt64(1, 1L << 32);
 }

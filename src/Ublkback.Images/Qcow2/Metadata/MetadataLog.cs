@@ -133,15 +133,19 @@ internal sealed class MetadataLog : IDisposable
     }
 
     /// <summary>
-    /// Takes the changes of another log of the same state of the image. It must be empty; whoever kills this process
-    /// meanwhile leaves it of no generation.
+    /// Takes the changes of another log of the same state of the image, which may be in use. It must be empty; if this
+    /// process is killed meanwhile, it is of no generation.
     /// </summary>
-    public void CopyChanges(MetadataLog other, uint generation)
+    /// <returns>False if the other log went on to another state meanwhile, so that nothing was taken.</returns>
+    public bool TryCopyChanges(MetadataLog other, uint generation)
     {
+        (long committed, long added) = (other.Committed, other.Added);
         other._mapping.Head(Size)[EntriesAt..].CopyTo(_mapping.Head(Size)[EntriesAt..]);
-        Committed = other.Committed;
-        Added = other.Added;
+        Thread.MemoryBarrier();
+        if (!other.IsOf(generation) || other.Committed != committed) return false;
+        (Committed, Added) = (committed, added);
         Generation = generation;
+        return true;
     }
 
     /// <summary>Makes it an empty log of no generation.</summary>

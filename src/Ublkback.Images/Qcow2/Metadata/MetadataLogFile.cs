@@ -25,16 +25,27 @@ internal static class MetadataLogFile
         isBelieved = false;
         if (opening.StateFolder is null) return MetadataLog.InMemory();
         string path = MetadataLogFolder.PathOf(raw, opening.StateFolder);
-        string? left = FindLeftBehind(path, raw, header, opening.StateFolder, isLocked: true);
-        if (left is not null && opening.IsReadOnly)
-            throw new TargetException(
-                $"{raw.Path} has changes of a killed daemon that are not in the file yet",
-                "run 'ublkback image check --repair', or attach it for writing");
-        if (opening.IsReadOnly) return MetadataLog.InMemory();
+        string? left = FindLeftBehind(path, raw, header, opening.StateFolder, isLocked: true, out bool hasChanges);
+        isBelieved = left is not null;
+        if (opening.IsReadOnly)
+        {
+            if (hasChanges)
+                throw new TargetException(
+                    $"{raw.Path} has changes of a killed daemon that are not in the file yet",
+                    "run 'ublkback image check --repair', or attach it for writing");
+            if (!isBelieved && IsIncomplete(header)) opening.Warn(MissingLog(raw));
+            return MetadataLog.InMemory();
+        }
+
         if (left is null)
         {
             MetadataLogOrphans.RemoveSoon(opening.StateFolder, opening.Warn);
-            if (!opening.OutlivesProcess) return MetadataLog.InMemory();
+            if (!opening.OutlivesProcess)
+            {
+                if (IsIncomplete(header)) opening.Warn(MissingLog(raw));
+                return MetadataLog.InMemory();
+            }
+
             Directory.CreateDirectory(
                 opening.StateFolder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         }
@@ -47,36 +58,67 @@ internal static class MetadataLogFile
     }
 
     /// <summary>Whether a killed process left changes of an image that are not in its file.</summary>
+    /// <param name="raw">The file the image is in.</param>
+    /// <param name="header">What the image says of itself.</param>
+    /// <param name="opening">For whom.</param>
+    /// <param name="isMissing">True if there should be a log, and is none.</param>
     /// <exception cref="TargetException">That cannot be seen.</exception>
-    public static bool HasChanges(RawFile raw, Qcow2Header header, ImageOpening opening) =>
-        opening.StateFolder is string folder
-            && FindLeftBehind(MetadataLogFolder.PathOf(raw, folder), raw, header, folder, isLocked: false) is not null;
+    public static bool HasChanges(RawFile raw, Qcow2Header header, ImageOpening opening, out bool isMissing)
+    {
+        isMissing = IsIncomplete(header);
+        if (opening.StateFolder is not string folder) return false;
+        string path = MetadataLogFolder.PathOf(raw, folder);
+        isMissing &= FindLeftBehind(path, raw, header, folder, isLocked: false, out bool hasChanges) is null;
+        return hasChanges;
+    }
+
+    // Without its log it may lack what was written after its last flush.
+    private static bool IsIncomplete(Qcow2Header header) => header.IsDirty && header.Generation != 0;
+
+    private static string MissingLog(RawFile raw) =>
+        $"{raw.Path} was in use when its daemon or its host ended, and there is no log of that here: what was written "
+            + "after the last flush may be missing";
 
     // Returns whether it has the changes of the log that was left at another path.
     private static bool Begin(
         MetadataLog log, string path, string? left, RawFile raw, Qcow2Header header, Action<string> warn)
     {
-        using MetadataLog? other = left is null || left == path ? null : TryRead(left, raw, header);
-        if (!log.IsSound && !log.IsNew) warn($"{path}, the log of {raw.Path}, cannot be read: it is discarded");
-        if (log.IsSound && log.HasChanges && other is null)
-            warn($"{raw.Path} is not in the state in which a killed daemon left it (restored, or written by another "
-                + $"program): the changes in {path} are discarded");
+        bool isUnreadable = !log.IsSound && !log.IsNew;
+        bool isOfAnotherState = log.IsSound && log.HasChanges;
+        log.Clear();
+        using (MetadataLog? other = left is null || left == path ? null : TryPeek(left, raw, header))
+        {
+            if (other is not null && log.TryCopyChanges(other, header.Generation) && IsOf(log, raw, header))
+            {
+                MetadataLogOwner.Set(log, raw);
+                return true;
+            }
+        }
+
         log.Clear();
         MetadataLogOwner.Set(log, raw);
-        if (other is null) return false;
-        log.CopyChanges(other, header.Generation);
-        return true;
+        if (isUnreadable) warn($"{path}, the log of {raw.Path}, cannot be read: it is discarded");
+        else if (isOfAnotherState)
+            warn($"{raw.Path} is not in the state in which a killed daemon left it (restored, or written by another "
+                + $"program): the changes in {path} are discarded");
+        else if (IsIncomplete(header)) warn(MissingLog(raw));
+        return false;
     }
 
     // The image may have been copied, moved, or mounted from another device since: then its log has another name.
     private static string? FindLeftBehind(
-        string path, RawFile raw, Qcow2Header header, string folder, bool isLocked)
+        string path, RawFile raw, Qcow2Header header, string folder, bool isLocked, out bool hasChanges)
     {
-        if (!header.IsDirty || header.Generation == 0) return null;
+        hasChanges = false;
+        if (!IsIncomplete(header)) return null;
         try
         {
             using MetadataLog? own = MetadataLogFolder.TryRead(path, waits: isLocked);
-            if (own is not null && IsOf(own, raw, header)) return path;
+            if (own is not null && IsOf(own, raw, header))
+            {
+                hasChanges = own.HasChanges;
+                return path;
+            }
         }
         catch (LinuxException failure)
         {
@@ -88,19 +130,23 @@ internal static class MetadataLogFile
 
         foreach (string other in MetadataLogFolder.List(folder))
         {
-            using MetadataLog? log = TryRead(other, raw, header);
-            if (log is not null) return other;
+            if (other == path) continue;
+            using MetadataLog? log = TryPeek(other, raw, header);
+            if (log is null) continue;
+            hasChanges = log.HasChanges;
+            return other;
         }
 
         return null;
     }
 
-    private static MetadataLog? TryRead(string path, RawFile raw, Qcow2Header header)
+    // The log of another image, which may be in use: the image may be a copy of that.
+    private static MetadataLog? TryPeek(string path, RawFile raw, Qcow2Header header)
     {
         MetadataLog? log;
         try
         {
-            log = MetadataLogFolder.TryRead(path, waits: false);
+            log = MetadataLogFolder.TryPeek(path);
         }
         catch (LinuxException)
         {

@@ -54,28 +54,23 @@ internal static class MetadataLogFolder
         }
     }
 
-    /// <summary>Opens a log to read it; null if there is none, or a process uses it. Nobody changes it meanwhile.</summary>
+    /// <summary>
+    /// Opens a log to read it; null if there is none, or a process uses it. Nobody changes it meanwhile.
+    /// </summary>
     /// <param name="path">Where it is.</param>
     /// <param name="waits">True if nobody can have its image open, so that who has locked it is about to go.</param>
     /// <exception cref="LinuxException">It cannot be opened.</exception>
-    public static MetadataLog? TryRead(string path, bool waits)
-    {
-        FileDescriptor file;
-        try
+    public static MetadataLog? TryRead(string path, bool waits) =>
+        TryRead(path, file =>
         {
-            file = FileDescriptor.Open(path, OpenFlags.O_RDONLY);
-        }
-        catch (LinuxException failure) when (failure.Errno == LinuxError.NoEntry)
-        {
-            return null;
-        }
+            if (!waits) return OfdLock.TryShare(file, UsePosition);
+            OfdLock.Share(file, UsePosition);
+            return true;
+        });
 
-        if (waits) OfdLock.Share(file, UsePosition);
-        else if (!OfdLock.TryShare(file, UsePosition)) return Close(file);
-        return FileStatus.Of(file).Length == MetadataLog.Size
-            ? MetadataLog.In(path, file, isWritable: false)
-            : Close(file);
-    }
+    /// <summary>Opens a log to read it, though a process may be using it; null if there is none.</summary>
+    /// <exception cref="LinuxException">It cannot be opened.</exception>
+    public static MetadataLog? TryPeek(string path) => TryRead(path, _ => true);
 
     /// <summary>The logs of a folder, which need not be there; at most <see cref="MaxLookedAt"/>.</summary>
     public static IReadOnlyList<string> List(string folder)
@@ -94,8 +89,20 @@ internal static class MetadataLogFolder
     public static bool TryLock(string path, FileDescriptor file) =>
         OfdLock.TryExclude(file, UsePosition) && IsAt(path, file);
 
-    private static MetadataLog? Close(FileDescriptor file)
+    private static MetadataLog? TryRead(string path, Func<FileDescriptor, bool> locks)
     {
+        FileDescriptor file;
+        try
+        {
+            file = FileDescriptor.Open(path, OpenFlags.O_RDONLY);
+        }
+        catch (LinuxException failure) when (failure.Errno == LinuxError.NoEntry)
+        {
+            return null;
+        }
+
+        if (locks(file) && FileStatus.Of(file).Length == MetadataLog.Size)
+            return MetadataLog.In(path, file, isWritable: false);
         file.Dispose();
         return null;
     }

@@ -37,7 +37,8 @@ internal static class MetadataLogOrphans
     }
 
     /// <summary>
-    /// Removes logs of images that are gone. Of those whose images cannot be looked for, <see cref="MaxUnknown"/> stay.
+    /// Removes logs of images that are gone. Of those with changes, or whose images cannot be looked for,
+    /// <see cref="MaxUnknown"/> stay.
     /// </summary>
     /// <param name="folder">The folder; it need not be there.</param>
     /// <param name="warn">Takes a sentence on each log that is removed though its image may be there.</param>
@@ -78,6 +79,8 @@ internal static class MetadataLogOrphans
 
             using MetadataLog log = MetadataLog.In(path, file, isWritable: false);
             bool? hasImage = MetadataLogOwner.HasImage(log);
+            // The image may have been moved to another file system.
+            if (hasImage == false && log.IsSound && log.HasChanges) hasImage = null;
             isUnknown = hasImage is null;
             if (hasImage == true || (isUnknown && !whenUnknown)) return false;
             if (!MetadataLogFolder.TryLock(path, file) || MetadataLogOwner.HasImage(log) == true) return false;
