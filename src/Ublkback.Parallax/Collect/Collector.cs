@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ublkback.Block;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
@@ -16,6 +17,9 @@ namespace Ublkback.Parallax.Collect;
 /// </remarks>
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
+    /// <summary>How long commands wait for others.</summary>
+    public static readonly TimeSpan CommandPatience = TimeSpan.FromMinutes(10);
+
     private readonly BlockMarks _marks = new();
     private volatile bool _isPaced = true;
     private readonly List<ClosedRun> _closed = [];
@@ -23,6 +27,9 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
 
     /// <summary>Blocks that were freed.</summary>
     public long Freed { get; private set; }
+
+    /// <summary>How long it waits for another one to end, beyond what the store waits by itself.</summary>
+    public TimeSpan Patience { get; init; }
 
     /// <summary>
     /// Whether it takes its time, so as not to be in the way of guests. It may change meanwhile. Any thread.
@@ -46,7 +53,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public async Task RunAsync(
         IReadOnlyList<VdiImage> open, bool withUnnamed, IReadOnlyCollection<uint>? closed = null)
     {
-        using IDisposable alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
+        using IDisposable alone = await Task.Run(Lock).ConfigureAwait(false);
         List<CollectionRun> vdis = [];
         try
         {
@@ -68,6 +75,24 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
 
     /// <summary>Blocks of a VDI's file that are needed.</summary>
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
+
+    // Of two at the same time, the second one waits.
+    private IDisposable Lock()
+    {
+        bool isTold = false;
+        for (long began = Stopwatch.GetTimestamp(); ;)
+        {
+            try
+            {
+                return store.LockCollection();
+            }
+            catch (ImageInUseException busy) when (Stopwatch.GetElapsedTime(began) < Patience)
+            {
+                if (!isTold) warn($"waiting: {busy.Problem}");
+                isTold = true;
+            }
+        }
+    }
 
     private void Mark(List<CollectionRun> open, IReadOnlyCollection<uint> closed, CancellationToken cancellation)
     {

@@ -38,6 +38,20 @@ public sealed class VdiDiscardTests : VdiFixture
         await disk.Image.DisposeAsync();
     }
 
+    [Test]
+    public async Task A_discard_of_an_empty_disk_writes_nothing()
+    {
+        Create("web", 128 * TiB);
+        ImageDriver disk = Open("web");
+        for (long at = 0; at < 128 * TiB; at += 1L << 36) await disk.DiscardAsync(at, 1L << 36);
+        Assert.That(Parts(disk).Log.IsOpen, Is.False, "it was never begun");
+        await disk.WriteAsync(0, Filled(1));
+        await disk.DiscardAsync(0, 128 * TiB);
+        await AbandonAsync(disk);
+        disk = Open("web");
+        await using (disk.Image) await HoldsAsync(disk, new byte[MiB], "opened again");
+    }
+
     // The sizes are where a map needs another level: what is behind the end of the smaller disk is not its root.
     [TestCase(MiB, 2 * MiB)]
     [TestCase(256 * MiB, 257 * MiB)]
