@@ -143,7 +143,8 @@ public sealed class VdiDiscardTests : VdiFixture
             for (int i = 0; i < 20; i++)
             {
                 int leaf = random.Next(Blocks / 256) * 256;
-                if (i % 2 == 0) changes.Clear(leaf, 256 * Math.Min(random.Next(1, 300), (Blocks - leaf) / 256), ++number);
+                int run = Math.Min(random.Next(1, 300), (Blocks - leaf) / 256);
+                if (i % 2 == 0) changes.Clear(leaf, 256 * run, ++number);
                 else changes.Set(leaf, new MapEntry(BlockAddress.Of(1, ++number), 0), number);
                 if (i % 2 == 1) expected[leaf] = (ulong)number;
                 else MarkCleared(changes, expected);
