@@ -29,7 +29,9 @@ public sealed record ImageOpening(
     /// </summary>
     public bool OutlivesProcess { get; init; } = true;
 
-    /// <summary>True if an image may be opened into which a copy was begun that has not ended, to go on with it.</summary>
+    /// <summary>
+    /// True if an image may be opened into which a copy was begun that has not ended, to go on with it.
+    /// </summary>
     public bool OpensUnfinished { get; init; }
 
     /// <summary>

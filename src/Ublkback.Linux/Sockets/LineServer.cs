@@ -58,7 +58,9 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
         _socket.Dispose();
     }
 
-    /// <summary>Takes no more messages, and waits until the replies are sent to those that are being answered.</summary>
+    /// <summary>
+    /// Takes no more messages, and waits until the replies are sent to those that are being answered.
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
         Dispose();

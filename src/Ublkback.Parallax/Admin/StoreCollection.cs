@@ -27,7 +27,7 @@ internal sealed class StoreCollection(IVdiStore store, Worker worker, ImageOpeni
         try
         {
             foreach (string name in store.Names) freed += await CollectAsync(name).ConfigureAwait(false);
-            Collector collector = new(store, opening.Warn);
+            Collector collector = new(store, opening.Warn) { Patience = Collector.CommandPatience };
             await collector.RunAsync(_opened, withUnnamed: true, _closed).ConfigureAwait(false);
             return freed + (collector.Freed * VdiFormat.BlockSize);
         }

@@ -158,7 +158,7 @@ public sealed class VdiAdmin : IDisposable
     /// <summary>Gives back what only deleted VDIs needed; gives the number of bytes.</summary>
     public async Task<long> CollectDeletedAsync()
     {
-        Collector collector = new(_store, _opening(false).Warn);
+        Collector collector = new(_store, _opening(false).Warn) { Patience = Collector.CommandPatience };
         await collector.RunAsync([], withUnnamed: true).ConfigureAwait(false);
         return collector.Freed * VdiFormat.BlockSize;
     }

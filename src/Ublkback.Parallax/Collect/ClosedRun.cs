@@ -11,8 +11,8 @@ namespace Ublkback.Parallax.Collect;
 /// time, so that a guest gets its disk meanwhile. Then the rest is left. Blocks the thread.
 /// </summary>
 /// <remarks>
-/// What is marked as needed is right as long as nobody has opened the VDI for writing since, which its state tells. Both
-/// heads must say the same, and there must be no log after them: <see cref="TryBegin"/> looks.
+/// What is marked as needed is right as long as nobody has opened the VDI for writing since, which its state tells.
+/// Both heads must say the same, and there must be no log after them: <see cref="TryBegin"/> looks.
 /// </remarks>
 internal sealed class ClosedRun
 {

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ublkback.Block;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
@@ -17,6 +18,9 @@ namespace Ublkback.Parallax.Collect;
 /// </remarks>
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
+    /// <summary>How long commands wait for others.</summary>
+    public static readonly TimeSpan CommandPatience = TimeSpan.FromMinutes(10);
+
     private const int MaxPasses = 32;
 
     private BlockMarks _marks = new();
@@ -33,6 +37,9 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// segments give space back, blocks of these.
     /// </summary>
     public long Freed { get; private set; }
+
+    /// <summary>How long it waits for another one to end, beyond what the store waits by itself.</summary>
+    public TimeSpan Patience { get; init; }
 
     /// <summary>
     /// Whether it takes its time, so as not to be in the way of guests. It may change meanwhile. Any thread.
@@ -56,7 +63,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public async Task RunAsync(
         IReadOnlyList<VdiImage> open, bool withUnnamed, IReadOnlyCollection<uint>? closed = null)
     {
-        using IStoreLock alone = await Task.Run(store.LockCollection).ConfigureAwait(false);
+        using IStoreLock alone = await Task.Run(Lock).ConfigureAwait(false);
         await CollectAsync(open, alone, withUnnamed, closed ?? []).ConfigureAwait(false);
         // What was moved makes room when its segments are freed.
         for (int pass = 0; pass < MaxPasses && await MoveAsync().ConfigureAwait(false); pass++)
@@ -114,6 +121,24 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
 
     /// <summary>Blocks of a VDI's file that are needed.</summary>
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
+
+    // Of two at the same time, the second one waits.
+    private IStoreLock Lock()
+    {
+        bool isTold = false;
+        for (long began = Stopwatch.GetTimestamp(); ;)
+        {
+            try
+            {
+                return store.LockCollection();
+            }
+            catch (ImageInUseException busy) when (Stopwatch.GetElapsedTime(began) < Patience)
+            {
+                if (!isTold) warn($"waiting: {busy.Problem}");
+                isTold = true;
+            }
+        }
+    }
 
     private void Mark(
         List<CollectionRun> open, IReadOnlyCollection<uint> closed, IStoreLock alone, CancellationToken cancellation)

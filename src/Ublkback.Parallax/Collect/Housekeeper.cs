@@ -34,7 +34,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             long written = _segments.Taken - _taken;
             long discarded = (_segments.Discarded - _discarded) / VdiFormat.SegmentBlocks;
-            return written + Math.Min(discarded, written + _needed) >= Math.Max(_leastSegments, _needed / 2);
+            return written + Math.Min(discarded, _needed) >= Math.Max(_leastSegments, _needed / 2);
         }
     }
 

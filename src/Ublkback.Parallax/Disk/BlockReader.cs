@@ -22,6 +22,9 @@ internal sealed class BlockReader(BlockMap map, SourceContainers files, ImageScr
     /// </summary>
     public ValueTask DrainAsync() => _lookups.DrainAsync();
 
+    /// <summary>True if all of the disk is known to read as zeros.</summary>
+    public bool IsEmpty => map.IsEmpty;
+
     /// <summary>Reads whole sectors.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> ReadAsync(long offset, Memory<byte> data)

@@ -41,6 +41,7 @@ internal sealed class BlockWriter(
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> DiscardAsync(long offset, long length)
     {
+        if (reader.IsEmpty) return BlockStatus.Okay; // as of a new disk, when a file system is made on it
         // Blocks of which only a part is discarded stay as they are.
         long block = VdiFormat.BlocksFor(offset);
         long end = (offset + length) / VdiFormat.BlockSize;

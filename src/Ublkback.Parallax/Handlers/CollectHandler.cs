@@ -21,7 +21,7 @@ internal static class CollectHandler
 
     private static async Task<CollectReply> RunAsync(CollectRequest request, VdiHolder holder)
     {
-        Collector collector = new(holder.Store, holder.Warn);
+        Collector collector = new(holder.Store, holder.Warn) { Patience = Collector.CommandPatience };
         await collector.RunAsync([holder.Image], withUnnamed: false);
         return new CollectReply(collector.Freed * VdiFormat.BlockSize);
     }

@@ -22,6 +22,9 @@ internal sealed class BlockMap(NodeCache nodes, MapRoot root)
     /// <summary>How many changes are not in nodes.</summary>
     public int ChangeCount => _changes.Count;
 
+    /// <summary>True if all blocks are known to read as zeros.</summary>
+    public bool IsEmpty => Root.Node.Address.IsNone && _changes.HasNoBlocks && _frozen?.HasNoBlocks != false;
+
     /// <summary>How many nodes the changes since the last checkpoint began need at most.</summary>
     public long NodeCount => _changes.NodeCount;
 

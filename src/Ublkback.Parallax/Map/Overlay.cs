@@ -25,6 +25,9 @@ internal sealed class Overlay
     /// <summary>How many changes there are.</summary>
     public int Count => _blocks.Count + _cleared.Count;
 
+    /// <summary>True if no block was changed, other than cleared with all of its node.</summary>
+    public bool HasNoBlocks => _blocks.Count == 0;
+
     /// <summary>How many nodes must be written to bring the changes into the map, at most.</summary>
     public int NodeCount => _touchedCount;
 

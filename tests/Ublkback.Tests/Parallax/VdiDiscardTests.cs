@@ -38,6 +38,20 @@ public sealed class VdiDiscardTests : VdiFixture
         await disk.Image.DisposeAsync();
     }
 
+    [Test]
+    public async Task A_discard_of_an_empty_disk_writes_nothing()
+    {
+        Create("web", 128 * TiB);
+        ImageDriver disk = Open("web");
+        for (long at = 0; at < 128 * TiB; at += 1L << 36) await disk.DiscardAsync(at, 1L << 36);
+        Assert.That(Parts(disk).Log.IsOpen, Is.False, "it was never begun");
+        await disk.WriteAsync(0, Filled(1));
+        await disk.DiscardAsync(0, 128 * TiB);
+        await AbandonAsync(disk);
+        disk = Open("web");
+        await using (disk.Image) await HoldsAsync(disk, new byte[MiB], "opened again");
+    }
+
     // The sizes are where a map needs another level: what is behind the end of the smaller disk is not its root.
     [TestCase(MiB, 2 * MiB)]
     [TestCase(256 * MiB, 257 * MiB)]
@@ -129,7 +143,8 @@ public sealed class VdiDiscardTests : VdiFixture
             for (int i = 0; i < 20; i++)
             {
                 int leaf = random.Next(Blocks / 256) * 256;
-                if (i % 2 == 0) changes.Clear(leaf, 256 * Math.Min(random.Next(1, 300), (Blocks - leaf) / 256), ++number);
+                int run = Math.Min(random.Next(1, 300), (Blocks - leaf) / 256);
+                if (i % 2 == 0) changes.Clear(leaf, 256 * run, ++number);
                 else changes.Set(leaf, new MapEntry(BlockAddress.Of(1, ++number), 0), number);
                 if (i % 2 == 1) expected[leaf] = (ulong)number;
                 else MarkCleared(changes, expected);

@@ -237,7 +237,8 @@ public sealed class VdiFaultTests : VdiFixture
         VdiMetadata known = VdiMetadata.Read(container);
         VdiParts parts =
             new(container, known, known.Head.Content, null, _ => throw new NotSupportedException(), null, Warnings.Add);
-        return new ImageDriver(Worker, new VdiImage(parts, new ImageGeometry((ulong)size / 512, 512, 4096, false, 4096)));
+        ImageGeometry geometry = new((ulong)size / 512, 512, 4096, false, 4096);
+        return new ImageDriver(Worker, new VdiImage(parts, geometry));
     }
 
     private sealed class FaultyContainer(byte[] content) : IVdiContainer, IBlockImage

@@ -127,5 +127,6 @@ public sealed class VdiRollbackTests : VdiFixture
 
     private async Task<string> RollBackAsync(ImageDriver disk, string snapshot) => (await OnAsync(() =>
         RollbackHandler.Instance.RunAsync(
-            new RollbackRequest(snapshot), new VdiHolder(Store, (VdiImage)disk.Image, Warnings.Add, IsInUse: false)))).Kept;
+            new RollbackRequest(snapshot),
+            new VdiHolder(Store, (VdiImage)disk.Image, Warnings.Add, IsInUse: false)))).Kept;
 }

@@ -123,9 +123,10 @@ public sealed class VdiStoreRaceTests : VdiFixture
         Assert.That(Vdis.Check("b", true, Warnings.Add).Damages, Is.EqualTo(1), "it was asked for");
     }
 
-    [TestCase("LockStructure", 1)]
-    [TestCase("TryOpenToCollect", 1)]
-    public async Task A_guest_gets_its_disk_while_the_store_is_collected(string between, int times)
+    [TestCase("LockStructure", false)]
+    [TestCase("TryOpenToCollect", false)]
+    [TestCase("TryOpenToCollect", true)]
+    public async Task A_guest_gets_its_disk_while_the_store_is_collected(string between, bool closes)
     {
         Create("a", 32 * MiB);
         ImageDriver disk = Open("a");
@@ -141,9 +142,11 @@ public sealed class VdiStoreRaceTests : VdiFixture
             {
                 guest = Open("a");
                 for (byte i = 31; i < 34; i++) await guest.WriteAsync(i % 8 * MiB, Filled(i));
-            }, times);
-        await new StoreCollection(store, Worker, Writing()).RunAsync().WaitAsync(Soon);
+                if (closes) await guest.Image.DisposeAsync();
+            });
+        Assert.That(await new StoreCollection(store, Worker, Writing()).RunAsync().WaitAsync(Soon), Is.Zero);
         Assert.That(guest, Is.Not.Null);
+        if (closes) guest = Open("a");
         await guest!.WriteAsync(8 * MiB, Filled(99));
         await guest.Image.DisposeAsync();
         Assert.That(Vdis.Check(null, true, Warnings.Add).Damages, Is.Zero);

@@ -45,6 +45,9 @@ internal static class VdiCheckCommand
                 check = Check();
             }
 
+            foreach (VdiInfo info in vdis.DescribeAll((_, _) => { }).Where(info =>
+                info.IsUnfinished && (arguments.GetValue(name) ?? info.Name) == info.Name))
+                Console.Error.WriteLine(VdiAdmin.ExplainUnfinished(info));
             if (arguments.GetValue(json))
                 Console.WriteLine(JsonSerializer.Serialize(check, VdiReportJson.Default.VdiCheck));
             else

@@ -29,7 +29,8 @@ internal static class VdiListCommand
             foreach (VdiInfo info in infos)
             {
                 table.AddRow(
-                    info.IsUnfinished ? $"{info.Name} (unfinished)" : info.Name, Reports.Size((ulong)info.SizeBytes), Reports.Size((ulong)info.AllocatedBytes),
+                    info.IsUnfinished ? $"{info.Name} (unfinished)" : info.Name,
+                    Reports.Size((ulong)info.SizeBytes), Reports.Size((ulong)info.AllocatedBytes),
                     info.Snapshots.Count.ToString(CultureInfo.InvariantCulture), info.Origin,
                     Markup.Escape(info.Holder ?? ""));
             }
