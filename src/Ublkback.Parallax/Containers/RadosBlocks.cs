@@ -82,8 +82,8 @@ internal sealed class RadosBlocks(
         if (errno == LinuxError.ShutOut) pool.Cluster.Forget();
         if (owner is not null && errno is (LinuxError.ShutOut or LinuxError.Cancelled)) owner.SayShutOut(errno);
         else
-            warn(
-                $"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: {RadosException.Describe(errno)}");
+            warn($"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: "
+                + RadosException.Describe(errno));
         return LinuxError.ToStatus(errno);
     }
 }
