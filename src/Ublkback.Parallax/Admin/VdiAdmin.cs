@@ -13,8 +13,7 @@ namespace Ublkback.Parallax.Admin;
 /// <summary>What can be done with VDIs, whoever has them open. Any thread; blocks it, or waits.</summary>
 /// <remarks>
 /// What changes a VDI that a process has open for writing, that process is asked to do. Otherwise it is opened here.
-/// Failures are
-/// <see cref="TargetException"/>s with a sentence for people.
+/// Failures are <see cref="TargetException"/>s with a sentence for people.
 /// </remarks>
 public sealed class VdiAdmin : IDisposable
 {
@@ -136,17 +135,14 @@ public sealed class VdiAdmin : IDisposable
 
         List<IDisposable> alone = [];
         IVdiContainer container = _store.OpenOwn(name, "none", _opening(false));
-        IDisposable? deletion = null;
         try
         {
-            deletion = _store.BeginDeletion(vdi);
+            alone.Add(_store.BeginDeletion(vdi));
             CheckDeletable(name, vdi, container, withSnapshots, alone);
             _store.Unlink(name);
-            deletion = null; // nobody opens it any more
         }
         finally
         {
-            deletion?.Dispose();
             await container.DisposeAsync().ConfigureAwait(false);
             alone.ForEach(snapshot => snapshot.Dispose());
         }

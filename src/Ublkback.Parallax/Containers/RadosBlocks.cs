@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 using Ublkback.Parallax.Format;
+using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
@@ -81,8 +82,8 @@ internal sealed class RadosBlocks(
         if (errno == LinuxError.ShutOut) pool.Cluster.Forget();
         if (owner is not null && errno is (LinuxError.ShutOut or LinuxError.Cancelled)) owner.SayShutOut(errno);
         else
-            warn(
-                $"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: {LinuxError.Describe(errno)}");
+            warn($"object {segments.Of(segment)} of pool {pool.Name}: {operation} failed: "
+                + RadosException.Describe(errno));
         return LinuxError.ToStatus(errno);
     }
 }

@@ -14,9 +14,9 @@ namespace Ublkback.Parallax.Containers;
 /// </summary>
 /// <remarks>
 /// Who deletes sets the mark first, and looks then whether anybody uses it; who wants to use it takes the lock first,
-/// and looks then for the mark. So not both go on, however long either was stopped between the two. A mark is void as
-/// soon as the deed that it announces would be refused: of a VDI when the number of the store was raised, of a snapshot
-/// when the epoch was.
+/// and looks then for the mark. So not both go on, however long either was stopped between the two. The mark of a VDI
+/// is void as soon as the number of the store was raised, since its name cannot be removed then; that of a snapshot
+/// stays until the deletion has ended, since what was under way may still come into the log.
 /// </remarks>
 internal static class RadosDeletion
 {
@@ -39,9 +39,7 @@ internal static class RadosDeletion
 
     /// <summary>Whether a snapshot, or its VDI, is being deleted.</summary>
     public static bool IsDeleted(RadosPool pool, RadosName first, ulong snapshot) =>
-        IsDeleted(pool, first, out _)
-        || (pool.GetAttribute(first, AttributeOf(snapshot)) is { Length: > 0 } mark
-            && mark.AsSpan().SequenceEqual(pool.GetAttribute(first, WriterLock.EpochAttribute)));
+        IsDeleted(pool, first, out _) || pool.GetAttribute(first, AttributeOf(snapshot)) is { Length: > 0 };
 
     /// <summary>Marks a VDI that we have open; false when another has it now.</summary>
     public static bool TryMark(RadosPool pool, WriterLock owner, RadosName first, byte[] structure)

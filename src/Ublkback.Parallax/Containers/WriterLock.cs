@@ -97,8 +97,8 @@ internal sealed class WriterLock : IDisposable
         if (Interlocked.Exchange(ref _isShutOut, 1) != 0) return;
         _warn($"{_first} of pool {_pool.Name}: "
             + (errno == LinuxError.ShutOut
-                ? "the Ceph cluster has shut this host's connection out (see 'ceph osd blocklist ls'), so nothing more "
-                    + "is read or written: detach the disk and attach it again"
+                ? $"{RadosException.Describe(errno)}, so nothing more is read or written: detach the disk and attach "
+                    + "it again"
                 : "another host has taken this VDI over, so nothing more is written from here: detach it here"));
     }
 
@@ -171,7 +171,7 @@ internal sealed class WriterLock : IDisposable
     {
         try
         {
-            WriterTakeover.TakeWarningAway(_pool, _first, _epoch);
+            _pool.Cluster.Look(() => WriterTakeover.TakeWarningAway(_pool, _first, _epoch));
         }
         catch (RadosException)
         {

@@ -99,9 +99,9 @@ internal interface IVdiStore : IDisposable
     /// Lets nobody open a VDI any more, which this process has open. Under <see cref="LockStructure"/>, before it is
     /// looked whether it can be deleted.
     /// </summary>
-    /// <returns>Allows it again when it is disposed. Null where the lock of the VDI is enough.</returns>
+    /// <returns>Allows it again when it is disposed.</returns>
     /// <exception cref="TargetException">Another process has the VDI now.</exception>
-    IDisposable? BeginDeletion(uint vdi) => null;
+    IDisposable BeginDeletion(uint vdi) => new EndingAction(() => { }); // where the lock of the VDI is enough
 
     /// <summary>Whether somebody has a VDI open for writing.</summary>
     bool IsWritten(uint vdi);

@@ -24,7 +24,7 @@ internal static class RadosPins
         if (lease is not null && RadosDeletion.IsThere(pool, first)
             && !RadosDeletion.IsDeleted(pool, first, snapshot)) return lease;
         lease?.Dispose();
-        throw new TargetException("the snapshot is being deleted");
+        throw new TargetException("the snapshot is being deleted", "if that was broken off, delete it again");
     }
 
     /// <summary>
@@ -33,7 +33,13 @@ internal static class RadosPins
     public static IDisposable? TryForbid(RadosPool pool, WriterLock owner, uint vdi, ulong snapshot)
     {
         RadosName first = new RadosSegments(vdi).First;
-        if (!RadosDeletion.TryMark(pool, owner, first, snapshot)) return null;
+        if (!RadosDeletion.TryMark(pool, owner, first, snapshot))
+        {
+            return owner.IsShutOut
+                ? throw new ImageInUseException("another process has the VDI now", "try again")
+                : null;
+        }
+
         EndingAction mark = new(() => RadosDeletion.Unmark(pool, owner, first, snapshot));
         if (RadosLease.TryTake(pool, first, LockOf(snapshot), isShared: false) is { } lease)
         {

@@ -230,7 +230,7 @@ internal sealed class RadosStore : IVdiStore
         return true;
     });
 
-    public IDisposable? BeginDeletion(uint vdi) => Guarded(() =>
+    public IDisposable BeginDeletion(uint vdi) => Guarded(() =>
     {
         RadosName first = new RadosSegments(vdi).First;
         byte[] structure = _locks.Structure.Number;

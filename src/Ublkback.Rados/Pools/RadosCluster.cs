@@ -12,6 +12,7 @@ namespace Ublkback.Rados.Pools;
 public sealed class RadosCluster : IDisposable
 {
     private const string ConnectSeconds = "10";
+    private const int MaxLooks = 4;
 
     private static readonly (string, string)[] Options =
     [
@@ -25,6 +26,7 @@ public sealed class RadosCluster : IDisposable
 
     private readonly RadosAddress? _key; // null when it is not shared
     private int _users = 1;
+    private int _looks;
 
     private RadosCluster(RadosAddress? key, nint handle)
     {
@@ -76,6 +78,23 @@ public sealed class RadosCluster : IDisposable
     public void Forget()
     {
         lock (Gate) ForgetLocked();
+    }
+
+    /// <summary>
+    /// Does something that is done now and then and may be left out, so that a cluster that does not answer keeps only
+    /// a few threads waiting.
+    /// </summary>
+    public void Look(Action action)
+    {
+        ArgumentNullException.ThrowIfNull(action);
+        try
+        {
+            if (Interlocked.Increment(ref _looks) <= MaxLooks) action();
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _looks);
+        }
     }
 
     /// <inheritdoc/>

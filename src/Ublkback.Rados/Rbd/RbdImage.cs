@@ -29,7 +29,7 @@ internal sealed class RbdImage(RadosPool pool, string name, nint image, ImageGeo
         int result = await call.RunAsync(image, request);
         _free.Push(call);
         if (result >= 0) return BlockStatus.Okay;
-        warn($"{name}: {request.Operation} failed: {LinuxError.Describe(-result)}");
+        warn($"{name}: {request.Operation} failed: {RadosException.Describe(-result)}");
         return LinuxError.ToStatus(-result);
     }
 

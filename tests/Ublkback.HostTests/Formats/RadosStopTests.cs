@@ -81,6 +81,7 @@ public sealed class RadosStopTests
             Task<string?> running = StartAsync(command, process);
             if (await Task.WhenAny((Task)running, process.Stopped).WaitAsync(Patience) == running) continue;
             string where = $"{command} before operation {at} ({await process.Stopped})";
+            using Worker worker = new("user");
             IBlockImage? image = null;
             try
             {
@@ -104,7 +105,6 @@ public sealed class RadosStopTests
             {
                 Assert.That(deleted, Is.Not.Null, $"{where}: what is used was deleted");
                 if (isReadOnly) Assert.That(await StartAsync("gc", null), Is.Null);
-                using Worker worker = new("user");
                 BlockStatus status = isReadOnly
                     ? (await ReadAsync(worker, image, Size)).Status
                     : await WriteAsync(worker, image, _other);

@@ -262,7 +262,7 @@ public sealed partial class RadosTests : VdiFixture
                     await Task.Delay(10); // the OSD does not know yet
                 Assert.That(
                     await other.WriteAsync(0, new byte[BlockSize]).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
-                if (!isRbd) await AwaitLogAsync("the Ceph cluster has shut this host's connection out");
+                if (!isRbd) await AwaitLogAsync("the Ceph cluster has shut this connection out");
                 Blkfront late = await ConnectAsync(3, TargetOf("late"));
                 await using (late)
                 {

@@ -23,8 +23,8 @@ internal static class VdiLockCommand
 
             In a folder the lock is the kernel's and ends with the process that holds it, so there is none to break.
             In a pool, a writer that crashed on this host is replaced by the next process that opens the VDI. One that
-            crashed on another host, is stopped or is cut off, is replaced when a guest is attached, or by --break, after
-            10 s of silence. What a replaced writer still writes is refused.
+            crashed on another host, is stopped or is cut off, is replaced after 10 s of silence when a guest is
+            attached, or by --break. What a replaced writer still writes is refused.
             """) { name, breaks, json, store };
         command.SetAction((arguments, _) => VdiSession.RunAsync(arguments.GetValue(store), vdis =>
         {
