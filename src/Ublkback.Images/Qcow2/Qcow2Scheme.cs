@@ -97,8 +97,8 @@ public static class Qcow2Scheme
         }
 
         if (isIncomplete)
-            lines.Add(
-                "it was in use when its daemon or its host ended: what was written after the last flush may be missing");
+            lines.Add("it was in use when its daemon or its host ended: what was written after the last flush may be "
+                + "missing");
         Qcow2CheckReport report = Qcow2Tool.Check(path, repair, opening);
         AddLines(lines, report, repair);
         return new ImageReport(
