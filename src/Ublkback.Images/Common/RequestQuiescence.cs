@@ -30,6 +30,13 @@ public sealed class RequestQuiescence
     /// </summary>
     public ValueTask<int> BeginAsync() => _alone.IsBusy ? WaitAndBeginAsync() : new ValueTask<int>(Begin());
 
+    /// <summary>A request begins, unless something is done for which there must be none.</summary>
+    public bool TryBegin(out int epoch)
+    {
+        epoch = _alone.IsBusy ? 0 : Begin();
+        return !_alone.IsBusy;
+    }
+
     /// <summary>
     /// Does something while no request is under way. Those that come wait, if they begin by <see cref="BeginAsync"/>.
     /// </summary>

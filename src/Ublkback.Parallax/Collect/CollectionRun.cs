@@ -43,21 +43,16 @@ internal sealed class CollectionRun
         // Spared is what nobody has taken yet, now or from now on; and what the log has not left behind at the
         // checkpoint.
         parts.Segments.Known.BeginSparing();
-        vdi.SpareUnfilled();
-        vdi._candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
-        BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
-        // Without space for one, what the last one did not need is given back: the log since then is spared.
-        if (status is BlockStatus.Okay or BlockStatus.NoSpace) status = await parts.Checkpointer.RepeatHeadAsync();
-        if (status != BlockStatus.Okay)
-            throw new TargetException(
-                $"{parts.Container.Path}: nothing is given back, since no checkpoint can be made: {status}");
-        vdi.SpareUnfilled();
-        vdi._spared.UnionWith(parts.Log.Segments);
-        VdiHead head = parts.Checkpointer.Head;
-        vdi._table = (head.Table.Address, head.TableBlocks);
-        vdi.Disk = parts.Content.Checkpoint.WithoutOpenLog;
-        vdi.Snapshots = [.. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
-        return vdi;
+        try
+        {
+            await vdi.BeginAsync();
+            return vdi;
+        }
+        catch
+        {
+            vdi.End();
+            throw;
+        }
     }
 
     /// <summary>Marks what the VDI itself needs, beside versions of its disk.</summary>
@@ -98,6 +93,25 @@ internal sealed class CollectionRun
 
     /// <summary>The file is not collected any more. Any thread.</summary>
     public void End() => Image.Parts.Segments.Known.EndSparing();
+
+    private async Task BeginAsync()
+    {
+        VdiParts parts = Image.Parts;
+        SpareUnfilled();
+        _candidates = await Task.Run(() => parts.Container.FindUsedSegments().ToList());
+        BlockStatus status = parts.Log.IsOpen ? await parts.Checkpointer.RunAsync() : BlockStatus.Okay;
+        // Without space for one, what the last one did not need is given back: the log since then is spared.
+        if (status is BlockStatus.Okay or BlockStatus.NoSpace) status = await parts.Checkpointer.RepeatHeadAsync();
+        if (status != BlockStatus.Okay)
+            throw new TargetException(
+                $"{parts.Container.Path}: nothing is given back, since no checkpoint can be made: {status}");
+        SpareUnfilled();
+        _spared.UnionWith(parts.Log.Segments);
+        VdiHead head = parts.Checkpointer.Head;
+        _table = (head.Table.Address, head.TableBlocks);
+        Disk = parts.Content.Checkpoint.WithoutOpenLog;
+        Snapshots = [.. parts.Content.Snapshots.All.Select(snapshot => snapshot.Content)];
+    }
 
     // Segments that are taken, though they may not be written to their end.
     private void SpareUnfilled()

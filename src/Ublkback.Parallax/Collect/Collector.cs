@@ -63,7 +63,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public async Task RunAsync(
         IReadOnlyList<VdiImage> open, bool withUnnamed, IReadOnlyCollection<uint>? closed = null)
     {
-        using IStoreLock alone = await Task.Run(Lock).ConfigureAwait(false);
+        CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
+        using IStoreLock alone = await Task.Run(() => Lock(closing), closing).ConfigureAwait(false);
         await CollectAsync(open, alone, withUnnamed, closed ?? []).ConfigureAwait(false);
         // What was moved makes room when its segments are freed.
         for (int pass = 0; pass < MaxPasses && await MoveAsync().ConfigureAwait(false); pass++)
@@ -102,7 +103,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             foreach (CollectionRun vdi in vdis)
             {
                 await Task.Run(alone.Check).ConfigureAwait(false);
-                Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(_marks, () => IsPaced)).ConfigureAwait(false);
+                Freed += await vdi.Image.InvokeAsync(() => vdi.FreeAsync(
+                    _marks, () => IsPaced && !closing.IsCancellationRequested)).ConfigureAwait(false);
             }
 
             foreach (ClosedRun vdi in _closed)
@@ -123,7 +125,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
 
     // Of two at the same time, the second one waits.
-    private IStoreLock Lock()
+    private IStoreLock Lock(CancellationToken closing)
     {
         bool isTold = false;
         for (long began = Stopwatch.GetTimestamp(); ;)
@@ -134,6 +136,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             }
             catch (ImageInUseException busy) when (Stopwatch.GetElapsedTime(began) < Patience)
             {
+                closing.ThrowIfCancellationRequested();
                 if (!isTold) warn($"waiting: {busy.Problem}");
                 isTold = true;
             }

@@ -1,5 +1,4 @@
 using Ublkback.Block;
-using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Format;
 
@@ -51,20 +50,15 @@ internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
             next = at + 1;
             while (next < found.Count && next - at < MaxRun && found[next] == found[next - 1] + 1) next++;
             image.Closing.ThrowIfCancellationRequested();
-            BlockStatus status = await RewriteAsync(found[at], next - at);
+            // Who needs the disk alone may wait for this collection.
+            if (!_parts.Epochs.TryBegin(out int epoch)) break;
+            BlockStatus? status = await _parts.Writer.TryMoveAsync(found[at], next - at);
+            _parts.Epochs.End(epoch);
             if (status == BlockStatus.NoSpace) break;
-            if (status == BlockStatus.Okay) written += next - at; // else it is damaged, and stays
+            if (status == BlockStatus.Okay) written += next - at; // else it stays: it is damaged, or a guest's
         }
 
         return written;
-    }
-
-    private async Task<BlockStatus> RewriteAsync(long block, int count)
-    {
-        int epoch = await _parts.Epochs.BeginAsync();
-        BlockStatus status = await _parts.Writer.RewriteAsync(block, count, SegmentUse.Moves);
-        _parts.Epochs.End(epoch);
-        return status;
     }
 
     // For a node, the first block below it: when that is written, so is the node.

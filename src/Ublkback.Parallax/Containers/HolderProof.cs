@@ -46,7 +46,7 @@ internal sealed class HolderProof : IDisposable
         try
         {
             using FileDescriptor file = FileDescriptor.Open(PathOf(id), OpenFlags.O_RDWR);
-            return Identify(file) == identity && OfdLock.TryExclude(file, 0);
+            return Identify(file) == identity && !OfdLock.IsHeldByAnother(file, 0);
         }
         catch (IOException)
         {

@@ -146,7 +146,7 @@ internal sealed class RadosContainer : IVdiContainer
     {
         while (true)
         {
-            if (_next == _rangeEnd && !TryTakeRange()) yield break;
+            if (_next >= _rangeEnd && !TryTakeRange()) yield break;
             yield return _next++;
         }
     }
@@ -229,10 +229,16 @@ internal sealed class RadosContainer : IVdiContainer
 
     public async ValueTask DisposeAsync()
     {
-        await Blocks.DisposeAsync().ConfigureAwait(false);
-        if (_owner is not null) await Task.Run(_count.Note).ConfigureAwait(false);
-        _owner?.Dispose();
-        _reading?.Dispose();
+        try
+        {
+            await Blocks.DisposeAsync().ConfigureAwait(false);
+            if (_owner is not null) await Task.Run(_count.Note).ConfigureAwait(false);
+        }
+        finally
+        {
+            _owner?.Dispose();
+            _reading?.Dispose();
+        }
     }
 
     private bool TryTakeRange()

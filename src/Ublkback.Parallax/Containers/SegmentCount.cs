@@ -1,4 +1,5 @@
 using Ublkback.Linux.Kernel;
+using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Containers;
@@ -41,8 +42,8 @@ internal sealed class SegmentCount(RadosPool pool, RadosName first, WriterLock? 
         if (owner is null) return;
         lock (_gate)
         {
-            _count = Math.Max(0, (_count ?? Read() ?? 0) - 1);
-            if (++_unnoted >= MaxUnnoted) _ = TryNote();
+            _count = Math.Max(0, (_count ?? ReadIfPossible() ?? 0) - 1);
+            if (++_unnoted >= MaxUnnoted) NoteIfPossible();
         }
     }
 
@@ -62,7 +63,31 @@ internal sealed class SegmentCount(RadosPool pool, RadosName first, WriterLock? 
     {
         lock (_gate)
         {
-            if (_unnoted > 0 && owner is { IsShutOut: false }) _ = TryNote();
+            if (_unnoted > 0 && owner is { IsShutOut: false }) NoteIfPossible();
+        }
+    }
+
+    private long? ReadIfPossible()
+    {
+        try
+        {
+            return Read();
+        }
+        catch (RadosException)
+        {
+            return null;
+        }
+    }
+
+    private void NoteIfPossible()
+    {
+        try
+        {
+            _ = TryNote();
+        }
+        catch (RadosException)
+        {
+            // It is for people: what it is a part of goes on.
         }
     }
 

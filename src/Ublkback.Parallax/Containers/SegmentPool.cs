@@ -25,6 +25,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private readonly Queue<long> _ready = new();
     private readonly Queue<long> _forNodes = new(); // kept back for those of the next checkpoint that are many
     private readonly LoopCondition _changed = new();
+    private readonly LoopMutex _turns = new();
     private IEnumerator<long>? _free;
     private long _fullAt; // when what could be given back was not enough
     private long _garbage; // blocks that may not be needed any more, since it was last looked for such
@@ -99,20 +100,23 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         if (!_isAllocating && (_ready.Count < Wanted || _forNodes.Count < WantedForNodes)) _ = AllocateAsync();
     }
 
-    /// <summary>
-    /// Allocates segments beside the reserve, of the space that is kept back: for what makes room on full storage.
-    /// </summary>
+    /// <summary>Allocates segments beside the reserve, of the space kept back: for what makes room.</summary>
     public async Task ReplenishAsync(int count)
     {
-        await AllocatedAsync(SegmentUse.Upkeep);
+        await AllocatedAsync(SegmentUse.Moves);
         bool isAlone = !_isAllocating;
         _isAllocating = true;
-        int missing = Math.Max(0, Reserve + count - _ready.Count);
-        (List<long> segments, _, _free) = await Task.Run(() => TryAllocate(_free, missing, missing, _ => false));
-        segments.ForEach(_ready.Enqueue);
-        if (!isAlone) return;
-        _isAllocating = false;
-        _changed.WakeAll();
+        try
+        {
+            int missing = Math.Max(0, Reserve + count - _ready.Count);
+            (List<long> segments, _) = await TryAllocateAsync(missing, missing, _ => false);
+            segments.ForEach(_ready.Enqueue);
+        }
+        finally
+        {
+            if (isAlone) _isAllocating = false;
+            _changed.WakeAll();
+        }
     }
 
     /// <summary>Blocks were discarded: perhaps they are not needed any more.</summary>
@@ -181,20 +185,26 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private async Task AllocateAsync()
     {
         _isAllocating = true;
-        await AllocateOnceAsync();
-        bool isWorthIt = Stopwatch.GetElapsedTime(_fullAt) >= VainPause
-            || (_garbage >= VdiFormat.SegmentBlocks && !CanTake(SegmentUse.Data));
-        if (Status == BlockStatus.NoSpace && OnFull is not null && isWorthIt)
+        try
         {
-            _garbage = 0;
-            await CollectAsync();
             await AllocateOnceAsync();
-            await AwaitFreedAsync();
-            if (Status == BlockStatus.NoSpace) _fullAt = Stopwatch.GetTimestamp();
+            bool isWorthIt = Stopwatch.GetElapsedTime(_fullAt) >= VainPause
+                || (_garbage >= VdiFormat.SegmentBlocks && !CanTake(SegmentUse.Data));
+            if (Status == BlockStatus.NoSpace && OnFull is not null && isWorthIt)
+            {
+                _garbage = 0;
+                await CollectAsync();
+                await AllocateOnceAsync();
+                await AwaitFreedAsync();
+                if (Status == BlockStatus.NoSpace) _fullAt = Stopwatch.GetTimestamp();
+            }
+        }
+        finally
+        {
+            _isAllocating = false;
+            _changed.WakeAll();
         }
 
-        _isAllocating = false;
-        _changed.WakeAll();
         if (Status == BlockStatus.NoSpace && !CanTake(SegmentUse.Data) && !_isToldFull)
             warn("the storage is full, and nothing there can be given back: delete snapshots and run 'ublkback vdi "
                 + "gc', or make room");
@@ -236,13 +246,30 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
         int count = Math.Max(reserve, Wanted - _ready.Count);
         bool isFlushedOften = Flushes >= ManyFlushes * count;
         Flushes = 0;
-        IEnumerator<long>? known = _hasMore ? null : _free;
-        _hasMore = false;
         bool IsForNodes(int number) => number >= reserve && number < reserve + forNodes;
-        (List<long> segments, BlockStatus status, _free) = await Task.Run(() => TryAllocate(
-            known, count + forNodes, reserve + forNodes, number => isFlushedOften && !IsForNodes(number)));
+        (List<long> segments, BlockStatus status) = await TryAllocateAsync(
+            count + forNodes, reserve + forNodes, number => isFlushedOften && !IsForNodes(number));
         for (int i = 0; i < segments.Count; i++) (IsForNodes(i) ? _forNodes : _ready).Enqueue(segments[i]);
         Status = status;
+    }
+
+    // One at a time: a collection that somebody asked for may need some while these are allocated too.
+    private async Task<(List<long> Segments, BlockStatus Status)> TryAllocateAsync(
+        int count, int reserve, Func<int, bool> isFlushedOften)
+    {
+        await _turns.EnterAsync();
+        try
+        {
+            if (_hasMore) _free = null;
+            _hasMore = false;
+            (List<long> segments, BlockStatus status, _free) =
+                await Task.Run(() => TryAllocate(_free, count, reserve, isFlushedOften));
+            return (segments, status);
+        }
+        finally
+        {
+            _turns.Leave();
+        }
     }
 
     private (List<long> Segments, BlockStatus Status, IEnumerator<long>? Free) TryAllocate(

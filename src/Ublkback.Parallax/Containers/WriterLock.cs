@@ -36,6 +36,8 @@ internal sealed class WriterLock : IDisposable
     private readonly RadosWatch? _watch;
     private readonly Action<string> _warn;
     private readonly byte[] _epoch = [];
+    private readonly Lock _looking = new();
+    private bool _isOver;
     private readonly Timer? _look;
     private int _isShutOut;
 
@@ -148,6 +150,7 @@ internal sealed class WriterLock : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        lock (_looking) _isOver = true;
         _look?.Dispose();
         RadosLocks.Release(_pool, Lock);
         _watch?.Dispose();
@@ -169,16 +172,25 @@ internal sealed class WriterLock : IDisposable
     // Who wants to replace us learns that we live, even if we could not be asked.
     private void Look()
     {
+        if (!_looking.TryEnter()) return; // somebody does
         try
         {
-            _pool.Cluster.Look(() => WriterTakeover.TakeWarningAway(_pool, _first, _epoch));
-        }
-        catch (RadosException)
-        {
-            // The next time.
-        }
+            if (_isOver) return; // the pool may be closed
+            try
+            {
+                _pool.Cluster.Look(() => WriterTakeover.TakeWarningAway(_pool, _first, _epoch));
+            }
+            catch (RadosException)
+            {
+                // The next time.
+            }
 
-        _look?.Change(LookPeriod, Timeout.InfiniteTimeSpan); // without effect when it is over
+            _look?.Change(LookPeriod, Timeout.InfiniteTimeSpan);
+        }
+        finally
+        {
+            _looking.Exit();
+        }
     }
 
     private async Task<byte[]> AnswerAsync(byte[] message)

@@ -36,6 +36,14 @@ internal sealed class BlockClaims
         return true;
     }
 
+    /// <summary>Has blocks, unless somebody else has one of them.</summary>
+    public bool TryClaim(long first, long count)
+    {
+        if (Overlap(first, count)) return false;
+        _claimed.Add((first, count));
+        return true;
+    }
+
     /// <summary>Gives them back.</summary>
     public void Release(long first, long count)
     {

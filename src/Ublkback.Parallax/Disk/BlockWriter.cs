@@ -60,11 +60,23 @@ internal sealed class BlockWriter(
         return status;
     }
 
-    /// <summary>Writes blocks again, so that they follow each other in the file, or leave their segment.</summary>
-    /// <param name="block">The first block.</param>
-    /// <param name="count">How many.</param>
-    /// <param name="use">What for: it says which of the space that is kept back may be used.</param>
-    public async ValueTask<BlockStatus> RewriteAsync(long block, int count, SegmentUse use) // off the path: upkeep
+    /// <summary>Writes blocks again, so that they follow each other in the file.</summary>
+    public async ValueTask<BlockStatus> RewriteAsync(long block, int count) // off the path: defragmentation
+    {
+        await claims.ClaimAsync(block, count);
+        return await RewriteClaimedAsync(block, count, SegmentUse.Data);
+    }
+
+    /// <summary>
+    /// Writes blocks again, so that they leave their segment. It never waits for a guest, which may wait for the
+    /// collection that this is a part of.
+    /// </summary>
+    /// <returns>Null if a guest is about to write one of the blocks.</returns>
+    public async ValueTask<BlockStatus?> TryMoveAsync(long block, int count) => // off the path: collection
+        claims.TryClaim(block, count) ? await RewriteClaimedAsync(block, count, SegmentUse.Moves) : null;
+
+    // off the path: upkeep
+    private async ValueTask<BlockStatus> RewriteClaimedAsync(long block, int count, SegmentUse use)
     {
         Memory<byte> data = await buffers.RentAsync(count * VdiFormat.BlockSize);
         BlockStatus status = await ReadToChangeAsync(block, data);
@@ -78,6 +90,7 @@ internal sealed class BlockWriter(
     private async ValueTask<BlockStatus> ChangeBlockAsync(long block, int skip, Memory<byte> data)
     {
         Memory<byte> whole = await buffers.RentAsync(VdiFormat.BlockSize);
+        await claims.ClaimAsync(block, 1);
         BlockStatus status = await ReadToChangeAsync(block, whole);
         if (status == BlockStatus.Okay)
         {
@@ -93,7 +106,6 @@ internal sealed class BlockWriter(
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     private async ValueTask<BlockStatus> ReadToChangeAsync(long block, Memory<byte> data)
     {
-        await claims.ClaimAsync(block, data.Length / VdiFormat.BlockSize);
         await log.SettleAsync();
         return await reader.ReadAsync(VdiFormat.OffsetOf(block), data);
     }

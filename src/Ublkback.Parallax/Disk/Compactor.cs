@@ -1,5 +1,4 @@
 using Ublkback.Block;
-using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
 
 namespace Ublkback.Parallax.Disk;
@@ -27,7 +26,7 @@ internal sealed class Compactor(VdiParts parts, CancellationToken cancellation)
                 await FindStretchAsync(block, (int)Math.Min(MaxStretch, Blocks - block));
             if (status == BlockStatus.Okay && runs > FewRuns)
             {
-                status = await parts.Writer.RewriteAsync(block, length, SegmentUse.Data);
+                status = await parts.Writer.RewriteAsync(block, length);
                 written += length;
             }
 

@@ -56,7 +56,7 @@ internal sealed class VdiParts : IAsyncDisposable
         Mark = new LogMark(container, essential, Log, warn);
         Log.OnDurable = Mark.Follow;
         Reader = new BlockReader(map, _files, _buffers);
-        Writer = new BlockWriter(Reader, Log, Checkpointer, new BlockClaims(), _buffers);
+        Writer = new BlockWriter(Reader, Log, Checkpointer, Claims, _buffers);
         Control = new VdiChanges(container, Content, Log, Segments, Checkpointer);
     }
 
@@ -85,6 +85,9 @@ internal sealed class VdiParts : IAsyncDisposable
     public BlockReader Reader { get; }
 
     public BlockWriter Writer { get; }
+
+    /// <summary>Blocks that a writer has to itself.</summary>
+    public BlockClaims Claims { get; } = new();
 
     public VdiChanges Control { get; }
 

@@ -30,8 +30,9 @@ internal static class RadosPins
     /// <summary>
     /// Lets nobody keep it: the mark first, and then the look whether anybody does. Null when somebody does.
     /// </summary>
-    public static IDisposable? TryForbid(RadosPool pool, WriterLock owner, uint vdi, ulong snapshot)
+    public static IDisposable? TryForbid(RadosPool pool, WriterLock? owner, uint vdi, ulong snapshot)
     {
+        if (owner is null) throw new ImageInUseException("the VDI is being closed", "try again");
         RadosName first = new RadosSegments(vdi).First;
         if (!RadosDeletion.TryMark(pool, owner, first, snapshot))
         {
@@ -41,14 +42,17 @@ internal static class RadosPins
         }
 
         EndingAction mark = new(() => RadosDeletion.Unmark(pool, owner, first, snapshot));
-        if (RadosLease.TryTake(pool, first, LockOf(snapshot), isShared: false) is { } lease)
+        bool isForbidden = false;
+        try
         {
-            lease.Dispose();
-            return mark;
+            using RadosLease? lease = RadosLease.TryTake(pool, first, LockOf(snapshot), isShared: false);
+            isForbidden = lease is not null;
+            return isForbidden ? mark : null;
         }
-
-        mark.Dispose();
-        return null;
+        finally
+        {
+            if (!isForbidden) mark.Dispose();
+        }
     }
 
     private static string LockOf(ulong snapshot) =>

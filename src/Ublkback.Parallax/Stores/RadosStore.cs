@@ -152,7 +152,7 @@ internal sealed class RadosStore : IVdiStore
         Guarded(() => RadosPins.Pin(_pool, vdi, snapshot, warn));
 
     public IDisposable? TryForbidPins(uint vdi, ulong snapshot) =>
-        Guarded(() => RadosPins.TryForbid(_pool, _owners[vdi], vdi, snapshot));
+        Guarded(() => RadosPins.TryForbid(_pool, _owners.GetValueOrDefault(vdi), vdi, snapshot));
 
     public bool IsWritten(uint vdi) =>
         Guarded(() => WriterTakeover.Find(_pool, new RadosSegments(vdi).First)) is not null;

@@ -27,7 +27,8 @@ public sealed class RadosLease : IDisposable
         _pool = pool;
         Which = which;
         _onLost = onLost;
-        _renewal = new Timer(_ => Renew(isShared), null, Time / 3, Time / 3);
+        // Once at a time: a cluster that does not answer holds one thread, not one more each time.
+        _renewal = new Timer(_ => Renew(isShared), null, Time / 3, Timeout.InfiniteTimeSpan);
     }
 
     /// <summary>The lock.</summary>
@@ -65,13 +66,21 @@ public sealed class RadosLease : IDisposable
             if (_isOver) return;
             try
             {
-                if (RadosLocks.Renew(_pool, Which, isShared, Time)) return;
-                _isOver = true;
-                Volatile.Write(ref _isLost, 1);
+                if (!RadosLocks.Renew(_pool, Which, isShared, Time))
+                {
+                    _isOver = true;
+                    Volatile.Write(ref _isLost, 1);
+                }
             }
             catch (RadosException)
             {
-                return; // the next time
+                // The next time.
+            }
+
+            if (!_isOver)
+            {
+                _renewal.Change(Time / 3, Timeout.InfiniteTimeSpan);
+                return;
             }
         }
 

@@ -20,7 +20,7 @@ namespace Ublkback.Service;
 internal sealed class Daemon(
     HostEnvironment host, CatalogMaker catalog, IReadOnlyList<ControlCommand> commands, ILogger logger)
 {
-    // Weighs nine times as much as 0 (sched_prio_to_weight, kernel/sched/core.c), so other programs get a tenth at least.
+    // Weighs nine times as much as 0 (sched_prio_to_weight, kernel/sched/core.c): others get a tenth at least.
     private const int WorkerNice = -10;
 
     /// <summary>Serves until cancelled, then leaves connected rings in order for the next daemon.</summary>

@@ -64,11 +64,16 @@ public sealed class RadosStopTests
 
     [Test]
     [Explicit("takes long: all pairs of commands, and all places to stop")]
-    public async Task Who_was_stopped_anywhere_changes_nothing(
-        [ValueSource(nameof(Commands))] string stopped, [ValueSource(nameof(Commands))] string other)
+    public async Task Who_was_stopped_anywhere_changes_nothing()
     {
-        int count = await CountAsync(stopped);
-        for (int at = 1; at <= count; at += 1 + (count / AllPlaces)) await TryAsync(stopped, at, other);
+        foreach (string stopped in Commands)
+        {
+            int count = await CountAsync(stopped);
+            foreach (string other in Commands)
+            {
+                for (int at = 1; at <= count; at += 1 + (count / AllPlaces)) await TryAsync(stopped, at, other);
+            }
+        }
     }
 
     [Test]

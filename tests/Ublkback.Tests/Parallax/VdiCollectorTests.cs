@@ -86,6 +86,46 @@ public sealed class VdiCollectorTests : VdiFixture
         await using (snapshot.Image) await HoldsAsync(snapshot, kept, "the snapshot");
     }
 
+    // A guest that changes a part of a block has that block, and may wait for the collection.
+    [Test]
+    public async Task Blocks_that_a_guest_is_about_to_write_are_not_moved()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        new Random(5).NextBytes(shadow);
+        await disk.WriteAsync(0, shadow);
+        await OnAsync(async () =>
+        {
+            VdiParts parts = Parts(disk);
+            BlockClaims claims = parts.Claims;
+            await claims.ClaimAsync(7, 1);
+            Assert.That(await parts.Writer.TryMoveAsync(0, 16), Is.Null);
+            Assert.That(await parts.Writer.TryMoveAsync(8, 16), Is.EqualTo(BlockStatus.Okay));
+            claims.Release(7, 1);
+            Assert.That(await parts.Writer.TryMoveAsync(0, 16), Is.EqualTo(BlockStatus.Okay));
+            return true;
+        });
+        await HoldsAsync(disk, shadow, "afterwards");
+        await disk.Image.DisposeAsync();
+    }
+
+    [Test]
+    public async Task Nothing_is_moved_while_somebody_has_the_disk_alone()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        await disk.WriteAsync(0, new byte[DiskSize]);
+        await CheckpointAsync(disk);
+        VdiImage image = (VdiImage)disk.Image;
+        (long, int)[] sparse = [.. image.Parts.Container.FindUsedSegments().Select(segment => (segment, 1))];
+        Task<long> EmptyAsync() => new SparseSegments(image, number => Store.OpenOther(number, Warnings.Add))
+            .EmptyAsync(image.Parts.Content.Checkpoint, sparse, freed: 0);
+        Assert.That(await OnAsync(() => image.Parts.Epochs.RunAloneAsync(EmptyAsync)), Is.Zero);
+        Assert.That(await OnAsync(EmptyAsync), Is.EqualTo(DiskSize / 4096));
+        await disk.Image.DisposeAsync();
+    }
+
     private static int UsedSegments(ImageDriver disk) => Parts(disk).Container.FindUsedSegments().Count();
 
     [Test]

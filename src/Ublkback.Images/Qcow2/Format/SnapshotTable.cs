@@ -45,8 +45,8 @@ internal sealed record SnapshotTable(IReadOnlyList<(long Offset, int Size)> Leve
     }
 
     /// <summary>
-    /// Finds the clusters of the table, and of the snapshots' tables of both levels, in the order of the snapshots until
-    /// <see cref="MaxL1BytesRead"/> are read; those that are broken are left out.
+    /// Finds the clusters of the table, and of the snapshots' tables of both levels: of one snapshot after the other,
+    /// until <see cref="MaxL1BytesRead"/> are read. Broken tables are left out.
     /// </summary>
     public IReadOnlyList<long> FindClusters(string path, SafeFileHandle file, Qcow2Header header)
     {

@@ -9,7 +9,7 @@ using Ublkback.Linux.Kernel;
 
 namespace Ublkback.Images.Qcow2.Metadata;
 
-/// <summary>Which file a log's image is in, written in the log: the file's device, its handle, its path. Blocks.</summary>
+/// <summary>Which file a log's image is in, as the log says: the device, its handle there, its path. Blocks.</summary>
 internal static class MetadataLogOwner
 {
     // The device; the handle's type, length, bytes; the path's length, the path.
