@@ -120,12 +120,13 @@ public sealed class VdiFaultTests : VdiFixture
         Assert.That(collections, Is.EqualTo(before), "nothing has become garbage since");
         for (int round = 0; round < 3; round++)
         {
-            await disk.DiscardAsync(0, DiskSize);
+            // Before the discard, which may begin a collection at once.
             Parts(disk).Segments.OnFull = () =>
             {
                 container.SegmentsLeft = 8;
                 return Task.CompletedTask;
             };
+            await disk.DiscardAsync(0, DiskSize);
             await disk.WriteAsync(0, new byte[MiB]);
             Parts(disk).Segments.OnFull = () => Task.CompletedTask;
             await FillAsync(disk);
