@@ -13,7 +13,7 @@ namespace Ublkback.Backend.Journals;
 internal sealed class JournalException(string problem, string? remedy = null, Exception? cause = null)
     : UserException(problem, remedy, cause);
 
-/// <summary>A journal is of rings that the frontend has given up since.</summary>
+/// <summary>A journal is of other rings than those that the frontend has now.</summary>
 internal sealed class OtherRingsException(string problem) : UserException(problem);
 
 /// <summary>

@@ -74,6 +74,9 @@ internal sealed partial class VbdLog(ILogger logger, VbdAddress address)
 
     internal void TakeOverDelayed(string reason) => Limited($"cannot be taken over yet, the guest waits: {reason}");
 
+    internal void StartedAnew(string reason) => Limited(
+        $"{reason}: the frontend started again while no daemon ran, and its earlier requests are dropped");
+
     internal void Quarantined(in BlkifRequest request) =>
         Quarantined(logger, _vbd, request.Operation, request.SegmentCount, request.Sector);
 

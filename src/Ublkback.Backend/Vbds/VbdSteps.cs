@@ -128,9 +128,10 @@ internal sealed class VbdSteps(
             await ServeAsync(open, frontend, mustGoOn: true).ConfigureAwait(false);
             log.Attached(frontend.Queues.Count);
         }
-        catch (OtherRingsException) when (isOnline)
+        catch (OtherRingsException failure) when (isOnline)
         {
-            // The frontend started anew while no daemon looked, and has given the rings of the journal up.
+            // The frontend started anew while no daemon looked, or it is another guest's.
+            log.StartedAnew(failure.Message);
             await RestartAsync(XenbusState.Initialised).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is TargetException or LinuxException)
