@@ -21,7 +21,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// <summary>How long commands wait for others.</summary>
     public static readonly TimeSpan CommandPatience = TimeSpan.FromMinutes(10);
 
-    private const int MaxPasses = 32;
+    private const int MaxPasses = 32; // on full storage; otherwise guests write more meanwhile, and it would not end
 
     private BlockMarks _marks = new();
     private List<CollectionRun> _runs = [];
@@ -67,13 +67,16 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         using IStoreLock alone = await Task.Run(() => Lock(closing), closing).ConfigureAwait(false);
         await CollectAsync(open, alone, withUnnamed, closed ?? []).ConfigureAwait(false);
         // What was moved makes room when its segments are freed.
-        for (int pass = 0; pass < MaxPasses && await MoveAsync().ConfigureAwait(false); pass++)
+        for (int pass = 0; pass < (IsFull(open) ? MaxPasses : 1) && await MoveAsync().ConfigureAwait(false); pass++)
         {
             _marks = new BlockMarks();
             _closed.Clear();
             await CollectAsync(open, alone, withUnnamed: false, []).ConfigureAwait(false);
         }
     }
+
+    private static bool IsFull(IReadOnlyList<VdiImage> open) =>
+        open.Any(image => image.Parts.Segments.Status == BlockStatus.NoSpace);
 
     // Empties segments of which little is needed. Returns whether something was moved.
     private async Task<bool> MoveAsync()

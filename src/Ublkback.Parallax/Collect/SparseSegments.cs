@@ -17,7 +17,7 @@ internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
     /// </summary>
     public const int MaxNeeded = VdiFormat.SegmentBlocks * 2 / 3;
 
-    private const int MaxSegments = 64; // 256 MiB between two collections
+    private const int MaxSegments = 256; // 1 GiB between two collections
     private const int MaxRun = 256; // blocks that are written at once: 1 MiB
 
     private readonly VdiParts _parts = image.Parts;
