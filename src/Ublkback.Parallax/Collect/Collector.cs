@@ -63,7 +63,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public async Task RunAsync(
         IReadOnlyList<VdiImage> open, bool withUnnamed, IReadOnlyCollection<uint>? closed = null)
     {
-        CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
+        CancellationToken closing = ClosingOf(open);
         using IStoreLock alone = await Task.Run(() => Lock(closing), closing).ConfigureAwait(false);
         await CollectAsync(open, alone, withUnnamed, closed ?? []).ConfigureAwait(false);
         // What was moved makes room when its segments are freed.
@@ -74,6 +74,9 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             await CollectAsync(open, alone, withUnnamed: false, []).ConfigureAwait(false);
         }
     }
+
+    private static CancellationToken ClosingOf(IReadOnlyList<VdiImage> open) =>
+        open is [VdiImage only] ? only.Closing : CancellationToken.None;
 
     private static bool IsFull(IReadOnlyList<VdiImage> open) =>
         open.Any(image => image.Parts.Segments.Status == BlockStatus.NoSpace);
@@ -101,7 +104,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         {
             foreach (VdiImage image in open)
                 vdis.Add(await image.InvokeAsync(() => CollectionRun.BeginAsync(image)).ConfigureAwait(false));
-            CancellationToken closing = open is [VdiImage only] ? only.Closing : CancellationToken.None;
+            CancellationToken closing = ClosingOf(open);
             await Task.Run(() => Mark(vdis, closed, alone, closing), closing).ConfigureAwait(false);
             foreach (CollectionRun vdi in vdis)
             {

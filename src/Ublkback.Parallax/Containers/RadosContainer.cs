@@ -125,7 +125,7 @@ internal sealed class RadosContainer : IVdiContainer
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
             .Write(VdiFormat.OffsetOf(block), content);
         if (!_owner.IsTaken(_pool.TryChange(_segments.Copy, write, isForced: true), _segments.Copy))
-            throw new IOException($"{Path} has been taken over by another host");
+            throw TakenOver();
     }
 
     public void Write(long block, ReadOnlySpan<byte> content)
@@ -133,13 +133,13 @@ internal sealed class RadosContainer : IVdiContainer
         using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, _owner!.Epoch)
             .Write(VdiFormat.OffsetOf(block), content);
         if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First))
-            throw new IOException($"{Path} has been taken over by another host");
+            throw TakenOver();
     }
 
     public void Claim(long segment)
     {
         if (_owner is not null && !_owner.Claim(_segments.Of(segment)))
-            throw new IOException($"{Path} has been taken over by another host");
+            throw TakenOver();
     }
 
     public IEnumerable<long> FindFreeSegments()
@@ -241,6 +241,8 @@ internal sealed class RadosContainer : IVdiContainer
         }
     }
 
+    private IOException TakenOver() => new($"{Path} has been taken over by another host");
+
     private bool TryTakeRange()
     {
         long range = ReadRanges() is [.., long last] ? last + 1 : 0;
@@ -251,7 +253,7 @@ internal sealed class RadosContainer : IVdiContainer
             .SetKey(KeyOf(range), "");
         _pool.TryChange(_segments.Copy, copy); // first, so that it never has fewer; it may be gone
         if (!_owner.IsTaken(_pool.TryChange(_segments.First, write), _segments.First))
-            throw new IOException($"{Path} has been taken over by another host");
+            throw TakenOver();
         _next = Math.Max(FirstFree, range * RangeSegments);
         _rangeEnd = (range + 1) * RangeSegments;
         return true;

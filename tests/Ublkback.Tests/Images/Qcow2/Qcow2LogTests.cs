@@ -106,9 +106,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
     public async Task A_disk_that_nobody_used_again_is_complete_when_it_is_closed()
     {
         string path = MakeByQemu("a.qcow2", 4 * MiB);
-        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
-        await disk.WriteAsync(MiB, Filled(5, MiB));
-        await KillAsync(disk);
+        await LeaveAsync(path);
 
         await Open($"qcow2:{path}", stateFolder: State).Image.DisposeAsync();
         Assert.That(Directory.GetFiles(State), Is.Empty);
@@ -148,9 +146,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
     public async Task Copies_of_a_killed_daemons_image_have_what_it_answered([Values] bool isReplaced)
     {
         string path = MakeByQemu("a.qcow2", 4 * MiB), copy = PathOf("copy");
-        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
-        await disk.WriteAsync(MiB, Filled(5, MiB));
-        await KillAsync(disk);
+        await LeaveAsync(path);
         File.Copy(path, copy);
         if (isReplaced)
         {
@@ -161,7 +157,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
 
         Assert.That(
             () => Open($"qcow2:{copy}", isReadOnly: true, stateFolder: State), Throws.TypeOf<TargetException>());
-        disk = Open($"qcow2:{copy}", stateFolder: State);
+        ImageDriver disk = Open($"qcow2:{copy}", stateFolder: State);
         Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(5));
         await disk.WriteAsync(2 * MiB, Filled(6, MiB));
         await KillAsync(disk);
@@ -222,11 +218,9 @@ public sealed class Qcow2LogTests : Qcow2Fixture
     public async Task A_copy_of_an_image_that_is_open_again_has_its_changes_or_says_so([Values] bool hasGoneOn)
     {
         string path = MakeByQemu("a.qcow2", 4 * MiB), copy = PathOf("copy");
-        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
-        await disk.WriteAsync(MiB, Filled(5, MiB));
-        await KillAsync(disk);
+        await LeaveAsync(path);
         File.Copy(path, copy);
-        disk = Open($"qcow2:{path}", stateFolder: State);
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
         if (hasGoneOn) await disk.FlushAsync();
         await using (disk.Image)
         {
@@ -245,13 +239,11 @@ public sealed class Qcow2LogTests : Qcow2Fixture
     public async Task A_log_with_changes_outlives_its_image()
     {
         string path = MakeByQemu("a.qcow2", 4 * MiB);
-        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
-        await disk.WriteAsync(MiB, Filled(5, MiB));
-        await KillAsync(disk);
+        await LeaveAsync(path);
         File.Copy(path, PathOf("moved"));
         File.Delete(path);
         MetadataLogOrphans.Remove(State, Warnings.Add);
-        disk = Open($"qcow2:{PathOf("moved")}", stateFolder: State);
+        ImageDriver disk = Open($"qcow2:{PathOf("moved")}", stateFolder: State);
         await using (disk.Image) Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(5));
         Assert.That(Warnings, Is.Empty);
     }
@@ -260,9 +252,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
     public async Task A_log_that_another_process_has_locked_for_a_moment_is_not_lost()
     {
         string path = MakeByQemu("a.qcow2", 4 * MiB);
-        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
-        await disk.WriteAsync(MiB, Filled(5, MiB));
-        await KillAsync(disk);
+        await LeaveAsync(path);
 
         Task<ImageDriver> opening;
         using (FileDescriptor log = FileDescriptor.Open(Directory.GetFiles(State)[0], OpenFlags.O_RDWR))
@@ -272,7 +262,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
             Assert.That(await Task.WhenAny(opening, Task.Delay(100)), Is.Not.SameAs(opening), "it waits");
         }
 
-        disk = await opening;
+        ImageDriver disk = await opening;
         await using (disk.Image) Assert.That(await disk.ReadAsync(MiB, MiB), Is.All.EqualTo(5));
     }
 
@@ -331,6 +321,14 @@ public sealed class Qcow2LogTests : Qcow2Fixture
         using FileStream image = new(path, FileMode.Truncate);
         using FileStream backup = File.OpenRead(PathOf("backup"));
         backup.CopyTo(image);
+    }
+
+    // A process writes 5 to the second MiB, and is killed.
+    private async Task LeaveAsync(string path)
+    {
+        ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
+        await disk.WriteAsync(MiB, Filled(5, MiB));
+        await KillAsync(disk);
     }
 
     private static async Task KillAsync(ImageDriver disk) => await ((Qcow2Image)disk.Image).AbandonAsync();
