@@ -25,7 +25,7 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
     /// </summary>
     public VdiCheck Run(string? only)
     {
-        using IStoreLock alone = store.LockCollection();
+        using IStoreLock alone = store.LockCollection(Collector.CommandPatience);
         _where = "store";
         using (store.LockStructure()) store.CheckCopies(Report, repairs: false);
         Publish();

@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Parallax.Collect;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
 using Ublkback.Parallax.Format;
@@ -22,7 +23,7 @@ internal sealed class VdiRepairer(IVdiStore store, BlockLoop loop, ImageOpening 
     /// <exception cref="TargetException">It cannot be repaired, or somebody has it open.</exception>
     public async Task RunAsync(string name)
     {
-        using IDisposable alone = store.LockCollection();
+        using IDisposable alone = store.LockCollection(Collector.CommandPatience);
         using IDisposable structure = store.LockStructure();
         IVdiContainer container = store.OpenOwn(name, "none", opening);
         IAsyncDisposable held = container;

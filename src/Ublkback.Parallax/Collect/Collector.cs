@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Ublkback.Block;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
@@ -64,7 +63,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         IReadOnlyList<VdiImage> open, bool withUnnamed, IReadOnlyCollection<uint>? closed = null)
     {
         CancellationToken closing = ClosingOf(open);
-        using IStoreLock alone = await Task.Run(() => Lock(closing), closing).ConfigureAwait(false);
+        using IStoreLock alone = await Task.Run(
+            () => store.LockCollection(Patience, closing), closing).ConfigureAwait(false);
         await CollectAsync(open, alone, withUnnamed, closed ?? []).ConfigureAwait(false);
         // What was moved makes room when its segments are freed.
         for (int pass = 0; pass < (IsFull(open) ? MaxPasses : 1) && await MoveAsync().ConfigureAwait(false); pass++)
@@ -129,25 +129,6 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
 
     /// <summary>Blocks of a VDI's file that are needed.</summary>
     public long CountNeeded(uint vdi) => _marks.CountOf(vdi);
-
-    // Of two at the same time, the second one waits.
-    private IStoreLock Lock(CancellationToken closing)
-    {
-        bool isTold = false;
-        for (long began = Stopwatch.GetTimestamp(); ;)
-        {
-            try
-            {
-                return store.LockCollection();
-            }
-            catch (ImageInUseException busy) when (Stopwatch.GetElapsedTime(began) < Patience)
-            {
-                closing.ThrowIfCancellationRequested();
-                if (!isTold) warn($"waiting: {busy.Problem}");
-                isTold = true;
-            }
-        }
-    }
 
     private void Mark(
         List<CollectionRun> open, IReadOnlyCollection<uint> closed, IStoreLock alone, CancellationToken cancellation)

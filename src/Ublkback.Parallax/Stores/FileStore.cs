@@ -192,7 +192,8 @@ internal sealed class FileStore : IVdiStore
 
     public IStoreLock LockStructure() => FileStoreLocks.LockStructure(Folder);
 
-    public IStoreLock LockCollection() => FileStoreLocks.LockCollection(Folder);
+    public IStoreLock LockCollection(TimeSpan patience, CancellationToken cancellation) =>
+        FileStoreLocks.LockCollection(Folder, patience, cancellation);
 
     public void Create(string name, Func<uint, VdiVersion> content, string origin, bool isUnfinished)
     {

@@ -1,6 +1,8 @@
+using System.Diagnostics;
 using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Linux.Messages;
 
 namespace Ublkback.Parallax.Stores;
 
@@ -11,8 +13,9 @@ namespace Ublkback.Parallax.Stores;
 internal static class FileStoreLocks
 {
     private const long PinBase = 1L << 61; // bytes whose locks keep snapshots from being deleted
-    private const int PatienceMs = 10_000;
-    private const int RetryDelayMs = 5;
+
+    private static readonly TimeSpan OwnPatience = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan RetryDelay = TimeSpan.FromMilliseconds(5);
 
     /// <summary>As <see cref="IVdiStore.Pin"/>, for the file of a VDI.</summary>
     public static IDisposable Pin(string path, ulong snapshot)
@@ -33,29 +36,37 @@ internal static class FileStoreLocks
     }
 
     /// <summary>As <see cref="IVdiStore.LockStructure"/>, for a folder.</summary>
-    public static IStoreLock LockStructure(string folder) =>
-        LockByte(folder, 0, "another command changes the VDIs of");
+    public static IStoreLock LockStructure(string folder) => LockByte(
+        folder, 0, "another command changes the VDIs of", "another command that changes the VDIs of",
+        OwnPatience, CancellationToken.None);
 
     /// <summary>As <see cref="IVdiStore.LockCollection"/>, for a folder.</summary>
-    public static IStoreLock LockCollection(string folder) =>
-        LockByte(folder, 1, "somebody is looking already for what is not needed any more in");
+    public static IStoreLock LockCollection(string folder, TimeSpan patience, CancellationToken cancellation) =>
+        LockByte(
+            folder, 1, "somebody collects or checks already", "another process that collects or checks",
+            patience > OwnPatience ? patience : OwnPatience, cancellation);
 
-    private static FileStoreLock LockByte(string folder, long position, string what)
+    private static FileStoreLock LockByte(
+        string folder, long position, string what, string rival, TimeSpan patience, CancellationToken cancellation)
     {
         FileDescriptor file = FileDescriptor.Open(Path.Combine(folder, "store"), OpenFlags.O_RDWR | OpenFlags.O_CREAT);
-        for (int waited = 0; !OfdLock.TryExclude(file, position); waited += RetryDelayMs)
+        try
         {
-            if (waited < PatienceMs)
+            using WaitNotice? wait = WaitNotice.Begin(() => $"{rival} {folder}");
+            for (long began = Stopwatch.GetTimestamp(); !OfdLock.TryExclude(file, position); Thread.Sleep(RetryDelay))
             {
-                Thread.Sleep(RetryDelayMs);
-                continue;
+                cancellation.ThrowIfCancellationRequested();
+                if (Stopwatch.GetElapsedTime(began) > patience)
+                    throw new ImageInUseException(
+                        $"{what} {folder}, and has not ended for {patience.TotalSeconds:0} s", "try again later");
             }
 
-            file.Dispose();
-            throw new ImageInUseException(
-                $"{what} {folder}, and has not ended for {PatienceMs / 1000} s", "try again later");
+            return new FileStoreLock(file);
         }
-
-        return new FileStoreLock(file);
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
     }
 }

@@ -117,8 +117,12 @@ internal interface IVdiStore : IDisposable
     /// Lets one at a time of all processes look for what is not needed any more. Before <see cref="LockStructure"/>,
     /// when both are needed.
     /// </summary>
+    /// <param name="patience">How long it waits for another one, if that is longer than the store waits by itself.
+    /// </param>
+    /// <param name="cancellation">Ends the wait.</param>
     /// <exception cref="ImageInUseException">Another one has not ended for long.</exception>
-    IStoreLock LockCollection();
+    /// <exception cref="OperationCanceledException">The wait was ended.</exception>
+    IStoreLock LockCollection(TimeSpan patience = default, CancellationToken cancellation = default);
 
     /// <summary>Makes a VDI with a content. Under <see cref="LockStructure"/>.</summary>
     /// <param name="name">Its name.</param>

@@ -166,7 +166,8 @@ internal sealed class RadosStore : IVdiStore
 
     public IStoreLock LockStructure() => Guarded(_locks.LockStructure);
 
-    public IStoreLock LockCollection() => Guarded(_locks.LockCollection);
+    public IStoreLock LockCollection(TimeSpan patience, CancellationToken cancellation) =>
+        Guarded(() => _locks.LockCollection(patience, cancellation));
 
     public void Create(
         string name, Func<uint, VdiVersion> content, string origin, bool isUnfinished) => Guarded(() =>

@@ -28,14 +28,14 @@ internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDis
     {
         const string What = "another command changes the VDIs of";
         using WaitNotice? wait = WaitNotice.Begin(() => $"another command that changes the VDIs of rados:{pool.Name}");
-        if (!_own.Wait(_patience)) throw Refuse(What);
+        if (!_own.Wait(_patience)) throw Refuse(What, _patience);
         try
         {
             return _structure = Take("structure", StructureFence.Attribute.ToArray(), What, () =>
             {
                 _structure = null;
                 _own.Release();
-            });
+            }, _patience, CancellationToken.None);
         }
         catch
         {
@@ -44,31 +44,32 @@ internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDis
         }
     }
 
-    /// <summary>Locks the collection.</summary>
-    /// <exception cref="ImageInUseException">Another one has it, and does not give it back.</exception>
-    public RadosStoreLock LockCollection()
+    /// <summary>As <see cref="IVdiStore.LockCollection"/>.</summary>
+    public RadosStoreLock LockCollection(TimeSpan patience, CancellationToken cancellation)
     {
-        using WaitNotice? wait = WaitNotice.Begin(() => $"another command that collects or checks rados:{pool.Name}");
+        using WaitNotice? wait = WaitNotice.Begin(() => $"another process that collects or checks rados:{pool.Name}");
         return Take(
-            "collection", "fence.collection\0"u8.ToArray(),
-            "somebody is looking already for what is not needed any more in", () => { });
+            "collection", "fence.collection\0"u8.ToArray(), "somebody collects or checks already", () => { },
+            patience > _patience ? patience : _patience, cancellation);
     }
 
     /// <inheritdoc/>
     public void Dispose() => _own.Dispose();
 
-    private RadosStoreLock Take(string name, byte[] attribute, string what, Action onDisposed)
+    private RadosStoreLock Take(
+        string name, byte[] attribute, string what, Action onDisposed, TimeSpan patience, CancellationToken cancellation)
     {
         long began = Stopwatch.GetTimestamp();
         do
         {
             if (RadosStoreLock.TryTake(pool, name, attribute, onDisposed) is { } taken) return taken;
+            cancellation.ThrowIfCancellationRequested();
             Thread.Sleep(RetryDelay);
         }
-        while (Stopwatch.GetElapsedTime(began) < _patience);
-        throw Refuse(what);
+        while (Stopwatch.GetElapsedTime(began) < patience);
+        throw Refuse(what, patience);
     }
 
-    private ImageInUseException Refuse(string what) => new(
-        $"{what} rados:{pool.Name}, and has not ended for {_patience.TotalSeconds:0} s", "try again later");
+    private ImageInUseException Refuse(string what, TimeSpan patience) => new(
+        $"{what} rados:{pool.Name}, and has not ended for {patience.TotalSeconds:0} s", "try again later");
 }

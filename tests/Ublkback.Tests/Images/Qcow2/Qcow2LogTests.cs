@@ -14,6 +14,8 @@ namespace Ublkback.Tests.Images.Qcow2;
 public sealed class Qcow2LogTests : Qcow2Fixture
 {
     private const int Cluster = 64 << 10;
+    private const int Sector = 512;
+    private const int SectorsPerCluster = Cluster / Sector;
 
     private string State => PathOf("run");
 
@@ -41,7 +43,8 @@ public sealed class Qcow2LogTests : Qcow2Fixture
         Assert.That(Run("qemu-img", "check", path), Does.Contain("No errors"));
     }
 
-    // The copy shows each cluster as it was flushed, or as it was written since.
+    // The copy shows each sector as it was flushed, or as it was written since. A write of more sectors may be there in
+    // part: the copy is made while tables are written.
     [Test]
     public async Task A_copy_of_any_moment_is_read_as_it_was_then([Values("512", "4k", "64k")] string clusterSize)
     {
@@ -49,7 +52,7 @@ public sealed class Qcow2LogTests : Qcow2Fixture
         int seed = Environment.TickCount;
         TestContext.Out.WriteLine($"seed {seed}");
         Random random = new(seed);
-        List<byte>[] may = [.. Enumerable.Range(0, 64).Select(_ => new List<byte> { 0 })];
+        List<byte>[] may = [.. Enumerable.Range(0, 4 * MiB / Sector).Select(_ => new List<byte> { 0 })];
         for (int life = 0; life < 20; life++)
         {
             ImageDriver disk = Open($"qcow2:{path}", stateFolder: State);
@@ -66,11 +69,16 @@ public sealed class Qcow2LogTests : Qcow2Fixture
             }
 
             disk = Open($"qcow2:{path}", stateFolder: State);
+            byte[] now = await disk.ReadAsync(0, 4 * MiB);
             for (int i = 0; i < may.Length; i++)
             {
-                byte[] content = await disk.ReadAsync((long)i * Cluster, Cluster);
-                Assert.That(may[i], Does.Contain(content[0]), $"life {life}, {i}");
-                Assert.That(content, Is.All.EqualTo(content[0]), $"life {life}, {i}");
+                byte[] content = now[(i * Sector)..((i + 1) * Sector)];
+                if (!may[i].Contains(content[0]) || content.Distinct().Count() > 1)
+                {
+                    Assert.Fail($"life {life}, sector {i}: it has {string.Join(", ", content.Distinct())}, "
+                        + $"and may have {string.Join(", ", may[i])}");
+                }
+
                 may[i] = [content[0]];
             }
 
@@ -287,7 +295,8 @@ public sealed class Qcow2LogTests : Qcow2Fixture
     {
         for (int n = 0; n < count; n++)
         {
-            int first = random.Next(may.Length), length = 1 + random.Next(Math.Min(4, may.Length - first));
+            const int Clusters = 4 * MiB / Cluster;
+            int first = random.Next(Clusters), length = 1 + random.Next(Math.Min(4, Clusters - first));
             byte value = (byte)random.Next(256);
             switch (random.Next(5))
             {
@@ -304,7 +313,8 @@ public sealed class Qcow2LogTests : Qcow2Fixture
                     break;
             }
 
-            for (int i = first; i < first + length; i++) may[i].Add(value);
+            foreach (List<byte> values in may.AsSpan(first * SectorsPerCluster, length * SectorsPerCluster))
+                values.Add(value);
         }
     }
 
