@@ -96,35 +96,28 @@ internal sealed class VdiChecker(IVdiStore store, bool readsData, Action<string>
 
     private void Check(uint vdi, string name, string? state, VersionWalker walker)
     {
-        (IVdiContainer container, _) = store.OpenOther(vdi, _ => { });
-        try
+        using IVdiContainer container = store.OpenOther(vdi, _ => { }).Container;
+        foreach (string fault in FindFaults(container)) Report(fault);
+        VdiMetadata file = VdiMetadata.Read(container);
+        (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
+        // Who writes it is about to write the end of its log.
+        VdiVersion disk = store.IsWritten(file.Superblock.Vdi)
+            ? file.Head.Content.WithoutOpenLog
+            : file.Head.Content;
+        WalkNodes(walker, disk);
+        foreach (VdiSnapshot snapshot in snapshots)
         {
-            foreach (string fault in FindFaults(container)) Report(fault);
-            VdiMetadata file = VdiMetadata.Read(container);
-            (IReadOnlyList<VdiSnapshot> snapshots, _) = VdiSnapshots.Read(store, file, container);
-            // Who writes it is about to write the end of its log.
-            VdiVersion disk = store.IsWritten(file.Superblock.Vdi)
-                ? file.Head.Content.WithoutOpenLog
-                : file.Head.Content;
-            WalkNodes(walker, disk);
-            foreach (VdiSnapshot snapshot in snapshots)
-            {
-                _where = $"VDI {name}@{snapshot.Name}";
-                WalkNodes(walker, snapshot.Content);
-            }
+            _where = $"VDI {name}@{snapshot.Name}";
+            WalkNodes(walker, snapshot.Content);
+        }
 
-            _where = $"VDI {name}";
-            int before = _found.Count;
-            walker.WalkLogs([disk, .. snapshots.Select(snapshot => snapshot.Content)]);
-            if (_found.Count == before || disk.End != 0 || !HasChanged(vdi, state)) return;
-            // Who opened it meanwhile writes the end of its log.
-            _found.RemoveRange(before, _found.Count - before);
-            walker.WalkLogs([disk.WithoutOpenLog, .. snapshots.Select(snapshot => snapshot.Content)]);
-        }
-        finally
-        {
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
+        _where = $"VDI {name}";
+        int before = _found.Count;
+        walker.WalkLogs([disk, .. snapshots.Select(snapshot => snapshot.Content)]);
+        if (_found.Count == before || disk.End != 0 || !HasChanged(vdi, state)) return;
+        // Who opened it meanwhile writes the end of its log.
+        _found.RemoveRange(before, _found.Count - before);
+        walker.WalkLogs([disk.WithoutOpenLog, .. snapshots.Select(snapshot => snapshot.Content)]);
     }
 
     // A process that writes the VDI may be about to write these blocks.

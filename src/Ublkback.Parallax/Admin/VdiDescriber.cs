@@ -55,18 +55,10 @@ internal sealed class VdiDescriber(IVdiStore store, Action<string> warn)
     /// <exception cref="TargetException">They cannot be read.</exception>
     public (VdiMetadata File, IReadOnlyList<VdiSnapshot> Snapshots, long Size) Read(uint vdi, TimeSpan? patience)
     {
-        (IVdiContainer container, _) = store.OpenOther(vdi, warn);
-        try
-        {
-            VdiMetadata file = VdiMetadata.Read(container);
-            (IReadOnlyList<VdiSnapshot> snapshots, long size) =
-                VdiSnapshots.Read(store, file, container, patience);
-            return (file, snapshots, size);
-        }
-        finally
-        {
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
+        using IVdiContainer container = store.OpenOther(vdi, warn).Container;
+        VdiMetadata file = VdiMetadata.Read(container);
+        (IReadOnlyList<VdiSnapshot> snapshots, long size) = VdiSnapshots.Read(store, file, container, patience);
+        return (file, snapshots, size);
     }
 
     private static DateTimeOffset TimeOf(long milliseconds) => DateTimeOffset.FromUnixTimeMilliseconds(milliseconds);

@@ -121,7 +121,7 @@ public static class VdiOpener
         catch (Exception failure)
         {
             pin?.Dispose();
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            container.Dispose();
             throw failure is IOException or InvalidDataException
                 ? new TargetException($"VDI {name} cannot be opened: {failure.Message}", failure)
                 : failure;
@@ -132,26 +132,16 @@ public static class VdiOpener
     private static void CheckFinished(IVdiStore store, string name)
     {
         if (!store.Names.Contains(name)) return;
-        (IVdiContainer container, _) = store.OpenOther(store.Find(name), _ => { });
-        bool isUnfinished = VdiMetadata.Read(container).Head.IsUnfinished;
-        container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        if (isUnfinished) throw ExplainUnfinished(name);
+        if (store.ReadMetadata(store.Find(name), _ => { }).Head.IsUnfinished) throw ExplainUnfinished(name);
     }
 
     // It may have been deleted before it was pinned.
     private static void CheckIsThere(IVdiStore store, VdiName name, uint vdi, VdiSnapshot snapshot)
     {
-        (IVdiContainer container, _) = store.OpenOther(vdi, _ => { });
-        try
-        {
-            if (store.Find(name.Vdi) == vdi
-                && VdiSnapshots.Find(store, name, VdiMetadata.Read(container), container).Id == snapshot.Id) return;
+        using IVdiContainer container = store.OpenOther(vdi, _ => { }).Container;
+        if (store.Find(name.Vdi) != vdi
+            || VdiSnapshots.Find(store, name, VdiMetadata.Read(container), container).Id != snapshot.Id)
             throw new TargetException($"{name} was replaced while it was being opened", "try again");
-        }
-        finally
-        {
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
     }
 
     // What is small and essential has two copies again before anything is written.

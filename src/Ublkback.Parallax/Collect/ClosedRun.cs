@@ -46,18 +46,12 @@ internal sealed class ClosedRun
         // The state first: all that is read after it is at least as new.
         if (store.ReadState(vdi) is not string state || store.IsWritten(vdi)) return null;
         (IVdiContainer container, VdiSuperblock superblock) = store.OpenOther(vdi, warn);
-        try
-        {
-            List<long> used = [.. container.FindUsedSegments()];
-            if (used.Count == 0) return new ClosedRun(store, vdi, state, used);
-            return FindSpared(container, superblock) is { } spared
-                ? new ClosedRun(store, vdi, state, [.. used.Where(segment => !spared.Contains(segment))])
-                : null;
-        }
-        finally
-        {
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
+        using IVdiContainer opened = container;
+        List<long> used = [.. container.FindUsedSegments()];
+        if (used.Count == 0) return new ClosedRun(store, vdi, state, used);
+        return FindSpared(container, superblock) is { } spared
+            ? new ClosedRun(store, vdi, state, [.. used.Where(segment => !spared.Contains(segment))])
+            : null;
     }
 
     /// <summary>Frees what is not marked; gives the number of blocks.</summary>
@@ -66,9 +60,9 @@ internal sealed class ClosedRun
         long freed = 0;
         for (int at = 0; at < _candidates.Count;)
         {
-            if (_store.TryOpenToCollect(Vdi, _state, warn) is not IVdiContainer container) break;
-            try
+            using (IVdiContainer? container = _store.TryOpenToCollect(Vdi, _state, warn))
             {
+                if (container is null) break;
                 long began = Stopwatch.GetTimestamp();
                 do
                 {
@@ -77,10 +71,6 @@ internal sealed class ClosedRun
                     at += Together;
                 }
                 while (at < _candidates.Count && Stopwatch.GetElapsedTime(began) < Slice);
-            }
-            finally
-            {
-                container.DisposeAsync().AsTask().GetAwaiter().GetResult();
             }
 
             if (at < _candidates.Count) Thread.Sleep(Pause); // who waits for the VDI gets it now

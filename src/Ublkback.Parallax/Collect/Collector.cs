@@ -135,23 +135,24 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     {
         foreach (CollectionRun vdi in open) vdi.Mark(_marks);
         List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Snapshots)];
+        // Before the structure is locked, since it takes long to read logs. The state of a VDI tells when it is freed
+        // whether it was opened since.
+        _closed.AddRange(closed.Select(TryBegin).OfType<ClosedRun>());
         using (IStoreLock structure = store.LockStructure())
         {
             HashSet<uint> named = [.. store.Names.Select(store.Find)];
             _unnamed = [.. store.Numbers.Where(vdi => !named.Contains(vdi))];
+            _closed.RemoveAll(run => !named.Contains(run.Vdi));
             named.ExceptWith(open.Select(vdi => vdi.Image.Parts.Superblock.Vdi));
             foreach (uint vdi in named)
             {
-                if (closed.Contains(vdi) && TryBegin(vdi) is ClosedRun run) _closed.Add(run);
-                (IVdiContainer container, _) = store.OpenOther(vdi, warn);
-                VdiMetadata file = VdiMetadata.Read(container);
+                VdiMetadata file = store.ReadMetadata(vdi, warn);
                 for (int i = 0; i < file.Head.TableBlocks; i++)
                     _marks.TryMark(new BlockAddress(file.Head.Table.Address.Value + (ulong)i));
                 // What its log has is in its own file. Snapshots that only the log knows need nothing elsewhere that
                 // its head does not.
                 needed.Add(file.Head.Content.WithoutOpenLog);
                 needed.AddRange(file.Snapshots.Select(snapshot => snapshot.Content));
-                container.DisposeAsync().AsTask().GetAwaiter().GetResult();
             }
 
             // All that is of one moment: no clone was made meanwhile, and a snapshot that is deleted later had its
@@ -186,6 +187,11 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
             warn($"VDI {vdi:x6}: nothing of it is given back: {failure.Message}");
             return null;
         }
+        catch (Exception failure) when (
+            failure is TargetException or IOException && !store.Numbers.Contains(vdi))
+        {
+            return null; // it was deleted meanwhile
+        }
     }
 
     // What has lost its name since it was marked may have clones that are not marked.
@@ -202,9 +208,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
                 continue;
             }
 
-            IVdiContainer file = store.OpenUnnamed(vdi, warn);
+            using IVdiContainer file = store.OpenUnnamed(vdi, warn);
             Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), () => false).Blocks;
-            file.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
     }
 }

@@ -93,8 +93,7 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     /// <inheritdoc/>
     public void Dispose()
     {
-        foreach ((IVdiContainer container, _) in _files.Values)
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        foreach ((IVdiContainer container, _) in _files.Values) container.Dispose();
     }
 
     private void WalkLog(uint vdi, LogPosition start, ulong[] ends)

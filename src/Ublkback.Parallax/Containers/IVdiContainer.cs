@@ -6,8 +6,11 @@ namespace Ublkback.Parallax.Containers;
 /// What a VDI is kept in: blocks of 4 KiB, in segments that are allocated and freed. Reads and writes on the VDI's
 /// worker, the rest on any thread.
 /// </summary>
-internal interface IVdiContainer : IAsyncDisposable
+internal interface IVdiContainer : IAsyncDisposable, IDisposable
 {
+    /// <summary>Closes it. Blocks the thread.</summary>
+    void IDisposable.Dispose() => DisposeAsync().AsTask().GetAwaiter().GetResult();
+
     /// <summary>What it is, for people to read.</summary>
     string Path { get; }
 

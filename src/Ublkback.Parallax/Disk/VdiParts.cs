@@ -121,9 +121,9 @@ internal sealed class VdiParts : IAsyncDisposable
         if (version.End != 0 && version.End <= version.Start.Sequence) return (version.Start, 0);
         (IVdiContainer container, VdiSuperblock superblock) =
             version.Vdi == Superblock.Vdi ? (Container, Superblock) : others(version.Vdi);
+        using IVdiContainer? opened = container == Container ? null : container;
         LogReader reader = new(container, version.Vdi, superblock.Id);
         LogPosition end = reader.Read(version.Start, version.End, visit);
-        if (container != Container) container.DisposeAsync().AsTask().GetAwaiter().GetResult();
         return (end, reader.Epoch);
     }
 

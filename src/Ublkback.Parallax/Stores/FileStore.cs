@@ -134,7 +134,7 @@ internal sealed class FileStore : IVdiStore
         }
         catch
         {
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            ((IVdiContainer)container).Dispose();
             throw;
         }
     }
@@ -165,9 +165,16 @@ internal sealed class FileStore : IVdiStore
             return null;
         }
 
-        if (ReadState(vdi) == state) return container;
-        container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        return null;
+        bool isSame = false;
+        try
+        {
+            isSame = ReadState(vdi) == state;
+            return isSame ? container : null;
+        }
+        finally
+        {
+            if (!isSame) container.Dispose();
+        }
     }
 
     public IDisposable Pin(uint vdi, ulong snapshot, Action<string> warn) => FileStoreLocks.Pin(PathOf(vdi), snapshot);

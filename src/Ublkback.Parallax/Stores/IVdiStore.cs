@@ -68,6 +68,14 @@ internal interface IVdiStore : IDisposable
     /// <exception cref="TargetException">It cannot be opened, or is not of this store.</exception>
     (IVdiContainer Container, VdiSuperblock Superblock) OpenOther(uint vdi, Action<string> warn);
 
+    /// <summary>What the file of any VDI says of itself, whoever has it.</summary>
+    /// <exception cref="TargetException">It cannot be opened, or is damaged.</exception>
+    VdiMetadata ReadMetadata(uint vdi, Action<string> warn)
+    {
+        using IVdiContainer container = OpenOther(vdi, warn).Container;
+        return VdiMetadata.Read(container);
+    }
+
     /// <summary>Opens a VDI that has no name any more, to give back what is not needed.</summary>
     IVdiContainer OpenUnnamed(uint vdi, Action<string> warn);
 
