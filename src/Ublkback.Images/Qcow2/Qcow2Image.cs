@@ -153,6 +153,8 @@ internal sealed class Qcow2Image(Qcow2Parts parts, ImageGeometry geometry, strin
                 await parts.Writer.DiscardAsync(offset, request.SectorCount * BlockRequest.SectorSize),
             _ => BlockStatus.Unsupported,
         };
+        if (request.Operation != BlockOperation.Read && status == BlockStatus.Okay)
+            status = await parts.Links.KeepAsync();
         parts.Epochs.End(epoch);
         return status;
     }

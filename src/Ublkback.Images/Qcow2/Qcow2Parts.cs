@@ -45,7 +45,8 @@ internal sealed class Qcow2Parts : IAsyncDisposable
         Reader = new ClusterReader(header, file, map, backing, below, Corruption);
         ImageGeneration generation = new(header, HeaderFile, log);
         Commit = new MetadataCommit(
-            header.Layout, file, _cache, blocks, Allocator, map, log, generation, reserved, Epochs, gate, Corruption)
+            header.Layout, file, HeaderFile, _cache, blocks, Allocator, map, log, generation, reserved, Epochs, gate,
+            Corruption)
         { L1Offset = header.L1Offset };
         Links = new ClusterLinks(
             header, file, generation, map, _cache, Commit, log, Corruption, tables.BitmapClusters,

@@ -24,6 +24,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     private readonly Stack<NbdCall> _free = new();
     private readonly Memory<byte> _head = new byte[NbdProtocol.ChunkHeadSize];
     private bool _isLost;
+    private bool _isEnding; // it takes no more requests, and is closed when those under way are answered
 
     /// <summary>What the server said of the disk.</summary>
     public NbdExport Export => export;
@@ -38,6 +39,9 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     /// When the server last answered, or was first asked after it had answered all; a time of the stopwatch.
     /// </summary>
     public long LastAnswer { get; private set; }
+
+    /// <summary>Whether the server has said that it ends, all its connections with it.</summary>
+    public bool IsServerEnding { get; private set; }
 
     /// <summary>Serves requests until the connection is lost, and says why; closes it. To be called once.</summary>
     public async Task<string> RunAsync() // off the path: once for each connection
@@ -74,14 +78,14 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     public void Abort() => channel.Abort();
 
     /// <summary>
-    /// Says goodbye, as the protocol wants it, when nothing is under way; the connection is lost soon after.
+    /// Takes no more requests, and says goodbye, as the protocol wants it, when those under way are answered; the
+    /// connection is lost soon after.
     /// </summary>
-    public void Close()
+    public void EndWhenIdle()
     {
-        NbdCall call = Rent();
-        call.Begin(NbdCommand.Disconnect, 0, 0, 0, default);
-        _outbox.Send(call);
-        _outbox.End();
+        if (_isEnding || _isLost) return;
+        _isEnding = true;
+        if (UnderWay == 0) SayGoodbye();
     }
 
     /// <summary>Asks the server; null when the connection is lost before it has answered.</summary>
@@ -93,12 +97,20 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     public ValueTask<BlockStatus?> CallAsync(
         NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
     {
-        if (_isLost) return new ValueTask<BlockStatus?>((BlockStatus?)null);
+        if (_isLost || _isEnding) return new ValueTask<BlockStatus?>((BlockStatus?)null);
         if (UnderWay++ == 0) LastAnswer = Stopwatch.GetTimestamp();
         NbdCall call = Rent();
         call.Begin(command, flags, offset, length, data);
         _outbox.Send(call);
         return call.Task;
+    }
+
+    private void SayGoodbye()
+    {
+        NbdCall call = Rent();
+        call.Begin(NbdCommand.Disconnect, 0, 0, 0, default);
+        _outbox.Send(call);
+        _outbox.End();
     }
 
     private NbdCall Rent()
@@ -216,6 +228,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
         LastAnswer = Stopwatch.GetTimestamp();
         call.Complete(call.Status);
         _free.Push(call);
+        if (_isEnding && UnderWay == 0) SayGoodbye(); // off the path: the server ends
     }
 
     private BlockStatus StatusOf(uint error, NbdCall call, string text)
@@ -232,7 +245,12 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
         };
         if (error == 0) throw new NbdException("the server says that an error is none");
         // A server that ends is one that is lost: the next may do it.
-        if (error == (uint)NbdError.ShuttingDown) throw new NbdException("the server ends");
+        if (error == (uint)NbdError.ShuttingDown)
+        {
+            IsServerEnding = true;
+            throw new NbdException("the server ends");
+        }
+
         warn($"{call.Command} of {call.Length} bytes at {call.Offset} failed on the server: "
             + $"{cause}{(text.Length > 0 ? $" ({text})" : "")}");
         return error switch

@@ -53,6 +53,12 @@ internal sealed class NbdLink(
     /// <summary>Has waiting requests look again. On the worker.</summary>
     public void Wake() => _waiting.WakeAll();
 
+    /// <summary>Lets the server go, which ends, unless it is a later one than at a time. On the worker.</summary>
+    public void Leave(long at)
+    {
+        if (_connection is NbdConnection connection && connection.BegunAt < at) _ = LeaveAsync(connection);
+    }
+
     /// <summary>Asks the server, on this connection, that of another worker, or a later one.</summary>
     [AsyncMethodBuilder(typeof(RecyclingMethodBuilder<>))]
     public async ValueTask<BlockStatus> CallAsync(
@@ -103,10 +109,17 @@ internal sealed class NbdLink(
         _isClosed = true;
         _waiting.WakeAll();
         if (_connection is not NbdConnection connection) return; // whatever comes of connecting is closed then
-        connection.Close();
+        connection.EndWhenIdle();
         if (await Task.WhenAny(_running!, BlockLoop.Current.DelayAsync(LongestPause).AsTask()) != _running)
             connection.Abort();
         await _running!;
+    }
+
+    private async Task LeaveAsync(NbdConnection connection)
+    {
+        connection.EndWhenIdle();
+        await BlockLoop.Current.DelayAsync(connector.Patience);
+        if (_connection == connection) connection.Abort();
     }
 
     private async Task RunAsync()
@@ -171,6 +184,7 @@ internal sealed class NbdLink(
         Volatile.Write(ref _connectedSince, 0);
         _lostAt = Stopwatch.GetTimestamp();
         peers.NoteLoss(_lostAt);
+        if (connection.IsServerEnding) peers.NoteEnd(this, _lostAt);
         connection.GiveUp();
         return cause;
     }

@@ -43,6 +43,17 @@ internal sealed class NbdPeers
     /// <summary>A link has lost its connection.</summary>
     public void NoteLoss(long at) => Volatile.Write(ref _lostAt, at);
 
+    /// <summary>
+    /// The server of a link has said that it ends: the others let it go too, since a server may wait for that.
+    /// </summary>
+    public void NoteEnd(NbdLink told, long at)
+    {
+        foreach ((Worker worker, NbdLink link) in _all)
+        {
+            if (link != told) worker.Post(() => link.Leave(at));
+        }
+    }
+
     /// <summary>A link has a connection: others may go on.</summary>
     public void NoteConnection(NbdLink connected)
     {

@@ -68,8 +68,9 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             await image.HoldAsync(async () =>
             {
-                // What was deleted since the last collection of the store makes room too.
-                await collector.RunAsync([image], withUnnamed: !isPaced);
+                // For a guest that waits, what was deleted elsewhere in the store makes room too.
+                IReadOnlyList<uint> closed = isPaced ? [] : await Task.Run(FindAll);
+                await collector.RunAsync([image], withUnnamed: !isPaced, closed);
                 return _needed = collector.CountNeeded(image.Parts.Superblock.Vdi) / VdiFormat.SegmentBlocks;
             });
         }
@@ -85,5 +86,23 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             // The image is closed.
         }
+    }
+
+    private List<uint> FindAll()
+    {
+        List<uint> all = [];
+        foreach (string name in store.Names)
+        {
+            try
+            {
+                all.Add(store.Find(name));
+            }
+            catch (NoSuchVdiException)
+            {
+                // It was deleted meanwhile.
+            }
+        }
+
+        return all;
     }
 }

@@ -91,6 +91,16 @@ internal sealed class Checkpointer(
         }
     }
 
+    /// <summary>
+    /// Before the file is closed: nothing of it needs the log then, and both heads say the same, so that a collection
+    /// need not open it. What fails is left to the next process that opens it.
+    /// </summary>
+    public async Task EndAsync()
+    {
+        if (!log.IsOpen || (content.Map.ChangeCount == 0 && log.BlocksSinceCheckpoint == 0)) return;
+        if (await RunAsync() == BlockStatus.Okay) await RepeatHeadAsync();
+    }
+
     /// <summary>Has both heads say that the disk holds all that was copied into it.</summary>
     public async Task<BlockStatus> FinishAsync()
     {

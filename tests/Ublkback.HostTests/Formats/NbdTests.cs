@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Mono.Unix.Native;
 using NUnit.Framework;
 using Ublkback.Blkif;
 using Ublkback.EmulatedHost.Frontend;
@@ -169,6 +170,38 @@ public sealed class NbdTests : HostFixture
             Daemon = StartDaemon();
             await StartServerAsync("nbdkit", command);
             await running.WaitAsync(Soon);
+        }
+    }
+
+    // It answers what is under way by ESHUTDOWN, and ends when it has no connections.
+    [Test]
+    public async Task A_server_that_is_told_to_end_loses_all_connections()
+    {
+        string image = MakeImage("a.img"), log = Path.Combine(Scratch, "nbdkit.log");
+        Process server = await StartServerAsync(
+            "nbdkit", "-f", "-U", SocketPath, "--filter=log", "--filter=delay", "file", image, $"logfile={log}",
+            "delay-write=3");
+        (_, Blkfront disk) = await ConnectAsync(
+            $"nbd:unix:{SocketPath}", new BlkfrontOptions(BlkifAbi.X86_64, 1, Queues: 2));
+        await using (disk)
+        {
+            byte[] data = [.. Enumerable.Repeat((byte)7, 4096)], read = new byte[4096];
+            // Each worker has a connection.
+            await Task.WhenAll(Enumerable.Range(0, 32).Select(_ => disk.ReadAsync(0, new byte[4096]))).WaitAsync(Soon);
+            Assert.That(File.ReadLines(log).Count(line => line.Contains(" Connect ")), Is.GreaterThan(1));
+            Task<BlkifStatus> write = disk.WriteAsync(0, data);
+            for (int i = 0; !File.ReadLines(log).Any(line => line.Contains(" Write ")); i++)
+            {
+                Assert.That(i, Is.LessThan(1000));
+                await Task.Delay(5); // a look at what another program says in a file
+            }
+
+            Assert.That(Syscall.kill(server.Id, Signum.SIGTERM), Is.Zero);
+            await server.WaitForExitAsync().WaitAsync(Soon);
+            await StartServerAsync("nbdkit", "-f", "-U", SocketPath, "file", image);
+            Assert.That(await write.WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(await disk.ReadAsync(0, read).WaitAsync(Soon), Is.EqualTo(BlkifStatus.Okay));
+            Assert.That(read, Is.EqualTo(data));
         }
     }
 

@@ -19,9 +19,10 @@ public sealed class FullStoreTests : VdiFixture
     }
 
     [Test]
-    public async Task A_full_store_of_vdis_is_collected_before_a_guest_notices()
+    public async Task A_full_store_of_vdis_is_collected_before_a_guest_notices([Values] bool isOthers)
     {
         await MakeStoreAsync("60M");
+        if (isOthers) await LeaveGarbageAsync("old", 12 << 20);
         (_, Blkfront disk) = await ConnectAsync(TargetOf("web"));
         await using (disk)
         {
@@ -71,6 +72,19 @@ public sealed class FullStoreTests : VdiFixture
         }
 
         await VdiAsync("fsck");
+    }
+
+    // In a VDI that nobody has open.
+    private async Task LeaveGarbageAsync(string name, int size)
+    {
+        string image = Path.Combine(Scratch, "image.raw");
+        byte[] data = new byte[size];
+        Random.Shared.NextBytes(data);
+        await File.WriteAllBytesAsync(image, data);
+        await VdiAsync("create", name, "--from", image);
+        await VdiAsync("snapshot", name, "s");
+        await VdiAsync("resize", name, "1M", "--shrink");
+        await VdiAsync("delete", $"{name}@s");
     }
 
     private async Task MakeStoreAsync(string size)

@@ -39,8 +39,10 @@ internal sealed class Resizer(
                 : await ExtendAsync(bytes);
         if (status == BlockStatus.Okay) status = await commit.RunAsync();
         if (status == BlockStatus.Okay) status = await headerFile.SetSizeAsync(bytes);
-        if (status == BlockStatus.Okay) status = await file.FlushAsync();
+        if (status != BlockStatus.Okay) return status;
+        status = await file.FlushAsync();
         if (status == BlockStatus.Okay) map.DiskSize = bytes;
+        else await headerFile.SetSizeAsync(map.DiskSize); // a resize that is refused does not happen later
         return status;
     }
 

@@ -10,7 +10,9 @@ namespace Ublkback.Images.Qcow2.Format;
 internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
 {
     private readonly LoopMutex _gate = new();
+    private readonly byte[] _before = new byte[firstSector.Length];
     private uint _generation = header.Generation;
+    private bool _isUnsure; // a write failed: the file has what counts, or what that was to bring there
 
     /// <summary>
     /// Says that the image has changes of which only a log knows, and which log; version 2 cannot say it.
@@ -56,6 +58,13 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
     public ValueTask<BlockStatus> SetSizeAsync(long bytes) =>
         WriteAsync(sector => BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.VirtualSizeAt..], bytes));
 
+    /// <summary>
+    /// Has the header in the file say what counts, after a write of it has failed. A flush makes it durable. Before
+    /// anything is written that a header of the failed write would not find.
+    /// </summary>
+    public ValueTask<BlockStatus> EnsureAsync() =>
+        _isUnsure ? WriteAsync(_ => { }) : new ValueTask<BlockStatus>(BlockStatus.Okay);
+
     // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and
     // any unknown.
     private ValueTask<BlockStatus> ChangeFeaturesAsync(ulong added, ulong removed)
@@ -74,8 +83,11 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
     private async ValueTask<BlockStatus> WriteAsync(SpanAction change)
     {
         await _gate.EnterAsync();
+        firstSector.Span.CopyTo(_before);
         change(firstSector.Span);
         BlockStatus status = await file.WriteAsync(0, firstSector);
+        _isUnsure = status != BlockStatus.Okay;
+        if (_isUnsure) _before.CopyTo(firstSector); // the caller goes on with what was before
         _gate.Leave();
         return status;
     }

@@ -44,7 +44,7 @@ internal sealed class ClusterLinks(
 
     /// <summary>
     /// Gives neighbouring clusters of the guest, in one page, new entries: the first, and each next one a step more.
-    /// The clusters are claimed.
+    /// The clusters are claimed. When it fails, they have the entries that they had.
     /// </summary>
     public async ValueTask<BlockStatus> LinkAsync(long first, int count, L2Entry entry, long step)
     {
@@ -69,11 +69,19 @@ internal sealed class ClusterLinks(
         }
 
         MetadataCache.MarkDirty(place.Page, cache.DirtyMappings);
-        if (commitsEach) return await commit.RunAsync();
+        if (commitsEach) return BlockStatus.Okay;
         if (log.Room < MetadataLog.Capacity / 2 && commit.IsIdle) _ = commit.RunAsync();
         else if (!_isCommitDue) _ = CommitLaterAsync();
         return BlockStatus.Okay;
     }
+
+    /// <summary>
+    /// Before a request is answered: has the changes that its data needs last beyond this process, its own and those
+    /// of requests before. When that fails, they stand all the same: the next commit brings them into the file.
+    /// </summary>
+    public ValueTask<BlockStatus> KeepAsync() => commitsEach && !commit.IsClean
+        ? new ValueTask<BlockStatus>(commit.RunAsync())
+        : new ValueTask<BlockStatus>(BlockStatus.Okay);
 
     /// <summary>
     /// Repeats the changes that an earlier process answered and that may not be in the file. A killed commit may have

@@ -16,7 +16,7 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// before, when also the requests have ended that may have looked them up.
 /// </remarks>
 internal sealed class MetadataCommit(
-    Qcow2Layout layout, ContainerFile file, MetadataCache cache, RefcountBlocks blocks, ClusterAllocator allocator,
+    Qcow2Layout layout, ContainerFile file, HeaderFile header, MetadataCache cache, RefcountBlocks blocks, ClusterAllocator allocator,
     ClusterMap map, MetadataLog log, ImageGeneration generation, ReservedClusters reserved, RequestQuiescence epochs,
     LoopMutex tables, Corruption corruption)
 {
@@ -76,7 +76,8 @@ internal sealed class MetadataCommit(
         blocks.Unused.Clear();
         (List<long> unused, _unused) = (_unused, []);
 
-        BlockStatus status = await WriteRefcountsAsync();
+        BlockStatus status = await header.EnsureAsync();
+        if (status == BlockStatus.Okay) status = await WriteRefcountsAsync();
         if (status == BlockStatus.Okay) status = await file.FlushAsync();
         if (status == BlockStatus.Okay && places.Count > 0)
         {

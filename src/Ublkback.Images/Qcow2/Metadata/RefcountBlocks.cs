@@ -89,10 +89,11 @@ internal sealed class RefcountBlocks(
         if (FindReserved(first, blocks + clusters) is BlockStatus fault) return fault;
         long oldOffset = TableOffset;
         BlockStatus status = await WriteTableAsync(first, blocks, clusters);
-        if (status != BlockStatus.Okay) return status;
+        if (TableOffset == oldOffset) return status;
         for (int i = 0; i < blocks + clusters; i++) reserved.Add(first + i);
         for (int i = 0; i < oldClusters; i++) Unused.Add(layout.ClusterOf(oldOffset) + i);
-        return BlockStatus.Okay;
+        space.Use(layout.OffsetOf(first + blocks + clusters));
+        return status;
     }
 
     private async ValueTask<BlockStatus> WriteTableAsync(long first, int blocks, int clusters)
@@ -120,7 +121,6 @@ internal sealed class RefcountBlocks(
         await tables.EnterAsync();
         status = await MoveTableAsync(larger, offset, clusters);
         tables.Leave();
-        if (status == BlockStatus.Okay) space.Use(end);
         return status;
     }
 
@@ -129,9 +129,9 @@ internal sealed class RefcountBlocks(
         // What the old one has in memory only is in the larger one; so are the blocks that it names.
         BlockStatus status = await file.FlushAsync();
         if (status == BlockStatus.Okay) status = await header.SetRefcountTableAsync(offset, clusters);
-        if (status == BlockStatus.Okay) status = await file.FlushAsync();
-        if (status == BlockStatus.Okay) (Table, TableOffset) = (larger, offset);
-        return status;
+        if (status != BlockStatus.Okay) return status;
+        (Table, TableOffset) = (larger, offset);
+        return await file.FlushAsync();
     }
 
     private ValueTask<BlockStatus> WriteBlockAsync(long offset, int used)

@@ -92,13 +92,19 @@ public abstract class Qcow2Fixture
     }
 
     /// <summary>Opens a new image that remembers what becomes of its file.</summary>
-    private protected static IBlockImage OpenRecorded(RecordingFile recording, string path, IBlockImage? backing)
+    private protected static IBlockImage OpenRecorded(RecordingFile recording, string path, IBlockImage? backing) =>
+        OpenOver(recording, recording.Content.Length, recording.SetLength, path, backing, MetadataLog.InMemory());
+
+    /// <summary>Opens an image whose content is elsewhere than in its file.</summary>
+    private protected static IBlockImage OpenOver(
+        IBlockImage storage, long length, Func<long, BlockStatus> setLength, string path, IBlockImage? backing,
+        MetadataLog log)
     {
         using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path);
         Qcow2Tables tables = Qcow2Tables.Read(path, file);
-        ContainerFile container = new(recording, recording.Content.Length, recording.SetLength);
+        ContainerFile container = new(storage, length, setLength);
         Qcow2Parts parts = new(
-            tables, container, backing, (backing as Qcow2Image)?.ReaderOfUnchanged, MetadataLog.InMemory(), path,
+            tables, container, backing, (backing as Qcow2Image)?.ReaderOfUnchanged, log, path,
             isReadOnly: false, TestContext.Out.WriteLine);
         return new Qcow2Image(
             parts, new ImageGeometry((ulong)tables.Header.VirtualSize / 512, 512, 4096, false, 4096), "test");
