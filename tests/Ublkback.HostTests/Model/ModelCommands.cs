@@ -1,3 +1,5 @@
+using System.Diagnostics;
+
 namespace Ublkback.HostTests.Model;
 
 /// <summary>Chooses commands for a round, runs them, and tells the model what they did.</summary>
@@ -7,6 +9,9 @@ internal sealed class ModelCommands(ModelStore store)
     private const int Quarter = 512; // sectors: a quarter of a disk as it is created
 
     private readonly List<ModelCommand> _running = [];
+
+    /// <summary>How long the last command took that ended by itself.</summary>
+    public TimeSpan UsualTime { get; private set; } = TimeSpan.FromMilliseconds(500);
 
     /// <summary>Chooses one, before requests are made; returns what runs it.</summary>
     public async Task<Func<Task>> ChooseAsync()
@@ -154,8 +159,10 @@ internal sealed class ModelCommands(ModelStore store)
     {
         lock (_running) _running.Add(command);
         store.Note($"run: {command}");
+        long began = Stopwatch.GetTimestamp();
         bool isDone = await command.RunAsync();
         lock (_running) _running.Remove(command);
+        if (isDone) UsualTime = Stopwatch.GetElapsedTime(began);
         store.Note($"{(isDone ? "done" : command.IsKilled ? "was killed" : "refused")}: {command}");
         if (!isDone && !command.IsKilled) store.Refused($"{command}: {command.Output}");
         return isDone;

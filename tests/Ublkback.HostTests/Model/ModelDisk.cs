@@ -127,7 +127,8 @@ internal sealed class ModelDisk(long[] content)
     }
 
     /// <summary>
-    /// Returns what is wrong with a snapshot that was created between two moments; null if it is the disk at one moment.
+    /// Returns what is wrong with a snapshot that was created between two moments; null if it is the disk at one of
+    /// them.
     /// </summary>
     public string? CompareSnapshot(long[] found, long begin, long end)
     {

@@ -12,7 +12,7 @@ internal sealed class ModelJudge(ModelStore store, ModelCommands commands)
     public async Task RunAsync()
     {
         foreach (ModelVdi vdi in store.Vdis.Values.ToList()) await LookAtDeadAsync(vdi);
-        ModelVdi[] dead = [.. store.Vdis.Values.Where(vdi => vdi.Holder is null && store.Random.Next(3) == 0)];
+        ModelVdi[] dead = [.. store.Vdis.Values.Where(vdi => vdi.Holder is null && store.Random.Next(2) == 0)];
         await Task.WhenAll(dead.Select(vdi => store.StartAndKillAsync(vdi.Name, store.Random.Next(700))));
         store.Kills += dead.Length;
         await Task.WhenAll(store.Vdis.Values.Select(ReopenAsync));

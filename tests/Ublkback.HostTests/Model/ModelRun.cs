@@ -42,12 +42,12 @@ internal sealed class ModelRun
     {
         _store.Round++;
         (Task commands, ModelVdi[] written) = await BeginAsync();
-        await Task.Delay(_store.Random.Next(_store.Random.Next(3) == 0 ? 50 : 500)); // any moment
+        await Task.Delay(_commands.UsualTime * 1.2 * _store.Random.NextDouble()); // any moment
         int kind = _store.Random.Next(3);
         if (kind != 0 && _commands.TryKill()) _store.Kills++;
         foreach (ModelVdi vdi in kind == 1 ? [] : _store.Vdis.Values.ToArray())
         {
-            if (vdi.Holder is not { IsDead: false } || _store.Random.Next(2) == 0) continue;
+            if (vdi.Holder is not { IsDead: false } || _store.Random.Next(4) == 0) continue;
             await vdi.Holder.KillAsync();
             _store.Kills++;
             _store.Note($"killed: export {vdi.Name}");
@@ -112,7 +112,7 @@ internal sealed class ModelRun
     // In a pool: the stopped process loses the VDI, and what it still writes is refused.
     private async Task TakeAsync(ModelVdi vdi)
     {
-        ModelHolder old = vdi.Holder!;
+        await using ModelHolder old = vdi.Holder!;
         Task[] waiting = vdi.Detach();
         await _commands.FinishAsync(_store.Command("lock", vdi.Name, "--break"));
         vdi.Holder = await _store.StartHolderAsync(vdi.Name);
@@ -133,8 +133,6 @@ internal sealed class ModelRun
         int done = late.Count(result => result == NbdResult.Done);
         _store.Require($"{vdi.Name}: writes after it was taken", done == 0 ? null : $"{done} were answered as done");
         await Task.WhenAll(waiting).WaitAsync(Patience); // an answer for what is lost is an exception there
-        await old.KillAsync();
-        await old.DisposeAsync();
     }
 
     // In a folder: nobody gets the VDI, and its process goes on.

@@ -17,6 +17,8 @@ internal sealed class ModelWriter(ModelDisk disk, NbdClient client, ModelClock c
     // False if a request was not done: then nobody knows what its sectors hold.
     private async Task<bool> WriteAsync()
     {
+        // A guest pauses at times, so that the commands get a turn.
+        if (random.Next(4) == 0) await Task.Delay(random.Next(8));
         int kind = random.Next(20);
         if (kind == 0) return await client.FlushAsync() == NbdResult.Done;
         int count = 1 + random.Next(random.Next(4) == 0 ? MaxSectors : BlockSectors * 2);

@@ -12,7 +12,9 @@ internal enum NbdResult
     Lost,
 }
 
-/// <summary>A client of NBD that is not ours: as little as the model needs, by the protocol's text. Any thread.</summary>
+/// <summary>
+/// A client of NBD that shares no code with the server: as little as the model needs. Any thread.
+/// </summary>
 internal sealed class NbdClient : IDisposable
 {
     private const ulong OptionMagic = 0x49484156454F5054;
