@@ -3,7 +3,7 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.HostTests.Fixtures;
 
 /// <summary>
-/// What the objects of a store in a pool were at two moments. Makes them again what they were at the later one, with
+/// What the objects of a store in a pool were at some moments. Makes them again what they were at the last one, with
 /// one damage.
 /// </summary>
 /// <param name="pool">The pool.</param>
@@ -12,15 +12,28 @@ internal sealed class DamagedPool(RadosPool pool, Func<Task<string[]>> list)
 {
     private const int SegmentBlocks = 1024;
 
+    // Of each object the latest version that is not the last one.
     private readonly Dictionary<string, PoolObject> _older = [];
+    private readonly List<Dictionary<string, PoolObject>> _moments = [];
     private readonly Dictionary<string, PoolObject> _now = [];
 
     /// <summary>How many objects there are.</summary>
     public int Count => _now.Count;
 
-    public Task TakeOlderAsync() => TakeAsync(_older);
+    /// <summary>Takes notice of an older version of all objects.</summary>
+    public async Task TakeOlderAsync() => _moments.Add(await TakeAsync());
 
-    public Task TakeNowAsync() => TakeAsync(_now);
+    /// <summary>Takes notice of all objects.</summary>
+    public async Task TakeNowAsync()
+    {
+        foreach ((string name, PoolObject now) in await TakeAsync())
+        {
+            _now.Add(name, now);
+            PoolObject? older = _moments.Select(moment => moment.GetValueOrDefault(name))
+                .LastOrDefault(older => older is not null && !older.IsSame(now));
+            if (older is not null) _older.Add(name, older);
+        }
+    }
 
     /// <summary>All damages there are.</summary>
     public IEnumerable<PoolDamage> FindAll()
@@ -77,11 +90,8 @@ internal sealed class DamagedPool(RadosPool pool, Func<Task<string[]>> list)
     /// <summary>Makes an object what it was, if only this one is not.</summary>
     public void Undo(PoolDamage damage) => _now[damage.Object].Write(pool, damage.Object);
 
-    private async Task TakeAsync(Dictionary<string, PoolObject> objects)
-    {
-        objects.Clear();
-        foreach (string name in await list()) objects.Add(name, PoolObject.Read(pool, name));
-    }
+    private async Task<Dictionary<string, PoolObject>> TakeAsync() =>
+        (await list()).ToDictionary(name => name, name => PoolObject.Read(pool, name));
 
     private string Classify(string name) =>
         name.StartsWith("vdi.store", StringComparison.Ordinal) ? $"`{name}`"

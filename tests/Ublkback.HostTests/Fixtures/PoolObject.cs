@@ -34,6 +34,11 @@ internal sealed record PoolObject(
         return new PoolObject(content, new Dictionary<string, string>(pool.GetKeys(known, "")), attributes);
     }
 
+    /// <summary>True if the other one has the same bytes and keys.</summary>
+    public bool IsSame(PoolObject other) =>
+        Content.AsSpan().SequenceEqual(other.Content) && Keys.Count == other.Keys.Count
+            && !Keys.Except(other.Keys).Any();
+
     /// <summary>A part of it; the last one is padded with zeros.</summary>
     public byte[] BlockAt(int block)
     {

@@ -51,7 +51,8 @@ public sealed class VdiModelTests(bool isFile) : VdiFixture
         {
             TestContext.Out.WriteLine(
                 $"{store.Round} rounds, {store.Kills} kills, {run.Takeovers} takeovers, "
-                + $"{store.Comparisons} comparisons of a disk or a snapshot, {Stopwatch.GetElapsedTime(began).TotalSeconds:0} s");
+                + $"{store.Comparisons} comparisons of a disk or a snapshot, "
+                + $"{Stopwatch.GetElapsedTime(began).TotalSeconds:0} s");
             TestContext.Out.WriteLine(store.Report);
             await run.StopAsync();
         }
