@@ -40,7 +40,7 @@ internal static class HousePlan
             "Hosting", "Control", "Commands/Disks", "Service", "ImageTools", "Replay", "Demo", "Bench", "Commands",
             "Commands/Images", "Commands/Vdis", "",
         ],
-        ["Ublkback.HostTests"] = ["Fixtures", "", "Guests", "Storage", "Formats", "Extensions"],
+        ["Ublkback.HostTests"] = ["Fixtures", "Model", "", "Guests", "Storage", "Formats", "Extensions"],
         ["Ublkback.Tests"] =
         [
             "House", "Backend", "Blkif", "Block", "Control", "Hooks", "Linux", "Images", "Images/Qcow2", "Nbd",
