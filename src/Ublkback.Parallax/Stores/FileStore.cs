@@ -8,6 +8,7 @@ using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Stores;
 
@@ -249,7 +250,7 @@ internal sealed class FileStore : IVdiStore
 
     public IDisposable Listen(uint vdi, MessageDispatcher requests) => new FileStoreSocket(SocketFolder, vdi, requests);
 
-    public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
+    public Task<VdiDelivery> TryAskAsync(uint vdi, byte[] request) =>
         FileStoreSocket.TryAskAsync(SocketFolder, vdi, request);
 
     public void Dispose()

@@ -5,6 +5,7 @@ using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
 using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Pools;
 
@@ -243,15 +244,11 @@ internal sealed class RadosStore : IVdiStore
     public IDisposable Listen(uint vdi, MessageDispatcher requests)
     {
         WriterLock owner = _owners[vdi];
-        owner.Requests = requests;
-        return new EndingAction(() =>
-        {
-            owner.Requests = null;
-            _owners.TryRemove(vdi, out _);
-        });
+        return new RadosListener(
+            owner, requests, () => _owners.TryRemove(new KeyValuePair<uint, WriterLock>(vdi, owner)));
     }
 
-    public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
+    public Task<VdiDelivery> TryAskAsync(uint vdi, byte[] request) =>
         Task.Run(() => Guarded(() => RadosDoors.TryAsk(_pool, vdi, request, _patience)));
 
     public void Dispose()
