@@ -57,7 +57,8 @@ internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDis
     public void Dispose() => _own.Dispose();
 
     private RadosStoreLock Take(
-        string name, byte[] attribute, string what, Action onDisposed, TimeSpan patience, CancellationToken cancellation)
+        string name, byte[] attribute, string what, Action onDisposed, TimeSpan patience,
+        CancellationToken cancellation)
     {
         long began = Stopwatch.GetTimestamp();
         do

@@ -2,13 +2,14 @@ using System.Diagnostics;
 using System.Text;
 using NUnit.Framework;
 using Ublkback.Block;
+using Ublkback.HostTests.Fixtures;
 using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Workers;
 using Ublkback.Parallax.Admin;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
-namespace Ublkback.HostTests.Fixtures;
+namespace Ublkback.HostTests.Formats;
 
 /// <summary>
 /// VDIs in a pool, and commands that work on them and are stopped, killed or refused before any of their operations.
