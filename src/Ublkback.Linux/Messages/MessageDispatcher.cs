@@ -5,8 +5,7 @@ using Ublkback.Linux.Sockets;
 namespace Ublkback.Linux.Messages;
 
 /// <summary>
-/// Finds the handler of each request. Every message gets one reply, and none causes an exception. Only a request that
-/// was not carried out because its server ends gets none. Any thread.
+/// Finds the handler of each request. Every message gets one reply, and none causes an exception. Any thread.
 /// </summary>
 /// <param name="protocol">The protocol of the messages.</param>
 /// <param name="handlers">
@@ -21,8 +20,8 @@ public sealed class MessageDispatcher(
 {
     private readonly string[] _commands = [.. handlers.Keys];
 
-    /// <summary>Returns the reply to a request; null if it was not carried out since the server ends.</summary>
-    public async Task<byte[]?> AnswerAsync(byte[] message)
+    /// <summary>Returns the reply to a request.</summary>
+    public async Task<byte[]> AnswerAsync(byte[] message)
     {
         ArgumentNullException.ThrowIfNull(message);
         if (message.Length > protocol.MaxRequestLength)
@@ -47,7 +46,7 @@ public sealed class MessageDispatcher(
         }
         catch (OperationCanceledException)
         {
-            return null;
+            return protocol.Postpone();
         }
         catch (UserException failure)
         {
@@ -63,7 +62,9 @@ public sealed class MessageDispatcher(
 
     /// <summary>Listens on a local socket, in place of an earlier one, until the result is disposed.</summary>
     public LineServer Listen(string path) =>
-        new(path, protocol.MaxRequestLength, AnswerAsync, failure => RefuseIncomplete(failure.Message));
+        new(
+            path, protocol.MaxRequestLength, AnswerAsync, failure => RefuseIncomplete(failure.Message),
+            protocol.Postpone());
 
     private byte[] RefuseIncomplete(string problem) =>
         protocol.Refuse($"{problem}: send one JSON object and a newline");

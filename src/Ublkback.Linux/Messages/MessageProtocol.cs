@@ -80,6 +80,31 @@ public sealed record MessageProtocol(
     public byte[] Refuse(string error) =>
         JsonSerializer.SerializeToUtf8Bytes(new ErrorReply(Version, error), ErrorJson.Default.ErrorReply);
 
+    /// <summary>
+    /// Returns the reply to a request that was not carried out because its server starts or ends. The same request can
+    /// be sent again.
+    /// </summary>
+    public byte[] Postpone() => JsonSerializer.SerializeToUtf8Bytes(
+        new ErrorReply(
+            Version, $"{Server} did not carry the request out, because it is starting or ending: try again",
+            Retry: true),
+        ErrorJson.Default.ErrorReply);
+
+    /// <summary>
+    /// True if a reply says that the request was not carried out now, and can be sent again.
+    /// </summary>
+    public static bool IsPostponed(byte[] reply)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(reply, ErrorJson.Default.ErrorReply) is { Error: not null, Retry: true };
+        }
+        catch (JsonException)
+        {
+            return false; // who reads it as a reply says what it is
+        }
+    }
+
     private static string Quote(JsonElement element)
     {
         string text = element.GetRawText();

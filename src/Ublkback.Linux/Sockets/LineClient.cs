@@ -21,12 +21,25 @@ public static class LineClient
         try
         {
             await using NetworkStream stream = new(socket);
-            await Line.WriteAsync(PipeWriter.Create(stream), message).ConfigureAwait(false);
+            await TryWriteAsync(stream, message).ConfigureAwait(false);
             return await Line.ReadAsync(PipeReader.Create(stream), maxLength).ConfigureAwait(false);
         }
         catch (InvalidDataException failure)
         {
             throw new IOException(failure.Message, failure);
+        }
+    }
+
+    // A server that ends has replied already, and reads no more.
+    private static async Task TryWriteAsync(NetworkStream stream, byte[] message)
+    {
+        try
+        {
+            await Line.WriteAsync(PipeWriter.Create(stream), message).ConfigureAwait(false);
+        }
+        catch (IOException)
+        {
+            // Without a reply, reading fails too.
         }
     }
 }

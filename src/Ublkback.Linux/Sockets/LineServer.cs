@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.IO.Pipelines;
 using System.Net.Sockets;
+using Mono.Unix.Native;
 
 namespace Ublkback.Linux.Sockets;
 
@@ -9,8 +10,8 @@ namespace Ublkback.Linux.Sockets;
 /// Any thread.
 /// </summary>
 /// <remarks>
-/// When it ends, it removes the socket's file first, then closes connections whose messages it has not begun to answer.
-/// So a connection that closes without a reply, while that file is gone, carried nothing out.
+/// Each connection gets a reply, also when the server ends: then it says that nothing was carried out. So a connection
+/// that closes without a reply is one of a process that was killed.
 /// </remarks>
 public sealed class LineServer : IAsyncDisposable, IDisposable
 {
@@ -19,8 +20,10 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
 
     private readonly string _path;
     private readonly int _maxLength;
-    private readonly Func<byte[], Task<byte[]?>> _answer;
+    private readonly Func<byte[], Task<byte[]>> _answer;
     private readonly Func<InvalidDataException, byte[]> _refuse;
+    private readonly byte[] _ending;
+    private readonly Task _accepting;
     private readonly Socket _socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
     private readonly CancellationTokenSource _closing = new();
     private readonly ConcurrentDictionary<Task, bool> _connections = new();
@@ -28,23 +31,24 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
     /// <summary>Listens from now on, in place of an earlier socket at the path.</summary>
     /// <param name="path">Where to listen.</param>
     /// <param name="maxLength">The longest message, in bytes.</param>
-    /// <param name="answer">
-    /// Returns the reply to a message; null if nothing was carried out since this process ends. Must not throw.
-    /// </param>
+    /// <param name="answer">Returns the reply to a message. Must not throw.</param>
     /// <param name="refuse">Returns the reply when no complete message came.</param>
+    /// <param name="ending">The reply to messages that come when the server ends.</param>
     /// <exception cref="SocketException">The socket cannot be created.</exception>
     public LineServer(
-        string path, int maxLength, Func<byte[], Task<byte[]?>> answer, Func<InvalidDataException, byte[]> refuse)
+        string path, int maxLength, Func<byte[], Task<byte[]>> answer, Func<InvalidDataException, byte[]> refuse,
+        byte[] ending)
     {
         _path = path;
         _maxLength = maxLength;
         _answer = answer;
         _refuse = refuse;
+        _ending = ending;
         File.Delete(path);
         _socket.Bind(new UnixDomainSocketEndPoint(path));
         File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         _socket.Listen();
-        _ = AcceptAsync();
+        _accepting = AcceptAsync();
     }
 
     /// <summary>
@@ -55,6 +59,11 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
         if (_closing.IsCancellationRequested) return;
         File.Delete(_path);
         _closing.Cancel();
+        // Nobody connects any more. Those who have are accepted, and get a reply.
+        _socket.Shutdown(SocketShutdown.Receive);
+        int listening = (int)_socket.Handle;
+        while (Syscall.accept4(listening, null, UnixSocketFlags.SOCK_CLOEXEC) is >= 0 and int client)
+            Serve(new Socket(new SafeSocketHandle(client, ownsHandle: true)));
         _socket.Dispose();
     }
 
@@ -66,6 +75,7 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
         Dispose();
         try
         {
+            await _accepting.WaitAsync(ReplyTime).ConfigureAwait(false);
             await Task.WhenAll(_connections.Keys).WaitAsync(ReplyTime).ConfigureAwait(false);
         }
         catch (TimeoutException)
@@ -76,7 +86,7 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
 
     private async Task AcceptAsync()
     {
-        while (!_closing.IsCancellationRequested)
+        while (true)
         {
             try
             {
@@ -108,16 +118,16 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
         using NetworkStream stream = new(client, ownsSocket: true);
         try
         {
-            byte[]? reply = await ReplyAsync(PipeReader.Create(stream)).ConfigureAwait(false);
-            if (reply is not null) await Line.WriteAsync(PipeWriter.Create(stream), reply).ConfigureAwait(false);
+            byte[] reply = await ReplyAsync(PipeReader.Create(stream)).ConfigureAwait(false);
+            await Line.WriteAsync(PipeWriter.Create(stream), reply).ConfigureAwait(false);
         }
-        catch (Exception failure) when (failure is IOException or OperationCanceledException)
+        catch (IOException)
         {
-            // The client is gone, or its message has not come before the end.
+            // The client is gone.
         }
     }
 
-    private async Task<byte[]?> ReplyAsync(PipeReader reader)
+    private async Task<byte[]> ReplyAsync(PipeReader reader)
     {
         byte[] message;
         try
@@ -128,7 +138,11 @@ public sealed class LineServer : IAsyncDisposable, IDisposable
         {
             return _refuse(failure);
         }
+        catch (OperationCanceledException)
+        {
+            return _ending; // the message has not come before the end
+        }
 
-        return _closing.IsCancellationRequested ? null : await _answer(message).ConfigureAwait(false);
+        return _closing.IsCancellationRequested ? _ending : await _answer(message).ConfigureAwait(false);
     }
 }

@@ -19,6 +19,7 @@ internal sealed class StoreCollection(IVdiStore store, Worker worker, ImageOpeni
 {
     private readonly List<VdiImage> _opened = [];
     private readonly List<uint> _closed = [];
+    private readonly Dictionary<uint, string> _names = []; // of those
 
     /// <summary>Does it; gives the number of bytes that were freed.</summary>
     public async Task<long> RunAsync()
@@ -29,7 +30,9 @@ internal sealed class StoreCollection(IVdiStore store, Worker worker, ImageOpeni
             foreach (string name in store.Names) freed += await CollectAsync(name).ConfigureAwait(false);
             Collector collector = new(store, opening.Warn) { Patience = Collector.CommandPatience };
             await collector.RunAsync(_opened, withUnnamed: true, _closed).ConfigureAwait(false);
-            return freed + (collector.Freed * VdiFormat.BlockSize);
+            freed += collector.Freed * VdiFormat.BlockSize;
+            if (collector.Sparse.Count > 0) freed += await MoveAsync(collector.Sparse).ConfigureAwait(false);
+            return freed;
         }
         finally
         {
@@ -49,6 +52,7 @@ internal sealed class StoreCollection(IVdiStore store, Worker worker, ImageOpeni
             if (store.ReadState(vdi) is null) _opened.Add(Open(name));
             else await SettleAsync(name, vdi).ConfigureAwait(false);
             _closed.Add(vdi);
+            _names[vdi] = name;
         }
         catch (ImageInUseException)
         {
@@ -78,6 +82,30 @@ internal sealed class StoreCollection(IVdiStore store, Worker worker, ImageOpeni
                 BlockStatus status = await image.Parts.Checkpointer.RunAsync();
                 return status == BlockStatus.Okay ? await image.Parts.Checkpointer.RepeatHeadAsync() : status;
             }).ConfigureAwait(false);
+        }
+    }
+
+    private async Task<long> MoveAsync(IReadOnlyList<uint> sparse)
+    {
+        foreach (uint vdi in sparse) TryOpen(_names[vdi], vdi);
+        Collector collector = new(store, opening.Warn) { Patience = Collector.CommandPatience };
+        await collector.RunAsync(_opened, withUnnamed: false).ConfigureAwait(false);
+        return collector.Freed * VdiFormat.BlockSize;
+    }
+
+    private void TryOpen(string name, uint vdi)
+    {
+        try
+        {
+            _opened.Add(Open(name));
+        }
+        catch (ImageInUseException)
+        {
+            // Who has it collects it.
+        }
+        catch (TargetException) when (!store.Has(name, vdi))
+        {
+            // It was deleted meanwhile.
         }
     }
 

@@ -1,4 +1,5 @@
 using Ublkback.Block;
+using Ublkback.Linux.Messages;
 using Ublkback.Linux.Workers;
 using Ublkback.Parallax.Collect;
 using Ublkback.Parallax.Containers;
@@ -217,26 +218,45 @@ public sealed class VdiAdmin : IDisposable
     {
         const int PatienceMs = 10_000;
         const int PauseMs = 50;
-        int misses = 0;
-        for (long began = Environment.TickCount64; ;)
+        VdiImage? image;
+        WaitNotice? wait = null;
+        try
         {
-            uint vdi = _store.Find(name);
-            if (await VdiSocket.TryAskAsync(_store, vdi, handler, request).ConfigureAwait(false) is { } reply)
-                return reply;
-            try
+            int misses = 0;
+            for (long began = Environment.TickCount64; ;)
             {
-                VdiImage image = OpenToWrite(name);
-                await using (image.ConfigureAwait(false))
-                    return await handler.RunAsync(
-                        request, new VdiHolder(_store, image, _opening(false).Warn, IsInUse: false))
-                        .ConfigureAwait(false);
-            }
-            catch (ImageInUseException) when (
-                Environment.TickCount64 - began < PatienceMs && (_store.IsWritten(vdi) || misses++ == 0))
-            {
+                uint vdi = _store.Find(name);
+                if (await VdiSocket.TryAskAsync(_store, vdi, handler, request).ConfigureAwait(false) is { } reply)
+                    return reply;
+                bool isLast = Environment.TickCount64 - began >= PatienceMs;
+                if ((image = TryOpen(name, () => !isLast && (_store.IsWritten(vdi) || misses++ == 0))) is not null)
+                    break;
                 // A process that is opening or closing it does not answer.
+                wait ??= WaitNotice.Begin(() => $"the process that is opening or closing VDI {name}");
                 await Task.Delay(PauseMs).ConfigureAwait(false);
             }
+        }
+        finally
+        {
+            wait?.Dispose();
+        }
+
+        // Nothing of this is tried again.
+        await using (image.ConfigureAwait(false))
+            return await handler.RunAsync(
+                request, new VdiHolder(_store, image, _opening(false).Warn, IsInUse: false)).ConfigureAwait(false);
+    }
+
+    // Null if another process has it, and it is to be tried again.
+    private VdiImage? TryOpen(string name, Func<bool> mayTryAgain)
+    {
+        try
+        {
+            return OpenToWrite(name);
+        }
+        catch (ImageInUseException) when (mayTryAgain())
+        {
+            return null;
         }
     }
 

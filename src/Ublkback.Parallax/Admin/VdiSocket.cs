@@ -13,6 +13,11 @@ namespace Ublkback.Parallax.Admin;
 /// </summary>
 internal static class VdiSocket
 {
+    private const int MaxLosses = 2; // of a request that can be repeated
+
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30); // for who opens or closes a VDI
+    private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(50);
+
     /// <summary>Answers requests from now on, until the result is disposed.</summary>
     public static IDisposable Open(IVdiStore store, uint vdi, VdiImage image, Action<string> warn)
     {
@@ -26,17 +31,53 @@ internal static class VdiSocket
     }
 
     /// <summary>
-    /// Asks the process that holds a VDI to carry out a command and returns the reply; null if no process holds it.
+    /// Asks the process that holds a VDI to carry out a command and returns the reply; null if no process holds it. The
+    /// request is sent again only if it is known that it was not carried out, or if that does no harm.
     /// </summary>
-    /// <exception cref="TargetException">It was not carried out; the message says why.</exception>
+    /// <exception cref="TargetException">
+    /// It was not carried out, or it is not known whether it was; the message says why.
+    /// </exception>
     public static async Task<TReply?> TryAskAsync<TRequest, TReply>(
         IVdiStore store, uint vdi, VdiHandler<TRequest, TReply> handler, TRequest request)
         where TRequest : VdiRequest
         where TReply : VdiReply
     {
         byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, handler.Requests);
-        byte[]? reply = await store.TryAskAsync(vdi, message).ConfigureAwait(false);
-        if (reply is null) return null;
+        WaitNotice? wait = null;
+        try
+        {
+            for (long began = Environment.TickCount64, losses = 0; ;)
+            {
+                VdiDelivery delivery = await store.TryAskAsync(vdi, message).ConfigureAwait(false);
+                if (delivery.Loss is string loss)
+                {
+                    if (handler.Look is not null || losses++ == MaxLosses) throw Explain(handler, loss);
+                }
+                else
+                {
+                    if (delivery.Reply is not byte[] reply) return null;
+                    if (!MessageProtocol.IsPostponed(reply)
+                        || Environment.TickCount64 - began > Patience.TotalMilliseconds) return Read(handler, reply);
+                    wait ??= WaitNotice.Begin(() => "the process that is opening or closing the VDI");
+                }
+
+                await Task.Delay(Pause).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            wait?.Dispose();
+        }
+    }
+
+    private static TargetException Explain(VdiHandler handler, string loss) => new(
+        $"no complete reply came from the process that holds the VDI ({loss}), so it is not known whether "
+        + $"'{handler.Command}' was carried out", handler.Look ?? "try again");
+
+    private static TReply Read<TRequest, TReply>(VdiHandler<TRequest, TReply> handler, byte[] reply)
+        where TRequest : VdiRequest
+        where TReply : VdiReply
+    {
         try
         {
             return VdiProtocol.Messages.ReadReply(reply, handler.Command, handler.Replies);

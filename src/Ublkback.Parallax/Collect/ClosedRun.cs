@@ -16,6 +16,7 @@ namespace Ublkback.Parallax.Collect;
 /// </remarks>
 internal sealed class ClosedRun
 {
+    private const int MinGain = 4; // segments; a checkpoint and the end of the log take two
     private const int Together = 8; // segments that are freed before the clock is looked at
 
     private static readonly TimeSpan Slice = TimeSpan.FromMilliseconds(100); // less than who opens a VDI waits for it
@@ -24,12 +25,15 @@ internal sealed class ClosedRun
     private readonly IVdiStore _store;
     private readonly string _state;
     private readonly IReadOnlyList<long> _candidates;
+    private readonly bool _freesWholeSegments;
 
-    private ClosedRun(IVdiStore store, uint vdi, string state, IReadOnlyList<long> candidates)
+    private ClosedRun(
+        IVdiStore store, uint vdi, string state, IReadOnlyList<long> candidates, bool freesWholeSegments)
     {
         _store = store;
         _state = state;
         _candidates = candidates;
+        _freesWholeSegments = freesWholeSegments;
         Vdi = vdi;
     }
 
@@ -46,12 +50,28 @@ internal sealed class ClosedRun
         // The state first: all that is read after it is at least as new.
         if (store.ReadState(vdi) is not string state || store.IsWritten(vdi)) return null;
         (IVdiContainer container, VdiSuperblock superblock) = store.OpenOther(vdi, warn);
+<<<<<<< HEAD
         using IVdiContainer opened = container;
         List<long> used = [.. container.FindUsedSegments()];
         if (used.Count == 0) return new ClosedRun(store, vdi, state, used);
         return FindSpared(container, superblock) is { } spared
             ? new ClosedRun(store, vdi, state, [.. used.Where(segment => !spared.Contains(segment))])
             : null;
+=======
+        try
+        {
+            List<long> used = [.. container.FindUsedSegments()];
+            bool isWhole = container.FreesWholeSegments;
+            if (used.Count == 0) return new ClosedRun(store, vdi, state, used, isWhole);
+            return FindSpared(container, superblock) is { } spared
+                ? new ClosedRun(store, vdi, state, [.. used.Where(segment => !spared.Contains(segment))], isWhole)
+                : null;
+        }
+        finally
+        {
+            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+>>>>>>> pool
     }
 
     /// <summary>Frees what is not marked; gives the number of blocks.</summary>
@@ -66,8 +86,9 @@ internal sealed class ClosedRun
                 long began = Stopwatch.GetTimestamp();
                 do
                 {
-                    freed += SegmentSweep.Free(
-                        container, Vdi, marks, _candidates.Skip(at).Take(Together), () => false).Blocks;
+                    (long blocks, List<long> segments) = SegmentSweep.Free(
+                        container, Vdi, marks, _candidates.Skip(at).Take(Together), () => false);
+                    freed += _freesWholeSegments ? (long)segments.Count * VdiFormat.SegmentBlocks : blocks;
                     at += Together;
                 }
                 while (at < _candidates.Count && Stopwatch.GetElapsedTime(began) < Slice);
@@ -77,6 +98,18 @@ internal sealed class ClosedRun
         }
 
         return freed;
+    }
+
+    /// <summary>
+    /// True if a process that has the VDI open could give much back by moving blocks: see
+    /// <see cref="SparseSegments"/>.
+    /// </summary>
+    public bool IsSparse(BlockMarks marks)
+    {
+        if (!_freesWholeSegments) return false;
+        List<long> sparse = [.. _candidates.Select(segment => (long)marks.CountIn(Vdi, segment))
+            .Where(needed => needed is > 0 and <= SparseSegments.MaxNeeded)];
+        return sparse.Count - (sparse.Sum() / VdiFormat.SegmentBlocks) >= MinGain;
     }
 
     // Where the log will go on; null if the heads differ, or there is a log.

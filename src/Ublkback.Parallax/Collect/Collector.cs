@@ -37,6 +37,12 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// </summary>
     public long Freed { get; private set; }
 
+    /// <summary>
+    /// Of the VDIs that nobody had open, those from which more is given back when they are opened and collected once
+    /// more.
+    /// </summary>
+    public IReadOnlyList<uint> Sparse { get; private set; } = [];
+
     /// <summary>How long it waits for another one to end, beyond what the store waits by itself.</summary>
     public TimeSpan Patience { get; init; }
 
@@ -118,6 +124,8 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
                 await Task.Run(alone.Check).ConfigureAwait(false);
                 Freed += await Task.Run(() => vdi.Free(_marks, warn)).ConfigureAwait(false);
             }
+
+            if (closed.Count > 0) Sparse = [.. _closed.Where(vdi => vdi.IsSparse(_marks)).Select(vdi => vdi.Vdi)];
 
             if (withUnnamed) await Task.Run(FreeUnnamed).ConfigureAwait(false);
         }

@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
+using Ublkback.Parallax.Format;
 using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
@@ -66,12 +67,13 @@ internal static class FencingNumber
             if (result == -LinuxError.Cancelled) continue; // something of that has changed
             if (result == -LinuxError.Busy) return null;
             RadosException.Check(result, $"object {held.On} cannot be changed");
-            RaiseCopy(pool, copy, attribute, next);
+            RaiseCopy(pool, held.On, copy, attribute, next);
             return next;
         }
     }
 
-    private static void RaiseCopy(RadosPool pool, RadosName copy, ReadOnlySpan<byte> attribute, byte[] number)
+    private static void RaiseCopy(
+        RadosPool pool, RadosName first, RadosName copy, ReadOnlySpan<byte> attribute, byte[] number)
     {
         int result;
         do
@@ -82,9 +84,20 @@ internal static class FencingNumber
             if (result != -LinuxError.NoEntry) break;
             using (RadosWrite write = new RadosWrite().Create().SetAttribute(attribute, number))
                 result = pool.TryChange(copy, write, isForced: true);
+            if (result >= 0) RemoveIfLost(pool, first, copy, attribute, number);
         }
         while (result == -LinuxError.Exists);
         // If it is not below that of the copy, another process has the lock, and nothing of ours is taken.
         if (result != -LinuxError.Cancelled) RadosException.Check(result, $"object {copy} cannot be changed");
+    }
+
+    // Who has the lock now may have removed both objects, and would not find the one that was created since.
+    private static void RemoveIfLost(
+        RadosPool pool, RadosName first, RadosName copy, ReadOnlySpan<byte> attribute, byte[] number)
+    {
+        if (pool.GetAttribute(first, attribute) is byte[] now && now.AsSpan().SequenceEqual(number)) return;
+        using RadosWrite write =
+            new RadosWrite().IfAttribute(attribute, number).IfZeros(0, VdiFormat.BlockSize).Remove();
+        _ = pool.TryChange(copy, write, isForced: true); // or somebody uses it
     }
 }

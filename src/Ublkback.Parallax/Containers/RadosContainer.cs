@@ -18,7 +18,9 @@ internal sealed class RadosContainer : IVdiContainer
     /// <summary>Segments of a range: 1 GiB.</summary>
     public const int RangeSegments = 256;
 
-    private const string RangePrefix = "range.";
+    /// <summary>Keys of the first object, each of a range of numbers that were taken.</summary>
+    public const string RangePrefix = "range.";
+
     private const long FirstFree = 1; // after the one that says what the VDI is
     private const long EndOfNumbers = 1L << 30; // of segments whose blocks have an address
 
@@ -27,6 +29,7 @@ internal sealed class RadosContainer : IVdiContainer
     private readonly WriterLock? _owner;
     private readonly RadosLease? _reading;
     private readonly SegmentCount _count;
+    private int _removed; // as FreesUpTo says
     private long _next;
     private long _rangeEnd;
 
@@ -49,6 +52,12 @@ internal sealed class RadosContainer : IVdiContainer
     public string Path => $"rados:{_pool.Name}/{_segments.First}";
 
     public IBlockImage Blocks { get; }
+
+    /// <summary>
+    /// Of a VDI that no process has open: objects with a higher epoch than this are left as they are, because a process
+    /// has opened it since. Null otherwise.
+    /// </summary>
+    public byte[]? FreesUpTo { get; init; }
 
     public bool IsRemote => true;
 
@@ -82,22 +91,6 @@ internal sealed class RadosContainer : IVdiContainer
             target = target[piece.Length..];
             block += blocks;
         }
-    }
-
-    /// <summary>Makes the first object of a VDI again, from the copy of what is essential.</summary>
-    /// <exception cref="RadosException">It cannot be made.</exception>
-    public static void RestoreFirst(RadosPool pool, uint vdi)
-    {
-        RadosSegments segments = new(vdi);
-        byte[] blocks = new byte[VdiFormat.OffsetOf(VdiFormat.FirstMarkBlock)];
-        if (pool.GetAttribute(segments.Copy, WriterLock.EpochAttribute) is not byte[] epoch
-            || pool.Read(segments.Copy, 0, blocks) < blocks.Length)
-            return;
-        using RadosWrite write = new RadosWrite().Create().SetAttribute(WriterLock.EpochAttribute, epoch)
-            .Write(0, blocks);
-        foreach (KeyValuePair<string, string> range in pool.GetKeys(segments.Copy, RangePrefix))
-            write.SetKey(range.Key, range.Value);
-        pool.Change(segments.First, write);
     }
 
     /// <summary>
@@ -211,8 +204,9 @@ internal sealed class RadosContainer : IVdiContainer
             .GroupBy(run => VdiFormat.SegmentOf(run.First)))
         {
             using RadosWrite write = new();
-            if (_owner is null) write.IfExists();
-            else write.IfAttributeNotAbove(WriterLock.EpochAttribute, _owner.Epoch);
+            if (_owner is not null) write.IfAttributeNotAbove(WriterLock.EpochAttribute, _owner.Epoch);
+            else if (FreesUpTo is not null) write.IfAttributeNotAbove(WriterLock.EpochAttribute, FreesUpTo);
+            else write.IfExists();
             foreach (BlockRun run in segment)
             {
                 if (run.Count == VdiFormat.SegmentBlocks) write.Remove();
@@ -221,7 +215,9 @@ internal sealed class RadosContainer : IVdiContainer
 
             int result = _pool.TryChange(_segments.Of(segment.Key), write);
             if (result is < 0 and not -LinuxError.NoEntry) return LinuxError.ToStatus(-result);
-            if (result >= 0 && segment.Any(run => run.Count == VdiFormat.SegmentBlocks)) _count.Remove();
+            if (result < 0 || segment.All(run => run.Count != VdiFormat.SegmentBlocks)) continue;
+            _count.Remove();
+            _removed++;
         }
 
         return BlockStatus.Okay;
@@ -233,6 +229,8 @@ internal sealed class RadosContainer : IVdiContainer
         {
             await Blocks.DisposeAsync().ConfigureAwait(false);
             if (_owner is not null) await Task.Run(_count.Note).ConfigureAwait(false);
+            else if (FreesUpTo is not null && _removed > 0)
+                await Task.Run(() => _count.Subtract(_removed, FreesUpTo)).ConfigureAwait(false);
         }
         finally
         {

@@ -67,6 +67,17 @@ internal sealed class SegmentCount(RadosPool pool, RadosName first, WriterLock? 
         }
     }
 
+    /// <summary>Some were removed of a VDI that no process has open, unless one has opened it since.</summary>
+    /// <param name="count">How many.</param>
+    /// <param name="epoch">The epoch that the VDI had then.</param>
+    public void Subtract(int count, ReadOnlySpan<byte> epoch)
+    {
+        if (ReadIfPossible() is not long known) return;
+        using RadosWrite write = new RadosWrite().IfAttribute(WriterLock.EpochAttribute, epoch)
+            .SetAttribute(Attribute, FencingNumber.Format((ulong)Math.Max(0, known - count)));
+        _ = pool.TryChange(first, write, isForced: true); // it is for people
+    }
+
     private long? ReadIfPossible()
     {
         try

@@ -1,3 +1,4 @@
+using System.Text;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
@@ -27,6 +28,7 @@ internal sealed class WriterLock : IDisposable
     /// </summary>
     public const string LockName = "writer";
 
+    private static readonly TimeSpan ReplyTime = TimeSpan.FromSeconds(5); // for replies to be sent
     private static readonly TimeSpan LookPeriod = TimeSpan.FromSeconds(5); // less than who replaces us waits
 
     private readonly RadosPool _pool;
@@ -40,6 +42,8 @@ internal sealed class WriterLock : IDisposable
     private bool _isOver;
     private readonly Timer? _look;
     private int _isShutOut;
+    private volatile MessageDispatcher? _requests; // null until the VDI is open, and when it is being closed
+    private volatile bool _hasReplied = true; // to all requests that were carried out
 
     private WriterLock(RadosPool pool, RadosSegments segments, RadosClaim claim)
     {
@@ -84,14 +88,34 @@ internal sealed class WriterLock : IDisposable
     /// <summary>Whether somebody else has taken over.</summary>
     public bool IsShutOut => Volatile.Read(ref _isShutOut) != 0;
 
-    /// <summary>Answers requests of other processes; null until the VDI is open.</summary>
-    public MessageDispatcher? Requests { get; set; }
-
     /// <summary>Takes a VDI over, once nobody has it.</summary>
     /// <exception cref="ImageInUseException">Somebody has it.</exception>
     /// <exception cref="RadosException">The cluster refuses something.</exception>
     public static WriterLock Take(RadosPool pool, RadosSegments segments, RadosClaim claim) =>
         new(pool, segments, claim);
+
+    private static ReadOnlySpan<byte> ClosedAttribute => "closed\0"u8;
+
+    /// <summary>
+    /// True if a process that had a VDI has closed it, after it had replied to all requests that it carried out. False
+    /// if it ended otherwise, or another process has closed the VDI since.
+    /// </summary>
+    public static bool HasClosed(RadosPool pool, RadosName first, RadosLocker holder) =>
+        pool.GetAttribute(first, ClosedAttribute) is byte[] id
+        && id.AsSpan().SequenceEqual(IdOf(holder.Cookie));
+
+    /// <summary>Carries out requests of other processes from now on.</summary>
+    public void Begin(MessageDispatcher requests)
+    {
+        _hasReplied = false;
+        _requests = requests;
+    }
+
+    /// <summary>Carries out no request from now on; each is told to try again.</summary>
+    public void Postpone() => _requests = null;
+
+    /// <summary>Waits until the replies are sent to the requests that are carried out.</summary>
+    public async Task SettleAsync() => _hasReplied |= await _watch!.SettleAsync(ReplyTime).ConfigureAwait(false);
 
     /// <summary>Says, once, why nothing of ours is taken any more.</summary>
     public void SayShutOut(int errno)
@@ -152,12 +176,23 @@ internal sealed class WriterLock : IDisposable
     {
         lock (_looking) _isOver = true;
         _look?.Dispose();
-        RadosLocks.Release(_pool, Lock);
-        _watch?.Dispose();
+        if (!TryReleaseClosed()) RadosLocks.Release(_pool, Lock);
+        _watch?.Dispose(); // after the lock, so that nobody finds a holder that does not answer
         _proof.Dispose();
         using RadosWrite write = new RadosWrite().Remove();
         _ = _pool.TryChange(_door, write); // nobody looks for it any more
     }
+
+    // Whoever asked, and got no answer, sees there that nothing was carried out.
+    private bool TryReleaseClosed()
+    {
+        if (_epoch.Length == 0 || !_hasReplied) return false;
+        using RadosWrite write = new RadosWrite().IfAttribute(EpochAttribute, _epoch)
+            .SetAttribute(ClosedAttribute, IdOf(Lock.Cookie)).Release(Lock);
+        return _pool.TryChange(_first, write, isForced: true) >= 0;
+    }
+
+    private static byte[] IdOf(string cookie) => Encoding.ASCII.GetBytes(HolderProof.IdOf(cookie));
 
     // A VDI that is being deleted is given to nobody.
     private void Admit(RadosWrite write, RadosClaim claim)
@@ -202,7 +237,8 @@ internal sealed class WriterLock : IDisposable
             return WriterTakeover.Ping;
         }
 
-        byte[]? reply = Requests is { } requests ? await requests.AnswerAsync(message).ConfigureAwait(false) : null;
-        return reply ?? VdiProtocol.Messages.Refuse("the VDI is being opened or closed: try again");
+        return _requests is { } requests
+            ? await requests.AnswerAsync(message).ConfigureAwait(false)
+            : VdiProtocol.Messages.Postpone();
     }
 }

@@ -18,7 +18,8 @@ internal sealed record CompactReply(long WrittenBytes) : VdiReply;
 internal static class CompactHandler
 {
     public static readonly VdiHandler<CompactRequest, CompactReply> Instance = new(
-        "compact", CompactJson.Default.CompactRequest, CompactJson.Default.CompactReply, RunAsync);
+        "compact", CompactJson.Default.CompactRequest, CompactJson.Default.CompactReply,
+        RunAsync, "run it again, which does no harm");
 
     private static async Task<CompactReply> RunAsync(CompactRequest request, VdiHolder holder)
     {

@@ -14,7 +14,8 @@ internal sealed record DeleteRequest(string Snapshot) : VdiRequest("delete");
 internal static class DeleteHandler
 {
     public static readonly VdiHandler<DeleteRequest, VdiDoneReply> Instance = new(
-        "delete", DeleteJson.Default.DeleteRequest, DeleteJson.Default.VdiDoneReply, RunAsync);
+        "delete", DeleteJson.Default.DeleteRequest, DeleteJson.Default.VdiDoneReply,
+        RunAsync, "'ublkback vdi snapshots NAME' shows whether the snapshot is still there");
 
     private static async Task<VdiDoneReply> RunAsync(DeleteRequest request, VdiHolder holder)
     {

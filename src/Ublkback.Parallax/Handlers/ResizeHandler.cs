@@ -14,7 +14,8 @@ internal sealed record ResizeRequest(long SizeBytes) : VdiRequest("resize");
 internal static class ResizeHandler
 {
     public static readonly VdiHandler<ResizeRequest, VdiDoneReply> Instance = new(
-        "resize", ResizeJson.Default.ResizeRequest, ResizeJson.Default.VdiDoneReply, RunAsync);
+        "resize", ResizeJson.Default.ResizeRequest, ResizeJson.Default.VdiDoneReply,
+        RunAsync, "'ublkback vdi list' shows the size");
 
     private static async Task<VdiDoneReply> RunAsync(ResizeRequest request, VdiHolder holder)
     {

@@ -24,7 +24,8 @@ internal sealed record RollbackReply(string Kept) : VdiReply;
 internal static class RollbackHandler
 {
     public static readonly VdiHandler<RollbackRequest, RollbackReply> Instance = new(
-        "rollback", RollbackJson.Default.RollbackRequest, RollbackJson.Default.RollbackReply, RunAsync);
+        "rollback", RollbackJson.Default.RollbackRequest, RollbackJson.Default.RollbackReply,
+        RunAsync, "'ublkback vdi snapshots NAME' shows another before-rollback snapshot if it was");
 
     private static async Task<RollbackReply> RunAsync(RollbackRequest request, VdiHolder holder)
     {

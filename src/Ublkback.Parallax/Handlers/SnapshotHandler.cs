@@ -13,7 +13,8 @@ internal sealed record SnapshotRequest(string Snapshot) : VdiRequest("snapshot")
 internal static class SnapshotHandler
 {
     public static readonly VdiHandler<SnapshotRequest, VdiDoneReply> Instance = new(
-        "snapshot", SnapshotJson.Default.SnapshotRequest, SnapshotJson.Default.VdiDoneReply, RunAsync);
+        "snapshot", SnapshotJson.Default.SnapshotRequest, SnapshotJson.Default.VdiDoneReply,
+        RunAsync, "'ublkback vdi snapshots NAME' shows whether the snapshot is there");
 
     private static async Task<VdiDoneReply> RunAsync(SnapshotRequest request, VdiHolder holder)
     {

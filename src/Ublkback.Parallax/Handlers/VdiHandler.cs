@@ -7,10 +7,16 @@ namespace Ublkback.Parallax.Handlers;
 
 /// <summary>Carries out one command on a VDI that this process holds open for writing. Any thread.</summary>
 /// <param name="command">Its name in requests.</param>
-internal abstract class VdiHandler(string command)
+/// <param name="look">As <see cref="Look"/>.</param>
+internal abstract class VdiHandler(string command, string? look)
 {
     /// <summary>The command's name in requests.</summary>
     public string Command { get; } = command;
+
+    /// <summary>
+    /// Tells people how to see whether a request was carried out; null if it can be repeated without harm.
+    /// </summary>
+    public string? Look { get; } = look;
 
     /// <summary>Carries out a request and returns the reply as JSON.</summary>
     /// <exception cref="JsonException">A field is unknown, missing, or has the wrong type.</exception>
@@ -23,9 +29,10 @@ internal abstract class VdiHandler(string command)
 /// <param name="requests">How its requests are written and read.</param>
 /// <param name="replies">How its replies are written and read.</param>
 /// <param name="run">Carries out a request, on the VDI's worker.</param>
+/// <param name="look">As <see cref="VdiHandler.Look"/>.</param>
 internal sealed class VdiHandler<TRequest, TReply>(
     string command, JsonTypeInfo<TRequest> requests, JsonTypeInfo<TReply> replies,
-    Func<TRequest, VdiHolder, Task<TReply>> run) : VdiHandler(command)
+    Func<TRequest, VdiHolder, Task<TReply>> run, string? look = null) : VdiHandler(command, look)
     where TRequest : VdiRequest
     where TReply : VdiReply
 {

@@ -8,6 +8,7 @@ using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Stores;
 
@@ -209,7 +210,9 @@ internal sealed class FileStore : IVdiStore
         // A number is used once, even if its file was lost.
         uint vdi = NumbersIn(_files).Concat(NumbersIn(_copies)).Concat(_names.Targets).Append(0u).Max() + 1;
         if (vdi > BlockAddress.MaxVdi)
-            throw new TargetException($"the store in {Folder} has had as many VDIs as it can");
+            throw new TargetException(
+                $"the store in {Folder} has no number for another VDI",
+                "'ublkback vdi gc' frees those of deleted VDIs");
         VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), name);
         byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin, isUnfinished);
         try
@@ -233,8 +236,8 @@ internal sealed class FileStore : IVdiStore
 
     public void Remove(uint vdi)
     {
+        if (Directory.Exists(_copies)) File.Delete(CopyOf(vdi)); // first: without the file nobody would find it
         File.Delete(PathOf(vdi));
-        if (Directory.Exists(_copies)) File.Delete(CopyOf(vdi));
         StoreFiles.Sync(_files);
     }
 
@@ -256,7 +259,7 @@ internal sealed class FileStore : IVdiStore
 
     public IDisposable Listen(uint vdi, MessageDispatcher requests) => new FileStoreSocket(SocketFolder, vdi, requests);
 
-    public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
+    public Task<VdiDelivery> TryAskAsync(uint vdi, byte[] request) =>
         FileStoreSocket.TryAskAsync(SocketFolder, vdi, request);
 
     public void Dispose()

@@ -12,9 +12,6 @@ namespace Ublkback.Parallax.Stores;
 /// <summary>The socket of a VDI that this process holds open for writing, in the store's folder. Any thread.</summary>
 internal sealed class FileStoreSocket : IAsyncDisposable, IDisposable
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(20);
-
     private readonly FileDescriptor _folder;
     private readonly LineServer _server;
 
@@ -25,35 +22,29 @@ internal sealed class FileStoreSocket : IAsyncDisposable, IDisposable
         _server = requests.Listen(PathOf(_folder, vdi));
     }
 
-    /// <summary>
-    /// Sends a request and returns the reply; null if no process listens on the VDI's socket. Sends it again if the
-    /// process closed the VDI before it carried the request out.
-    /// </summary>
-    /// <exception cref="TargetException">The connection closed before the reply was complete.</exception>
-    public static async Task<byte[]?> TryAskAsync(string folder, uint vdi, byte[] request)
+    /// <summary>Sends a request, once.</summary>
+    /// <exception cref="TargetException">This user may not connect.</exception>
+    public static async Task<VdiDelivery> TryAskAsync(string folder, uint vdi, byte[] request)
     {
         using FileDescriptor directory = Open(folder);
-        string path = PathOf(directory, vdi);
-        for (long began = Environment.TickCount64; ;)
+        try
         {
-            (ulong, ulong)? socket = Identify(path);
-            try
-            {
-                return await TryAskOnceAsync(path, request).ConfigureAwait(false);
-            }
-            catch (IOException) when (
-                Identify(path) != socket && Environment.TickCount64 - began < Patience.TotalMilliseconds)
-            {
-                // A process that is killed leaves its socket's file. One that closes the VDI removes it, and nothing is
-                // carried out then without a reply.
-                await Task.Delay(Pause).ConfigureAwait(false);
-            }
-            catch (IOException failure)
-            {
-                throw new TargetException(
-                    $"no complete reply came from the process that holds the VDI: {failure.Message}",
-                    "check whether the command was carried out, and try again", failure);
-            }
+            return VdiDelivery.Replied(await LineClient.AskAsync(
+                PathOf(directory, vdi), request, VdiProtocol.Messages.MaxReplyLength).ConfigureAwait(false));
+        }
+        catch (SocketException failure) when (failure.SocketErrorCode == SocketError.AccessDenied)
+        {
+            throw new TargetException(
+                $"this user may not connect to the process that holds the VDI ({failure.Message})",
+                "run the command as root, or as the user of that process", failure);
+        }
+        catch (SocketException)
+        {
+            return VdiDelivery.NoHolder; // no process listens
+        }
+        catch (IOException failure)
+        {
+            return VdiDelivery.Lost(failure.Message);
         }
     }
 
@@ -70,28 +61,6 @@ internal sealed class FileStoreSocket : IAsyncDisposable, IDisposable
         Dispose();
         await _server.DisposeAsync().ConfigureAwait(false);
     }
-
-    private static async Task<byte[]?> TryAskOnceAsync(string path, byte[] request)
-    {
-        try
-        {
-            return await LineClient.AskAsync(path, request, VdiProtocol.Messages.MaxReplyLength)
-                .ConfigureAwait(false);
-        }
-        catch (SocketException failure) when (failure.SocketErrorCode == SocketError.AccessDenied)
-        {
-            throw new TargetException(
-                $"this user may not connect to the process that holds the VDI ({failure.Message})",
-                "run the command as root, or as the user of that process", failure);
-        }
-        catch (SocketException)
-        {
-            return null; // no process listens
-        }
-    }
-
-    private static (ulong Device, ulong Inode)? Identify(string path) =>
-        Syscall.stat(path, out Stat status) == 0 ? (status.st_dev, status.st_ino) : null;
 
     // The path of a socket has at most 108 bytes.
     private static FileDescriptor Open(string folder) =>

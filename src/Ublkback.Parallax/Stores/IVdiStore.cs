@@ -2,6 +2,7 @@ using Ublkback.Block;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
 
 namespace Ublkback.Parallax.Stores;
 
@@ -157,15 +158,15 @@ internal interface IVdiStore : IDisposable
     void CheckCopies(Action<string> onFault, bool repairs);
 
     /// <summary>
-    /// Answers requests of other processes from now on, until the result is disposed. This process holds the VDI open
-    /// for writing.
+    /// Answers requests of other processes from now on, until the result is disposed; those that come later are told to
+    /// try again. If the result is also an <see cref="IAsyncDisposable"/>, that waits until all replies are sent. This
+    /// process holds the VDI open for writing.
     /// </summary>
     IDisposable Listen(uint vdi, MessageDispatcher requests);
 
     /// <summary>
-    /// Sends a request to the process that holds a VDI open for writing and returns the reply; null if no process
-    /// does.
+    /// Sends a request, once, to the process that holds a VDI open for writing, and returns what became of it.
     /// </summary>
-    /// <exception cref="TargetException">The reply did not come; the message says why.</exception>
-    Task<byte[]?> TryAskAsync(uint vdi, byte[] request);
+    /// <exception cref="TargetException">It was not sent; the message says why.</exception>
+    Task<VdiDelivery> TryAskAsync(uint vdi, byte[] request);
 }

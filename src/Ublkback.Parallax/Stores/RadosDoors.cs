@@ -1,6 +1,7 @@
-using Ublkback.Block;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
+using Ublkback.Parallax.Requests;
+using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
@@ -11,20 +12,28 @@ internal static class RadosDoors
 {
     private static readonly TimeSpan TaskTime = TimeSpan.FromHours(1); // for compacting, and collecting
 
-    /// <summary>Gives the reply; null when no process has the VDI, or it does not answer.</summary>
-    /// <exception cref="TargetException">The reply did not come.</exception>
-    public static byte[]? TryAsk(RadosPool pool, uint vdi, byte[] request, TimeSpan? patience)
+    /// <summary>Sends a request, once. It is not sent to a process that does not answer.</summary>
+    /// <exception cref="RadosException">It was not sent, because the pool cannot be read.</exception>
+    public static VdiDelivery TryAsk(RadosPool pool, uint vdi, byte[] request, TimeSpan? patience)
     {
         RadosName first = new RadosSegments(vdi).First;
         if (WriterTakeover.Find(pool, first) is not RadosLocker holder || !WriterTakeover.Answers(pool, holder))
-            return null;
+            return VdiDelivery.NoHolder;
         using WaitNotice? wait = WaitNotice.Begin(() => $"the process at {holder.Address} that has the VDI");
-        (IReadOnlyList<byte[]> answers, int silent) =
-            RadosWatch.Notify(pool, WriterTakeover.DoorOf(holder.Cookie), request, patience ?? TaskTime);
-        if (silent > 0)
-            throw new TargetException(
-                "the process that holds the VDI did not reply",
-                "check whether the command was carried out, and try again");
-        return answers is [byte[] reply, ..] ? reply : null;
+        try
+        {
+            (IReadOnlyList<byte[]> answers, int silent) =
+                RadosWatch.Notify(pool, WriterTakeover.DoorOf(holder.Cookie), request, patience ?? TaskTime);
+            if (answers is [byte[] reply, ..]) return VdiDelivery.Replied(reply);
+            if (silent > 0) return VdiDelivery.Lost("it did not answer in time");
+            // It went away before it answered. If it closed the VDI, it has answered all that it carried out.
+            return WriterLock.HasClosed(pool, first, holder)
+                ? VdiDelivery.Postponed
+                : VdiDelivery.Lost("it ended, or was replaced");
+        }
+        catch (RadosException failure)
+        {
+            return VdiDelivery.Lost(failure.Message);
+        }
     }
 }

@@ -1,10 +1,10 @@
 using System.Collections.Concurrent;
-using System.Globalization;
 using Ublkback.Block;
 using Ublkback.Linux.Kernel;
 using Ublkback.Linux.Messages;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Format;
+using Ublkback.Parallax.Requests;
 using Ublkback.Rados.Bindings;
 using Ublkback.Rados.Pools;
 
@@ -16,13 +16,10 @@ namespace Ublkback.Parallax.Stores;
 /// </summary>
 internal sealed class RadosStore : IVdiStore
 {
-    private const string NamePrefix = "name.";
-    private const string NumberPrefix = "vdi.";
-    private const string NextKey = "next";
-
     private readonly RadosPool _pool;
     private readonly TimeSpan? _patience;
     private readonly RadosStoreKeys _keys;
+    private readonly RadosVdis _vdis;
     private readonly RadosStoreLocks _locks;
     private readonly ConcurrentDictionary<uint, WriterLock> _owners = new(); // the VDIs that are open here
 
@@ -31,6 +28,7 @@ internal sealed class RadosStore : IVdiStore
         _pool = pool;
         _patience = patience;
         _keys = new RadosStoreKeys(pool);
+        _vdis = new RadosVdis(pool, _keys, id);
         _locks = new RadosStoreLocks(pool, patience);
         Id = id;
     }
@@ -40,12 +38,12 @@ internal sealed class RadosStore : IVdiStore
     public Guid Id { get; }
 
     public IReadOnlyList<string> Names =>
-        [.. Guarded(() => _keys.GetAll(NamePrefix).ToList()).Select(key => key.Key[NamePrefix.Length..])
+        [.. Guarded(_keys.GetNames).Select(key => key.Key[RadosStoreKeys.NamePrefix.Length..])
             .Order(StringComparer.Ordinal)];
 
     public IReadOnlyList<uint> Numbers =>
-        [.. Guarded(() => _keys.GetAll(NumberPrefix).ToList())
-            .Select(key => ParseNumber(key.Key[NumberPrefix.Length..])).Order()];
+        [.. Guarded(() => _keys.GetAll(RadosStoreKeys.NumberPrefix).ToList())
+            .Select(key => RadosVdis.ParseNumber(_pool, key.Key[RadosStoreKeys.NumberPrefix.Length..])).Order()];
 
     /// <summary>Opens the store in a pool.</summary>
     /// <param name="address">The pool.</param>
@@ -60,7 +58,7 @@ internal sealed class RadosStore : IVdiStore
             if (!makes)
                 throw new TargetException($"there is no store of VDIs in the pool {address.Pool}: 'ublkback vdi "
                     + $"create --store {address}' makes one");
-            RadosStoreKeys.Make(pool, NextKey, "1");
+            RadosStoreKeys.Make(pool, RadosVdis.NextKey, "1");
             return new RadosStore(pool, RadosStoreKeys.ReadId(pool)!.Value, address.Timeout);
         }
         catch (Exception failure)
@@ -88,10 +86,10 @@ internal sealed class RadosStore : IVdiStore
 
     public uint Find(string name)
     {
-        string key = NamePrefix + VdiName.Check(name);
-        string? number = Guarded(() => _keys.Get(key));
+        string key = RadosVdis.NameKeyOf(name);
+        string? number = Guarded(() => _keys.GetName(key));
         if (number is null) throw new NoSuchVdiException(name, Description);
-        uint vdi = ParseNumber(number);
+        uint vdi = RadosVdis.ParseNumber(_pool, number);
         string? called = Guarded(() => RadosContainer.ReadName(_pool, vdi));
         return called is null || called == name
             ? vdi
@@ -154,6 +152,14 @@ internal sealed class RadosStore : IVdiStore
     public IDisposable? TryForbidPins(uint vdi, ulong snapshot) =>
         Guarded(() => RadosPins.TryForbid(_pool, _owners.GetValueOrDefault(vdi), vdi, snapshot));
 
+    // Who opens a VDI for writing raises its epoch.
+    public string? ReadState(uint vdi) => Guarded(() => RadosClosed.ReadState(_pool, vdi));
+
+    public IVdiContainer? TryOpenToCollect(uint vdi, string state, Action<string> warn) =>
+        IsWritten(vdi) || ReadState(vdi) != state
+            ? null
+            : new RadosContainer(_pool, vdi, null, null, warn) { FreesUpTo = RadosClosed.EpochOf(state) };
+
     public bool IsWritten(uint vdi) =>
         Guarded(() => WriterTakeover.Find(_pool, new RadosSegments(vdi).First)) is not null;
 
@@ -172,35 +178,16 @@ internal sealed class RadosStore : IVdiStore
     public void Create(
         string name, Func<uint, VdiVersion> content, string origin, bool isUnfinished) => Guarded(() =>
     {
-        RadosStoreLock structure = _locks.Structure;
-        string nameKey = NamePrefix + VdiName.Check(name);
-        (string next, string condition) = _keys.GetHighest(NextKey);
-        uint vdi = ParseNumber(next);
-        if (_keys.Get(nameKey) is not null)
-            throw new TargetException($"there is a VDI {name} already in {Description}", "choose another name");
-        VdiSuperblock superblock = new(Id, vdi, Guid.NewGuid(), DateTimeOffset.UtcNow.ToUnixTimeMilliseconds(), name);
-        byte[] blocks = VdiMetadata.Make(superblock, content(vdi), origin, isUnfinished);
-        using RadosWrite number = new RadosWrite().IfKey(NextKey, condition);
-        structure.Need(_keys.TrySet(structure.Number, number, (NextKey, $"{vdi + 1:x}"), (KeyOf(vdi), "")));
-        try
-        {
-            RadosContainer.Make(_pool, vdi, blocks, VdiMetadata.MakeCopy(superblock, blocks));
-            using RadosWrite named = new RadosWrite().IfKey(nameKey, "");
-            structure.Need(_keys.TrySet(structure.Number, named, (nameKey, FormatNumber(vdi))));
-            return true;
-        }
-        catch (Exception failure) when (failure is RadosException or TargetException)
-        {
-            RemoveObjects(vdi); // nobody knows them
-            _ = _keys.TryRemove(structure.Number, KeyOf(vdi)); // or the collector does
-            throw new TargetException($"VDI {name} cannot be made: {failure.Message}", failure);
-        }
+        _vdis.Create(_locks.Structure, name, content, origin, isUnfinished);
+        return true;
     });
 
     public void Unlink(string name) => Guarded(() =>
     {
         RadosStoreLock structure = _locks.Structure;
-        structure.Need(_keys.TryRemove(structure.Number, NamePrefix + VdiName.Check(name)));
+        string key = RadosVdis.NameKeyOf(name);
+        if (_keys.GetName(key) is string number)
+            structure.Need(_keys.TryUnlink(structure.Number, key, number));
         return true;
     });
 
@@ -208,16 +195,16 @@ internal sealed class RadosStore : IVdiStore
     {
         RadosStoreLock structure = _locks.Structure;
         structure.Need(_keys.Check(structure.Number, Id, onFault, repairs));
-        HashSet<string> named = [.. _keys.GetAll(NamePrefix).Select(key => key.Value)];
+        HashSet<string> named = [.. _keys.GetNames().Select(key => key.Value)];
         foreach (uint vdi in Numbers)
         {
             // A number without a name and without objects is what is left of a VDI that was not made; it is collected.
-            if (Exists(vdi) || (!named.Contains(FormatNumber(vdi)) && _pool.Measure(new RadosSegments(vdi).Copy) < 0))
+            RadosSegments segments = new(vdi);
+            if (_pool.Measure(segments.First) > 0
+                || (!named.Contains(RadosVdis.FormatNumber(vdi)) && _pool.Measure(segments.Copy) < 0))
                 continue;
-            onFault($"object {new RadosSegments(vdi).First} of pool {_pool.Name} is missing");
-            if (!repairs) continue;
-            structure.Check();
-            RadosContainer.RestoreFirst(_pool, vdi); // when its copy is there
+            onFault($"object {segments.First} of pool {_pool.Name} is missing");
+            if (repairs) RadosClosed.RestoreFirst(_pool, segments, structure.Check); // when its copy is there
         }
 
         return true;
@@ -226,8 +213,8 @@ internal sealed class RadosStore : IVdiStore
     public void Remove(uint vdi) => Guarded(() =>
     {
         RadosStoreLock structure = _locks.Structure;
-        RemoveObjects(vdi);
-        structure.Need(_keys.TryRemove(structure.Number, KeyOf(vdi)));
+        _vdis.RemoveObjects(vdi);
+        structure.Need(_keys.TryRemove(structure.Number, RadosVdis.FormatNumber(vdi)));
         return true;
     });
 
@@ -243,15 +230,11 @@ internal sealed class RadosStore : IVdiStore
     public IDisposable Listen(uint vdi, MessageDispatcher requests)
     {
         WriterLock owner = _owners[vdi];
-        owner.Requests = requests;
-        return new EndingAction(() =>
-        {
-            owner.Requests = null;
-            _owners.TryRemove(vdi, out _);
-        });
+        return new RadosListener(
+            owner, requests, () => _owners.TryRemove(new KeyValuePair<uint, WriterLock>(vdi, owner)));
     }
 
-    public Task<byte[]?> TryAskAsync(uint vdi, byte[] request) =>
+    public Task<VdiDelivery> TryAskAsync(uint vdi, byte[] request) =>
         Task.Run(() => Guarded(() => RadosDoors.TryAsk(_pool, vdi, request, _patience)));
 
     public void Dispose()
@@ -265,14 +248,6 @@ internal sealed class RadosStore : IVdiStore
 
     private RadosContainer OpenUnguarded(uint vdi, Action<string> warn) => new(_pool, vdi, null, null, warn);
 
-    private void RemoveObjects(uint vdi)
-    {
-        RadosContainer container = OpenUnguarded(vdi, _ => { });
-        foreach (long segment in container.FindUsedSegments().Append(0)) container.Free([BlockRun.OfSegment(segment)]);
-        using RadosWrite copy = new RadosWrite().Remove();
-        _ = _pool.TryChange(new RadosSegments(vdi).Copy, copy); // it may be gone
-    }
-
     private static T Guarded<T>(Func<T> action)
     {
         try
@@ -284,15 +259,4 @@ internal sealed class RadosStore : IVdiStore
             throw new TargetException(failure.Message, failure);
         }
     }
-
-    private uint ParseNumber(string text) =>
-        uint.TryParse(text, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out uint vdi)
-            && vdi is > 0 and <= BlockAddress.MaxVdi
-            ? vdi
-            : throw new TargetException($"object {RadosStoreKeys.Object} of pool {_pool.Name} says '{text}' where the "
-                + "number of a VDI should be: it is damaged");
-
-    private static string FormatNumber(uint vdi) => vdi.ToString("x6", CultureInfo.InvariantCulture);
-
-    private static string KeyOf(uint vdi) => NumberPrefix + FormatNumber(vdi);
 }

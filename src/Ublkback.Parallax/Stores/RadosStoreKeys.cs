@@ -13,10 +13,19 @@ namespace Ublkback.Parallax.Stores;
 /// </summary>
 /// <remarks>
 /// What is added is added to the first object first, and what is removed is removed from there last. So after a crash
-/// only the copy may lack a key.
+/// only the copy may lack a key. A name is the exception: it is gone as soon as the first object has lost it. That gets
+/// a key <c>deleted.NUMBER</c> in the same operation, so that the copy's name of that number does not count.
 /// </remarks>
 internal sealed class RadosStoreKeys(RadosPool pool)
 {
+    /// <summary>Keys of names, whose values are numbers of VDIs.</summary>
+    public const string NamePrefix = "name.";
+
+    /// <summary>Keys of the numbers of all VDIs, those without names too.</summary>
+    public const string NumberPrefix = "vdi.";
+
+    private const string DeletedPrefix = "deleted.";
+
     /// <summary>The first of the two objects, whose locks are those of the store.</summary>
     public static RadosName Object => StructureFence.Object;
 
@@ -52,11 +61,26 @@ internal sealed class RadosStoreKeys(RadosPool pool)
         pool.GetKeys(Object, prefix).Concat(pool.GetKeys(Copy, prefix)).DistinctBy(pair => pair.Key)
             .OrderBy(pair => pair.Key, StringComparer.Ordinal);
 
-    /// <summary>The value of a key; null when it is not there.</summary>
+    /// <summary>The keys of all names, in order.</summary>
+    public IReadOnlyList<KeyValuePair<string, string>> GetNames()
+    {
+        IReadOnlyList<KeyValuePair<string, string>> names = pool.GetKeys(Object, NamePrefix);
+        IReadOnlyList<KeyValuePair<string, string>> copies = pool.GetKeys(Copy, NamePrefix);
+        if (names.SequenceEqual(copies)) return names;
+        HashSet<string> deleted = ReadDeleted();
+        return
+        [
+            .. names.Concat(copies.Where(copy => !deleted.Contains(copy.Value))).DistinctBy(pair => pair.Key)
+                .OrderBy(pair => pair.Key, StringComparer.Ordinal),
+        ];
+    }
+
+    /// <summary>The value of the key of a name; null when it is not there.</summary>
     /// <exception cref="TargetException">The two objects have different values.</exception>
-    public string? Get(string key)
+    public string? GetName(string key)
     {
         string? value = Read(Object, key), copy = Read(Copy, key);
+        if (copy is not null && copy != value && ReadDeleted().Contains(copy)) copy = null;
         return value is null || copy is null || value == copy
             ? value ?? copy
             : throw new TargetException(
@@ -96,16 +120,47 @@ internal sealed class RadosStoreKeys(RadosPool pool)
         return result == -LinuxError.Cancelled ? 0 : result;
     }
 
-    /// <summary>Removes a key; 0, or a negative error number if the lock is another's now.</summary>
+    /// <summary>
+    /// Takes a name away from a VDI, if it has that; 0, or a negative error number if the lock is another's now.
+    /// </summary>
     /// <param name="structure">The number of the lock that the change needs.</param>
-    /// <param name="key">The key.</param>
-    public int TryRemove(byte[] structure, string key)
+    /// <param name="key">The key of the name.</param>
+    /// <param name="number">The VDI's number.</param>
+    public int TryUnlink(byte[] structure, string key, string number)
+    {
+        int result = 0;
+        foreach (RadosName name in new[] { Object, Copy })
+        {
+            using RadosWrite write = new RadosWrite().IfAttribute(StructureFence.Attribute, structure)
+                .SetKey(DeletedPrefix + number, "");
+            if (Read(name, key) == number) write.RemoveKey(key);
+            int done = pool.TryChange(name, write, isForced: true);
+            if (name == Copy) break; // the first one counts, and the collector ends it
+            result = done;
+            if (done < 0) break;
+        }
+
+        return result;
+    }
+
+    /// <summary>
+    /// Removes all keys of a VDI that has no name; 0, or a negative error number if the lock is another's now.
+    /// </summary>
+    /// <param name="structure">The number of the lock that the change needs.</param>
+    /// <param name="number">The VDI's number.</param>
+    public int TryRemove(byte[] structure, string number)
     {
         int result = 0;
         foreach (RadosName name in new[] { Copy, Object })
         {
-            using RadosWrite write = new RadosWrite().IfAttribute(StructureFence.Attribute, structure).RemoveKey(key);
-            if (result >= 0) result = pool.TryChange(name, write);
+            using RadosWrite write = new RadosWrite().IfAttribute(StructureFence.Attribute, structure)
+                .RemoveKey(NumberPrefix + number).RemoveKey(DeletedPrefix + number);
+            foreach (KeyValuePair<string, string> left in pool.GetKeys(name, NamePrefix))
+            {
+                if (name == Copy && left.Value == number) write.RemoveKey(left.Key);
+            }
+
+            if (result >= 0) result = pool.TryChange(name, write, isForced: true);
         }
 
         return result;
@@ -117,6 +172,7 @@ internal sealed class RadosStoreKeys(RadosPool pool)
     /// </summary>
     public int Check(byte[] structure, Guid id, Action<string> onFault, bool repairs)
     {
+        HashSet<string> deleted = ReadDeleted(), named = [.. GetNames().Select(pair => pair.Value)];
         foreach ((RadosName name, RadosName other) in new[] { (Object, Copy), (Copy, Object) })
         {
             byte[] block = new byte[VdiFormat.BlockSize];
@@ -127,7 +183,12 @@ internal sealed class RadosStoreKeys(RadosPool pool)
             HashSet<string> known = [.. pool.GetKeys(name, "").Select(pair => pair.Key)];
             foreach ((string key, string value) in pool.GetKeys(other, "").Where(pair => !known.Contains(pair.Key)))
             {
-                onFault($"key {key} of object {name} of pool {pool.Name} is missing; its copy has it");
+                if (key.StartsWith(NamePrefix, StringComparison.Ordinal) && deleted.Contains(value)) continue;
+                // What was not ended of a VDI without a name, the collector ends: it is no damage.
+                bool isLeft = key.StartsWith(DeletedPrefix, StringComparison.Ordinal)
+                    || (key.StartsWith(NumberPrefix, StringComparison.Ordinal)
+                        && !named.Contains(key[NumberPrefix.Length..]));
+                if (!isLeft) onFault($"key {key} of object {name} of pool {pool.Name} is missing; its copy has it");
                 write.SetKey(key, value);
                 isChanged = true;
             }
@@ -138,6 +199,9 @@ internal sealed class RadosStoreKeys(RadosPool pool)
 
         return 0;
     }
+
+    private HashSet<string> ReadDeleted() =>
+        [.. GetAll(DeletedPrefix).Select(pair => pair.Key[DeletedPrefix.Length..])];
 
     private string? Read(RadosName name, string key) =>
         pool.GetKeys(name, key).FirstOrDefault(pair => pair.Key == key).Value;

@@ -42,6 +42,15 @@ public static class LockClass
         return write.Execute(Name, "break_lock", Frame(fields));
     }
 
+    /// <summary>Releases a lock that we hold; the change is refused if we do not hold it.</summary>
+    public static RadosWrite Release(this RadosWrite write, RadosLockName which)
+    {
+        List<byte> fields = [];
+        Add(fields, which.Name);
+        Add(fields, which.Cookie);
+        return write.Execute(Name, "unlock", Frame(fields));
+    }
+
     // The version of the structure, the oldest that can read it, and its length.
     private static byte[] Frame(List<byte> fields)
     {

@@ -9,9 +9,14 @@ namespace Ublkback.Rados.Pools;
 /// Answers what others say to an object, until it is disposed. They see that nobody does when this process is dead,
 /// stopped or cut off. Any thread.
 /// </summary>
+/// <remarks>
+/// An OSD sends what it has no answer to again when the connection was lost. Such a message is not carried out twice.
+/// </remarks>
 public sealed class RadosWatch : IDisposable
 {
     private const uint TimeoutSeconds = 30; // after which the OSD gives up a client that is not connected
+
+    private const int Remembered = 16; // messages that were answered, and may come again
 
     private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
 
@@ -20,6 +25,9 @@ public sealed class RadosWatch : IDisposable
     private readonly Func<byte[], Task<byte[]>> _answer;
     private readonly GCHandle _self;
     private readonly Lock _gate = new();
+    private readonly Dictionary<ulong, Task<byte[]>> _answers = [];
+    private readonly Queue<ulong> _order = new(); // of those answers
+    private readonly HashSet<Task> _sending = [];
     private ulong _watch; // 0 when there is none
     private bool _isOver;
 
@@ -61,11 +69,28 @@ public sealed class RadosWatch : IDisposable
         {
             if (result == -LinuxError.NoEntry) return ([], 0);
             if (result != -TimedOut) RadosException.Check(result, $"those who watch object {name} cannot be asked");
-            return RadosAnswers.Read(new ReadOnlySpan<byte>(reply, (int)length));
+            (IReadOnlyList<byte[]> answers, int silent) = RadosAnswers.Read(new ReadOnlySpan<byte>(reply, (int)length));
+            return (answers, result == -TimedOut && answers.Count == 0 ? Math.Max(1, silent) : silent);
         }
         finally
         {
             LibRados.FreeBuffer(reply);
+        }
+    }
+
+    /// <summary>Waits until what came until now is answered; false if that takes too long.</summary>
+    public async Task<bool> SettleAsync(TimeSpan limit)
+    {
+        Task[] sending;
+        lock (_answers) sending = [.. _sending];
+        try
+        {
+            await Task.WhenAll(sending).WaitAsync(limit).ConfigureAwait(false);
+            return true;
+        }
+        catch (TimeoutException)
+        {
+            return false;
         }
     }
 
@@ -107,7 +132,7 @@ public sealed class RadosWatch : IDisposable
     {
         RadosWatch self = (RadosWatch)GCHandle.FromIntPtr(argument).Target!;
         byte[] message = new ReadOnlySpan<byte>(data, (int)length).ToArray();
-        _ = self.AnswerAsync(notification, watch, message);
+        self.Answer(notification, watch, message);
     }
 
     [UnmanagedCallersOnly(CallConvs = [typeof(CallConvCdecl)])]
@@ -128,10 +153,32 @@ public sealed class RadosWatch : IDisposable
         }
     }
 
-    private async Task AnswerAsync(ulong notification, ulong watch, byte[] message)
+    private void Answer(ulong notification, ulong watch, byte[] message)
     {
-        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding); // librados wants its thread back
-        Acknowledge(notification, watch, await _answer(message).ConfigureAwait(false));
+        lock (_answers)
+        {
+            if (!_answers.TryGetValue(notification, out Task<byte[]>? answer))
+            {
+                // librados wants its thread back
+                _answers[notification] = answer = Task.Run(() => _answer(message));
+                _order.Enqueue(notification);
+            }
+
+            while (_order.Count > Remembered && _answers[_order.Peek()].IsCompleted) _answers.Remove(_order.Dequeue());
+            Task sending = AcknowledgeAsync(notification, watch, answer);
+            _sending.Add(sending);
+            _ = sending.ContinueWith(
+                ended =>
+                {
+                    lock (_answers) _sending.Remove(ended);
+                }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+        }
+    }
+
+    private async Task AcknowledgeAsync(ulong notification, ulong watch, Task<byte[]> answer)
+    {
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding); // as above
+        Acknowledge(notification, watch, await answer.ConfigureAwait(false));
     }
 
     // The connection was lost for long.

@@ -6,6 +6,7 @@ using Ublkback.Block;
 using Ublkback.Linux.Sockets;
 using Ublkback.Parallax.Admin;
 using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Requests;
 using Ublkback.Tests.Images;
 
 namespace Ublkback.Tests.Parallax;
@@ -14,6 +15,7 @@ namespace Ublkback.Tests.Parallax;
 public sealed class VdiSocketTests : VdiFixture
 {
     private const int DiskSize = 8 * MiB;
+    private const string Retry = "\"retry\":true}";
 
     private ImageDriver? _disk;
 
@@ -157,8 +159,8 @@ public sealed class VdiSocketTests : VdiFixture
         _disk = null;
         byte[] answer = Encoding.UTF8.GetBytes(reply ?? "");
         using LineServer other = new(
-            SocketPath, 64 << 10, _ => reply is null ? throw new IOException("lost") : Task.FromResult<byte[]?>(answer),
-            _ => answer);
+            SocketPath, 64 << 10, _ => reply is null ? throw new IOException("lost") : Task.FromResult(answer),
+            _ => answer, answer);
         Assert.That(() => Vdis.Describe("web"), Throws.InstanceOf<TargetException>().With.Message.Contains(expected));
         if (reply is null || !reply.Contains("AQI=", StringComparison.Ordinal))
             Assert.That(
@@ -167,7 +169,7 @@ public sealed class VdiSocketTests : VdiFixture
     }
 
     [Test]
-    public async Task A_request_that_comes_too_late_is_dropped_and_one_that_came_in_time_is_replied()
+    public async Task A_request_that_comes_too_late_is_told_to_try_again()
     {
         TaskCompletionSource goOn = new(), isHeld = new();
         VdiImage image = (VdiImage)_disk!.Image;
@@ -182,8 +184,8 @@ public sealed class VdiSocketTests : VdiFixture
         Task closing = image.DisposeAsync().AsTask();
         _disk = null;
         Assert.That(File.Exists(SocketPath), Is.False);
-        Assert.That(
-            await TryAskAsync(late, "{\"version\":1,\"command\":\"snapshot\",\"snapshot\":\"late\"}\n"), Is.Empty);
+        byte[] reply = await AskAsync(late, "{\"version\":1,\"command\":\"snapshot\",\"snapshot\":\"late\"}\n");
+        Assert.That(Encoding.UTF8.GetString(reply), Does.Contain("did not carry the request out").And.Contains(Retry));
         goOn.SetResult();
         await held.WaitAsync(Soon);
         await closing.WaitAsync(Soon);
@@ -191,23 +193,70 @@ public sealed class VdiSocketTests : VdiFixture
     }
 
     [Test]
-    public async Task A_request_that_a_closing_process_drops_is_sent_again_or_carried_out_here()
+    public async Task A_request_that_a_closing_process_refuses_is_sent_again_or_carried_out_here()
     {
         await _disk!.Image.DisposeAsync();
         _disk = null;
         int asked = 0;
         LineServer closing = null!;
+        byte[] postponed = VdiProtocol.Messages.Postpone();
         closing = new(
             SocketPath, 64 << 10,
             _ =>
             {
                 asked++;
                 closing.Dispose();
-                return Task.FromResult<byte[]?>(null);
+                return Task.FromResult(postponed);
             },
-            _ => []);
+            _ => postponed, postponed);
         await Vdis.SnapshotAsync("web", "s").WaitAsync(Soon);
         Assert.That((asked, SnapshotNames()), Is.EqualTo((1, new[] { "s" })));
+    }
+
+    // The process that listens at the path later is another one, which did not close the VDI for the first.
+    [Test]
+    public async Task A_request_to_a_process_that_was_killed_and_restarted_is_not_sent_again()
+    {
+        await _disk!.Image.DisposeAsync();
+        _disk = null;
+        int asked = 0;
+        using Socket killed = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        killed.Bind(new UnixDomainSocketEndPoint(SocketPath));
+        killed.Listen();
+        Task snapshot = Vdis.SnapshotAsync("web", "s");
+        Socket client = await killed.AcceptAsync().WaitAsync(Soon);
+        Assert.That(await client.ReceiveAsync(new byte[4096]).WaitAsync(Soon), Is.Positive);
+        using LineServer restarted = new(
+            SocketPath, 64 << 10,
+            _ =>
+            {
+                asked++;
+                return Task.FromResult("""{"version":1}"""u8.ToArray());
+            },
+            _ => [], []);
+        client.Dispose();
+        Assert.That(
+            async () => await snapshot.WaitAsync(Soon),
+            Throws.InstanceOf<TargetException>().With.Message.Contains("it is not known whether 'snapshot' was carried")
+                .And.Message.Contains("'ublkback vdi snapshots NAME' shows whether"));
+        Assert.That(asked, Is.Zero);
+    }
+
+    // Some have connected, and are not accepted yet; some have sent their request.
+    [Test]
+    public async Task All_who_are_connected_when_a_process_closes_the_vdi_get_a_reply()
+    {
+        Socket[] clients = [.. Enumerable.Range(0, 64).Select(_ => Connect())];
+        Task closing = _disk!.Image.DisposeAsync().AsTask();
+        _disk = null;
+        foreach (Socket client in clients)
+        {
+            byte[] reply = await AskAsync(client, "{\"version\":1,\"command\":\"snapshot\",\"snapshot\":\"late\"}\n");
+            Assert.That(Encoding.UTF8.GetString(reply), Does.Contain(Retry));
+            client.Dispose();
+        }
+
+        await closing.WaitAsync(Soon);
     }
 
     [Test]
@@ -227,28 +276,29 @@ public sealed class VdiSocketTests : VdiFixture
         Create("other", DiskSize);
         await _disk!.Image.DisposeAsync();
         _disk = null;
-        TaskCompletionSource<byte[]?> never = new();
-        using LineServer silent = new(SocketPath, 64 << 10, _ => never.Task, _ => []);
+        TaskCompletionSource<byte[]> never = new();
+        using LineServer silent = new(SocketPath, 64 << 10, _ => never.Task, _ => [], []);
         List<string> failures = [];
         IReadOnlyList<VdiInfo> all =
             Vdis.DescribeAll((name, why) => failures.Add($"{name}: {why.Message}"), TimeSpan.FromMilliseconds(1));
         Assert.That(all.Select(info => info.Name), Is.EqualTo(new[] { "other" }));
         Assert.That(failures, Has.One.StartsWith("web: ").And.One.Contains("has not answered"));
-        never.SetResult(null);
+        never.SetResult([]);
     }
 
-    private static async Task<byte[]> TryAskAsync(Socket socket, string message)
+    private static async Task<byte[]> AskAsync(Socket socket, string message)
     {
         byte[] buffer = new byte[4096];
         try
         {
             socket.Send(Encoding.UTF8.GetBytes(message));
-            return buffer[..await socket.ReceiveAsync(buffer).WaitAsync(Soon)];
         }
         catch (SocketException)
         {
-            return []; // reset
+            // The server has replied already.
         }
+
+        return buffer[..await socket.ReceiveAsync(buffer).WaitAsync(Soon)];
     }
 
     private string SocketPath => Path.Combine(Folder, "doors", "000001");
