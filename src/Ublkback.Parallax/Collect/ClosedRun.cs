@@ -50,28 +50,13 @@ internal sealed class ClosedRun
         // The state first: all that is read after it is at least as new.
         if (store.ReadState(vdi) is not string state || store.IsWritten(vdi)) return null;
         (IVdiContainer container, VdiSuperblock superblock) = store.OpenOther(vdi, warn);
-<<<<<<< HEAD
         using IVdiContainer opened = container;
         List<long> used = [.. container.FindUsedSegments()];
-        if (used.Count == 0) return new ClosedRun(store, vdi, state, used);
+        bool isWhole = container.FreesWholeSegments;
+        if (used.Count == 0) return new ClosedRun(store, vdi, state, used, isWhole);
         return FindSpared(container, superblock) is { } spared
-            ? new ClosedRun(store, vdi, state, [.. used.Where(segment => !spared.Contains(segment))])
+            ? new ClosedRun(store, vdi, state, [.. used.Where(segment => !spared.Contains(segment))], isWhole)
             : null;
-=======
-        try
-        {
-            List<long> used = [.. container.FindUsedSegments()];
-            bool isWhole = container.FreesWholeSegments;
-            if (used.Count == 0) return new ClosedRun(store, vdi, state, used, isWhole);
-            return FindSpared(container, superblock) is { } spared
-                ? new ClosedRun(store, vdi, state, [.. used.Where(segment => !spared.Contains(segment))], isWhole)
-                : null;
-        }
-        finally
-        {
-            container.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
->>>>>>> pool
     }
 
     /// <summary>Frees what is not marked; gives the number of blocks.</summary>

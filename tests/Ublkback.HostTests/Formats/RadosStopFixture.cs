@@ -88,7 +88,8 @@ public abstract class RadosStopFixture
         StartWithAsync(command, process is null ? null : process.Before, name);
 
     /// <summary>The same; an action is called before each operation.</summary>
-    protected Task<string?> StartWithAsync(string command, Action<string>? before, string name = "w") => Task.Run(async () =>
+    protected Task<string?> StartWithAsync(string command, Action<string>? before, string name = "w") =>
+        Task.Run(async () =>
     {
         RadosPool.BeforeEach.Value = before;
         try
