@@ -228,7 +228,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
         LastAnswer = Stopwatch.GetTimestamp();
         call.Complete(call.Status);
         _free.Push(call);
-        if (_isEnding && UnderWay == 0) SayGoodbye(); // off the path: the server ends
+        if (_isEnding && UnderWay == 0) SayGoodbye();
     }
 
     private BlockStatus StatusOf(uint error, NbdCall call, string text)

@@ -31,9 +31,7 @@ internal static class StoreFiles
         byte[] block = new byte[VdiFormat.BlockSize];
         try
         {
-            using SafeFileHandle file = File.OpenHandle(
-                path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
-            _ = RandomAccess.Read(file, block, 0);
+            Read(path, 0, block);
         }
         catch (Exception failure) when (failure is FileNotFoundException or DirectoryNotFoundException)
         {
@@ -48,5 +46,13 @@ internal static class StoreFiles
     {
         using FileDescriptor directory = FileDescriptor.Open(folder, OpenFlags.O_RDONLY | OpenFlags.O_DIRECTORY);
         if (Syscall.fsync(directory.Number) != 0) throw new IOException($"{folder} could not be made durable");
+    }
+
+    /// <summary>Reads from a file that another process may be writing, as much as it has.</summary>
+    public static void Read(string path, long offset, Span<byte> target)
+    {
+        using SafeFileHandle file = File.OpenHandle(
+            path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        _ = RandomAccess.Read(file, target, offset);
     }
 }

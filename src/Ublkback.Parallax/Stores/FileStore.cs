@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Security.Cryptography;
-using Microsoft.Win32.SafeHandles;
 using Mono.Unix.Native;
 using Ublkback.Block;
 using Ublkback.Images.Raw;
@@ -148,9 +147,7 @@ internal sealed class FileStore : IVdiStore
     public string ReadState(uint vdi)
     {
         byte[] blocks = new byte[VdiFormat.OffsetOf(VdiFormat.HolderBlock + 1)];
-        using SafeFileHandle file = File.OpenHandle(
-            PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
-        _ = RandomAccess.Read(file, blocks, 0);
+        StoreFiles.Read(PathOf(vdi), 0, blocks);
         return Convert.ToHexString(SHA256.HashData(blocks));
     }
 
@@ -166,16 +163,17 @@ internal sealed class FileStore : IVdiStore
             return null;
         }
 
-        bool isSame = false;
+        IVdiContainer? same = null;
         try
         {
-            isSame = ReadState(vdi) == state;
-            return isSame ? container : null;
+            if (ReadState(vdi) == state) same = container;
         }
         finally
         {
-            if (!isSame) container.Dispose();
+            if (same is null) container.Dispose();
         }
+
+        return same;
     }
 
     public IDisposable Pin(uint vdi, ulong snapshot, Action<string> warn) => FileStoreLocks.Pin(PathOf(vdi), snapshot);
@@ -191,10 +189,8 @@ internal sealed class FileStore : IVdiStore
 
     public WriterRecord? ReadHolder(uint vdi)
     {
-        using SafeFileHandle file = File.OpenHandle(
-            PathOf(vdi), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         byte[] block = new byte[VdiFormat.BlockSize];
-        _ = RandomAccess.Read(file, block, VdiFormat.OffsetOf(VdiFormat.HolderBlock));
+        StoreFiles.Read(PathOf(vdi), VdiFormat.OffsetOf(VdiFormat.HolderBlock), block);
         return WriterRecord.TryRead(block);
     }
 

@@ -16,9 +16,9 @@ namespace Ublkback.Images.Qcow2.Metadata;
 /// before, when also the requests have ended that may have looked them up.
 /// </remarks>
 internal sealed class MetadataCommit(
-    Qcow2Layout layout, ContainerFile file, HeaderFile header, MetadataCache cache, RefcountBlocks blocks, ClusterAllocator allocator,
-    ClusterMap map, MetadataLog log, ImageGeneration generation, ReservedClusters reserved, RequestQuiescence epochs,
-    LoopMutex tables, Corruption corruption)
+    Qcow2Layout layout, ContainerFile file, HeaderFile header, MetadataCache cache, RefcountBlocks blocks,
+    ClusterAllocator allocator, ClusterMap map, MetadataLog log, ImageGeneration generation, ReservedClusters reserved,
+    RequestQuiescence epochs, LoopMutex tables, Corruption corruption)
 {
     private const int MaxWritesUnderWay = 16;
 
