@@ -9,8 +9,8 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.HostTests.Formats;
 
 /// <summary>
-/// Commands on VDIs in a pool that are killed, or whose operations fail, before any of their operations: what they leave
-/// is complete, or the next collection removes it.
+/// Commands on VDIs in a pool that are killed, or fail, before any of their operations: what they leave is complete, or
+/// the next collection removes it.
 /// </summary>
 public sealed class RadosKilledTests : RadosStopFixture
 {

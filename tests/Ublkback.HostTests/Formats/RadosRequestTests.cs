@@ -14,6 +14,7 @@ public sealed class RadosRequestTests
     private const int Size = 1 << 20;
 
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1);
+    private static readonly TimeSpan TimeToClose = TimeSpan.FromSeconds(2); // less than a reply is waited for
     private static readonly TimeSpan AWhile = TimeSpan.FromMilliseconds(500);
 
     private string _pool = "";
@@ -48,7 +49,7 @@ public sealed class RadosRequestTests
         Task snapshot = Task.Run(() => _vdis!.SnapshotAsync("w", "s"));
         await reply.Stopped.WaitAsync(Patience);
         Task closing = Task.Run(async () => await image.DisposeAsync());
-        await Task.Delay(AWhile);
+        await Task.Delay(TimeToClose);
         reply.GoOn();
         await snapshot.WaitAsync(Patience);
         await closing.WaitAsync(Patience);
@@ -139,7 +140,9 @@ public sealed class RadosRequestTests
     // Stops the first thread that comes to an operation, and no other.
     private sealed class StoppedCall(Func<string, bool> isAt)
     {
-        private readonly TaskCompletionSource<string> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        private readonly TaskCompletionSource<string> _stopped =
+            new(TaskCreationOptions.RunContinuationsAsynchronously);
+
         private readonly ManualResetEventSlim _mayGoOn = new();
         private readonly Lock _gate = new();
 
