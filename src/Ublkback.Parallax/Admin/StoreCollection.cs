@@ -77,11 +77,7 @@ internal sealed class StoreCollection(IVdiStore store, Worker worker, ImageOpeni
         VdiImage image = Open(name);
         await using (image.ConfigureAwait(false))
         {
-            await image.InvokeAsync(async () =>
-            {
-                BlockStatus status = await image.Parts.Checkpointer.RunAsync();
-                return status == BlockStatus.Okay ? await image.Parts.Checkpointer.RepeatHeadAsync() : status;
-            }).ConfigureAwait(false);
+            await image.InvokeAsync(image.Parts.Checkpointer.SettleAsync).ConfigureAwait(false);
         }
     }
 

@@ -92,13 +92,12 @@ internal sealed class Checkpointer(
     }
 
     /// <summary>
-    /// Before the file is closed: nothing of it needs the log then, and both heads say the same, so that a collection
-    /// need not open it. What fails is left to the next process that opens it.
+    /// Leaves a file that a collection need not open: the log has nothing that counts, and both heads say the same.
     /// </summary>
-    public async Task EndAsync()
+    public async Task<BlockStatus> SettleAsync()
     {
-        if (!log.IsOpen || (content.Map.ChangeCount == 0 && log.BlocksSinceCheckpoint == 0)) return;
-        if (await RunAsync() == BlockStatus.Okay) await RepeatHeadAsync();
+        BlockStatus status = await RunAsync();
+        return status == BlockStatus.Okay ? await RepeatHeadAsync() : status;
     }
 
     /// <summary>Has both heads say that the disk holds all that was copied into it.</summary>

@@ -30,6 +30,8 @@ internal static class DeleteHandler
                 ?? throw new TargetException($"the snapshot {snapshot.Name} is in use", "detach it first");
             VdiHolder.Check(
                 await holder.Image.Parts.Control.DeleteAsync(snapshot.Id), "cannot delete the snapshot");
+            // So that a guest on full storage gets the space, though nobody opens this VDI.
+            if (!holder.IsInUse) await holder.Image.Parts.Checkpointer.SettleAsync();
             return new VdiDoneReply();
         }
         finally
