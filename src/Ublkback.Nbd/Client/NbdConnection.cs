@@ -24,7 +24,6 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     private readonly Stack<NbdCall> _free = new();
     private readonly Memory<byte> _head = new byte[NbdProtocol.ChunkHeadSize];
     private bool _isLost;
-    private bool _isEnding; // it takes no more requests, and is closed when those under way are answered
 
     /// <summary>What the server said of the disk.</summary>
     public NbdExport Export => export;
@@ -39,6 +38,9 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     /// When the server last answered, or was first asked after it had answered all; a time of the stopwatch.
     /// </summary>
     public long LastAnswer { get; private set; }
+
+    /// <summary>Whether it takes no more requests, and is closed when those under way are answered.</summary>
+    public bool IsEnding { get; private set; }
 
     /// <summary>Whether the server has said that it ends, all its connections with it.</summary>
     public bool IsServerEnding { get; private set; }
@@ -83,8 +85,8 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     /// </summary>
     public void EndWhenIdle()
     {
-        if (_isEnding || _isLost) return;
-        _isEnding = true;
+        if (IsEnding || _isLost) return;
+        IsEnding = true;
         if (UnderWay == 0) SayGoodbye();
     }
 
@@ -97,7 +99,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
     public ValueTask<BlockStatus?> CallAsync(
         NbdCommand command, ushort flags, long offset, int length, Memory<byte> data)
     {
-        if (_isLost || _isEnding) return new ValueTask<BlockStatus?>((BlockStatus?)null);
+        if (_isLost || IsEnding) return new ValueTask<BlockStatus?>((BlockStatus?)null);
         if (UnderWay++ == 0) LastAnswer = Stopwatch.GetTimestamp();
         NbdCall call = Rent();
         call.Begin(command, flags, offset, length, data);
@@ -228,7 +230,7 @@ internal sealed class NbdConnection(NbdChannel channel, NbdExport export, long b
         LastAnswer = Stopwatch.GetTimestamp();
         call.Complete(call.Status);
         _free.Push(call);
-        if (_isEnding && UnderWay == 0) SayGoodbye();
+        if (IsEnding && UnderWay == 0) SayGoodbye();
     }
 
     private BlockStatus StatusOf(uint error, NbdCall call, string text)

@@ -43,6 +43,8 @@ internal sealed class NbdLink(
     /// </summary>
     public long ConnectedSince => Volatile.Read(ref _connectedSince);
 
+    private NbdConnection? Usable => _connection is { IsEnding: false } connection ? connection : null;
+
     /// <summary>Begins to keep it up. On the worker, once.</summary>
     public void Start()
     {
@@ -53,7 +55,7 @@ internal sealed class NbdLink(
     /// <summary>Has waiting requests look again. On the worker.</summary>
     public void Wake() => _waiting.WakeAll();
 
-    /// <summary>Lets the server go, which ends, unless it is a later one than at a time. On the worker.</summary>
+    /// <summary>Disconnects from a server that ends, unless connecting began after a time. On the worker.</summary>
     public void Leave(long at)
     {
         if (_connection is NbdConnection connection && connection.BegunAt < at) _ = LeaveAsync(connection);
@@ -67,7 +69,7 @@ internal sealed class NbdLink(
         long waitsSince = 0, lostAt = 0;
         while (true)
         {
-            NbdConnection? connection = _connection;
+            NbdConnection? connection = Usable;
             if (connection is not null)
             {
                 Watch();
@@ -86,7 +88,7 @@ internal sealed class NbdLink(
             if (waitsSince == 0)
                 waitsSince = _lostAt == 0 ? Stopwatch.GetTimestamp() : Math.Max(_lostAt, peers.LostAt);
             if (_isClosed || Stopwatch.GetElapsedTime(waitsSince) > maxOutage) return BlockStatus.IoError;
-            if (_connection != connection || (connection is null && peers.TryFind(this, lostAt, out _))) continue;
+            if (Usable != connection || (connection is null && peers.TryFind(this, lostAt, out _))) continue;
             WakeLate();
             await _waiting.WaitAsync();
         }
@@ -178,14 +180,16 @@ internal sealed class NbdLink(
         _connection = connection;
         Volatile.Write(ref _connectedSince, connection.BegunAt);
         _waiting.WakeAll();
-        peers.NoteConnection(this);
+        if (connection.BegunAt < peers.EndedAt) _ = LeaveAsync(connection); // of the server that ends
+        else peers.NoteConnection(this);
         string cause = await connection.RunAsync();
         _connection = null;
         Volatile.Write(ref _connectedSince, 0);
         _lostAt = Stopwatch.GetTimestamp();
         peers.NoteLoss(_lostAt);
-        if (connection.IsServerEnding) peers.NoteEnd(this, _lostAt);
+        if (connection.IsServerEnding) peers.NoteEnd(this, connection.BegunAt, _lostAt);
         connection.GiveUp();
+        _waiting.WakeAll(); // others' connections may be there
         return cause;
     }
 

@@ -11,12 +11,16 @@ internal sealed class NbdPeers
     private readonly Lock _gate = new();
     private volatile (Worker Worker, NbdLink Link)[] _all = [];
     private long _lostAt;
+    private long _endedAt;
 
     /// <summary>All of them.</summary>
     public IReadOnlyList<(Worker Worker, NbdLink Link)> All => _all;
 
     /// <summary>When a connection was last lost; a time of the stopwatch, or 0.</summary>
     public long LostAt => Volatile.Read(ref _lostAt);
+
+    /// <summary>When a server said that it ends; a time of the stopwatch, or 0.</summary>
+    public long EndedAt => Volatile.Read(ref _endedAt);
 
     /// <summary>Adds one.</summary>
     public void Add(Worker worker, NbdLink link)
@@ -46,8 +50,13 @@ internal sealed class NbdPeers
     /// <summary>
     /// The server of a link has said that it ends: the others let it go too, since a server may wait for that.
     /// </summary>
-    public void NoteEnd(NbdLink told, long at)
+    /// <param name="told">The link.</param>
+    /// <param name="begunAt">When its connection was begun.</param>
+    /// <param name="at">Now.</param>
+    public void NoteEnd(NbdLink told, long begunAt, long at)
     {
+        if (begunAt < EndedAt) return; // the others know of this end
+        Volatile.Write(ref _endedAt, at);
         foreach ((Worker worker, NbdLink link) in _all)
         {
             if (link != told) worker.Post(() => link.Leave(at));

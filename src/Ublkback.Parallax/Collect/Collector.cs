@@ -121,6 +121,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
 
             foreach (ClosedRun vdi in _closed)
             {
+                closing.ThrowIfCancellationRequested();
                 await Task.Run(alone.Check).ConfigureAwait(false);
                 Freed += await Task.Run(() => vdi.Free(_marks, warn)).ConfigureAwait(false);
             }
@@ -145,7 +146,12 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         List<VdiVersion> needed = [.. open.SelectMany(vdi => vdi.Snapshots)];
         // Before the structure is locked, since it takes long to read logs. The state of a VDI tells when it is freed
         // whether it was opened since.
-        _closed.AddRange(closed.Select(TryBegin).OfType<ClosedRun>());
+        foreach (uint vdi in closed)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            if (TryBegin(vdi) is ClosedRun run) _closed.Add(run);
+        }
+
         using (IStoreLock structure = store.LockStructure())
         {
             HashSet<uint> named = [.. store.Names.Select(store.Find)];

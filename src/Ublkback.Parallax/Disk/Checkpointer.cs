@@ -32,6 +32,9 @@ internal sealed class Checkpointer(
     /// <summary>The head in the file.</summary>
     public VdiHead Head { get; private set; } = head;
 
+    /// <summary>A checkpoint that was begun since the log was long, and may have ended.</summary>
+    public Task Running => _running;
+
     /// <summary>How many nodes, and blocks of the table of snapshots, are to be written at most.</summary>
     public long CountNodes()
     {

@@ -207,6 +207,7 @@ internal sealed class VdiImage : IWorkerNeeds, IAllocationMap, IImageHealth, IRe
         await _parts.Control.EndAsync();
         if (!IsWriter) return;
         await _parts.Log.SettleAsync();
+        await _parts.Checkpointer.Running;
         if (_parts.Content.Map.ChangeCount > 0 && _parts.Log.IsOpen) await _parts.Checkpointer.RunAsync();
         await _parts.Mark.SettleAsync();
         await _parts.Segments.EndAsync();

@@ -42,7 +42,7 @@ internal sealed class Resizer(
         if (status != BlockStatus.Okay) return status;
         status = await file.FlushAsync();
         if (status == BlockStatus.Okay) map.DiskSize = bytes;
-        else await headerFile.SetSizeAsync(map.DiskSize); // a resize that is refused does not happen later
+        else await headerFile.ResetSizeAsync(map.DiskSize); // a failed resize has no effect at the next opening
         return status;
     }
 

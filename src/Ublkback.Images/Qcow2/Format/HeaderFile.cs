@@ -11,34 +11,23 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
 {
     private readonly LoopMutex _gate = new();
     private readonly byte[] _before = new byte[firstSector.Length];
-    private uint _generation = header.Generation;
-    private bool _isUnsure; // a write failed: the file has what counts, or what that was to bring there
+    private bool _isUnsure; // after a failed write: the file holds the old header or the new one
 
     /// <summary>
     /// Says that the image has changes of which only a log knows, and which log; version 2 cannot say it.
     /// </summary>
-    public ValueTask<BlockStatus> SetDirtyAsync(uint generation)
-    {
-        _generation = generation;
-        return ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0);
-    }
+    public ValueTask<BlockStatus> SetDirtyAsync(uint generation) =>
+        ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0, generation);
 
     /// <summary>Names another generation. Version 2 cannot.</summary>
-    public ValueTask<BlockStatus> SetGenerationAsync(uint generation)
-    {
-        _generation = generation;
-        return ChangeFeaturesAsync(0, 0);
-    }
+    public ValueTask<BlockStatus> SetGenerationAsync(uint generation) => ChangeFeaturesAsync(0, 0, generation);
 
     /// <summary>Says that the file is complete.</summary>
-    public ValueTask<BlockStatus> ClearDirtyAsync()
-    {
-        _generation = 0;
-        return ChangeFeaturesAsync(0, Qcow2Header.DirtyFeature);
-    }
+    public ValueTask<BlockStatus> ClearDirtyAsync() => ChangeFeaturesAsync(0, Qcow2Header.DirtyFeature, 0);
 
-    /// <summary>Says that the image is broken.</summary>
-    public ValueTask<BlockStatus> SetCorruptAsync() => ChangeFeaturesAsync(Qcow2Header.CorruptFeature, 0);
+    /// <summary>Says that the image is broken. When that fails, later writes of the header say it.</summary>
+    public ValueTask<BlockStatus> SetCorruptAsync() =>
+        ChangeFeaturesAsync(Qcow2Header.CorruptFeature, 0, null, sticks: true);
 
     /// <summary>The table of reference count blocks is elsewhere now.</summary>
     public ValueTask<BlockStatus> SetRefcountTableAsync(long offset, int clusters) => WriteAsync(sector =>
@@ -55,19 +44,22 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
     });
 
     /// <summary>The disk has another size now.</summary>
-    public ValueTask<BlockStatus> SetSizeAsync(long bytes) =>
-        WriteAsync(sector => BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.VirtualSizeAt..], bytes));
+    public ValueTask<BlockStatus> SetSizeAsync(long bytes) => SetSizeAsync(bytes, sticks: false);
+
+    /// <summary>The disk has the size that it had. When that fails, later writes of the header say it.</summary>
+    public ValueTask<BlockStatus> ResetSizeAsync(long bytes) => SetSizeAsync(bytes, sticks: true);
 
     /// <summary>
-    /// Has the header in the file say what counts, after a write of it has failed. A flush makes it durable. Before
-    /// anything is written that a header of the failed write would not find.
+    /// Writes the header again after a failed write. Before tables are written, since the header of the failed write may
+    /// point elsewhere. A flush makes it durable.
     /// </summary>
     public ValueTask<BlockStatus> EnsureAsync() =>
         _isUnsure ? WriteAsync(_ => { }) : new ValueTask<BlockStatus>(BlockStatus.Okay);
 
     // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and
     // any unknown.
-    private ValueTask<BlockStatus> ChangeFeaturesAsync(ulong added, ulong removed)
+    private ValueTask<BlockStatus> ChangeFeaturesAsync(
+        ulong added, ulong removed, uint? generation, bool sticks = false)
     {
         if (header.Version < 3) return new ValueTask<BlockStatus>(BlockStatus.Okay);
         return WriteAsync(sector =>
@@ -75,19 +67,23 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
             Span<byte> features = sector[Qcow2Header.IncompatibleAt..];
             BinaryPrimitives.WriteUInt64BigEndian(
                 features, (BinaryPrimitives.ReadUInt64BigEndian(features) | added) & ~removed);
-            BinaryPrimitives.WriteUInt64BigEndian(
-                sector[Qcow2Header.AutoclearAt..], (ulong)_generation << Qcow2Header.GenerationShift);
-        });
+            Span<byte> autoclear = sector[Qcow2Header.AutoclearAt..];
+            ulong now = BinaryPrimitives.ReadUInt64BigEndian(autoclear) >> Qcow2Header.GenerationShift;
+            BinaryPrimitives.WriteUInt64BigEndian(autoclear, (generation ?? now) << Qcow2Header.GenerationShift);
+        }, sticks);
     }
 
-    private async ValueTask<BlockStatus> WriteAsync(SpanAction change)
+    private ValueTask<BlockStatus> SetSizeAsync(long bytes, bool sticks) => WriteAsync(
+        sector => BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.VirtualSizeAt..], bytes), sticks);
+
+    private async ValueTask<BlockStatus> WriteAsync(SpanAction change, bool sticks = false)
     {
         await _gate.EnterAsync();
         firstSector.Span.CopyTo(_before);
         change(firstSector.Span);
         BlockStatus status = await file.WriteAsync(0, firstSector);
         _isUnsure = status != BlockStatus.Okay;
-        if (_isUnsure) _before.CopyTo(firstSector); // the caller goes on with what was before
+        if (_isUnsure && !sticks) _before.CopyTo(firstSector); // the caller goes on with what was before
         _gate.Leave();
         return status;
     }

@@ -61,9 +61,12 @@ internal sealed class ImageGeneration(Qcow2Header header, HeaderFile headerFile,
     // The log names both numbers while the header may have either.
     private async ValueTask<BlockStatus> ChangeAsync(bool setsDirty) // off the path: as its callers
     {
+        // The log has room for one number that the header may have: after a failed write it has it.
+        BlockStatus status = await headerFile.EnsureAsync();
+        if (status != BlockStatus.Okay) return status;
         uint next = _isBound ? Next() : 0;
         log.NextGeneration = next;
-        BlockStatus status = setsDirty
+        status = setsDirty
             ? await headerFile.SetDirtyAsync(next)
             : await headerFile.SetGenerationAsync(next);
         _isOpen = status == BlockStatus.Okay;
