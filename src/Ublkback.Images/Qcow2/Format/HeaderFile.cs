@@ -50,7 +50,7 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
     public ValueTask<BlockStatus> ResetSizeAsync(long bytes) => SetSizeAsync(bytes, sticks: true);
 
     /// <summary>
-    /// Writes the header again after a failed write. Before tables are written, since the header of the failed write may
+    /// Writes the header again after a failed write. Before tables are written: what the failed write has left may
     /// point elsewhere. A flush makes it durable.
     /// </summary>
     public ValueTask<BlockStatus> EnsureAsync() =>
