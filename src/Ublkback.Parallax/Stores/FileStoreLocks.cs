@@ -37,17 +37,16 @@ internal static class FileStoreLocks
 
     /// <summary>As <see cref="IVdiStore.LockStructure"/>, for a folder.</summary>
     public static IStoreLock LockStructure(string folder) => LockByte(
-        folder, 0, "another command changes the VDIs of", "another command that changes the VDIs of",
-        OwnPatience, CancellationToken.None);
+        folder, 0, "another command that changes the VDIs of", OwnPatience, CancellationToken.None);
 
     /// <summary>As <see cref="IVdiStore.LockCollection"/>, for a folder.</summary>
     public static IStoreLock LockCollection(string folder, TimeSpan patience, CancellationToken cancellation) =>
         LockByte(
-            folder, 1, "somebody collects or checks already", "another process that collects or checks",
+            folder, 1, "another process that collects or checks",
             patience > OwnPatience ? patience : OwnPatience, cancellation);
 
     private static FileStoreLock LockByte(
-        string folder, long position, string what, string rival, TimeSpan patience, CancellationToken cancellation)
+        string folder, long position, string rival, TimeSpan patience, CancellationToken cancellation)
     {
         FileDescriptor file = FileDescriptor.Open(Path.Combine(folder, "store"), OpenFlags.O_RDWR | OpenFlags.O_CREAT);
         try
@@ -58,7 +57,7 @@ internal static class FileStoreLocks
                 cancellation.ThrowIfCancellationRequested();
                 if (Stopwatch.GetElapsedTime(began) > patience)
                     throw new ImageInUseException(
-                        $"{what} {folder}, and has not ended for {patience.TotalSeconds:0} s", "try again later");
+                        $"{rival} {folder} has not ended for {patience.TotalSeconds:0} s", "try again later");
             }
 
             return new FileStoreLock(file);

@@ -26,12 +26,12 @@ internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDis
     /// <exception cref="ImageInUseException">Another one has it, and does not give it back.</exception>
     public RadosStoreLock LockStructure()
     {
-        const string What = "another command changes the VDIs of";
-        using WaitNotice? wait = WaitNotice.Begin(() => $"another command that changes the VDIs of rados:{pool.Name}");
-        if (!_own.Wait(_patience)) throw Refuse(What, _patience);
+        string rival = $"another command that changes the VDIs of rados:{pool.Name}";
+        using WaitNotice? wait = WaitNotice.Begin(() => rival);
+        if (!_own.Wait(_patience)) throw Refuse(rival, _patience);
         try
         {
-            return _structure = Take("structure", StructureFence.Attribute.ToArray(), What, () =>
+            return _structure = Take("structure", StructureFence.Attribute.ToArray(), rival, () =>
             {
                 _structure = null;
                 _own.Release();
@@ -47,9 +47,10 @@ internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDis
     /// <summary>As <see cref="IVdiStore.LockCollection"/>.</summary>
     public RadosStoreLock LockCollection(TimeSpan patience, CancellationToken cancellation)
     {
-        using WaitNotice? wait = WaitNotice.Begin(() => $"another process that collects or checks rados:{pool.Name}");
+        string rival = $"another process that collects or checks rados:{pool.Name}";
+        using WaitNotice? wait = WaitNotice.Begin(() => rival);
         return Take(
-            "collection", "fence.collection\0"u8.ToArray(), "somebody collects or checks already", () => { },
+            "collection", "fence.collection\0"u8.ToArray(), rival, () => { },
             patience > _patience ? patience : _patience, cancellation);
     }
 
@@ -57,7 +58,7 @@ internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDis
     public void Dispose() => _own.Dispose();
 
     private RadosStoreLock Take(
-        string name, byte[] attribute, string what, Action onDisposed,
+        string name, byte[] attribute, string rival, Action onDisposed,
         TimeSpan patience, CancellationToken cancellation)
     {
         long began = Stopwatch.GetTimestamp();
@@ -68,9 +69,9 @@ internal sealed class RadosStoreLocks(RadosPool pool, TimeSpan? patience) : IDis
             Thread.Sleep(RetryDelay);
         }
         while (Stopwatch.GetElapsedTime(began) < patience);
-        throw Refuse(what, patience);
+        throw Refuse(rival, patience);
     }
 
-    private ImageInUseException Refuse(string what, TimeSpan patience) => new(
-        $"{what} rados:{pool.Name}, and has not ended for {patience.TotalSeconds:0} s", "try again later");
+    private static ImageInUseException Refuse(string rival, TimeSpan patience) =>
+        new($"{rival} has not ended for {patience.TotalSeconds:0} s", "try again later");
 }
