@@ -11,7 +11,7 @@ namespace Ublkback.Linux.Messages;
 /// <param name="handlers">
 /// The commands with their handlers, which return the reply as JSON. A <see cref="JsonException"/> of one refuses the
 /// request's fields, a <see cref="UserException"/> is the error that is replied, and an
-/// <see cref="OperationCanceledException"/> says that the server ends and did not carry the request out.
+/// <see cref="OperationCanceledException"/> says that the server ends, and that the request can be sent again.
 /// </param>
 /// <param name="onBug">Takes the command and any other exception of its handler.</param>
 public sealed class MessageDispatcher(

@@ -81,27 +81,37 @@ internal sealed class StoreCollection(IVdiStore store, Worker worker, ImageOpeni
         }
     }
 
+    // One after the other, and for no longer than that takes.
     private async Task<long> MoveAsync(IReadOnlyList<uint> sparse)
     {
-        foreach (uint vdi in sparse) TryOpen(_names[vdi], vdi);
-        Collector collector = new(store, opening.Warn) { Patience = Collector.CommandPatience };
-        await collector.RunAsync(_opened, withUnnamed: false).ConfigureAwait(false);
-        return collector.Freed * VdiFormat.BlockSize;
+        long freed = 0;
+        foreach (uint vdi in sparse)
+        {
+            if (TryOpen(_names[vdi], vdi) is not VdiImage image) continue;
+            await using (image.ConfigureAwait(false))
+            {
+                Collector collector = new(store, opening.Warn) { Patience = Collector.CommandPatience };
+                await collector.RunAsync([image], withUnnamed: false).ConfigureAwait(false);
+                freed += collector.Freed * VdiFormat.BlockSize;
+            }
+        }
+
+        return freed;
     }
 
-    private void TryOpen(string name, uint vdi)
+    private VdiImage? TryOpen(string name, uint vdi)
     {
         try
         {
-            _opened.Add(Open(name));
+            return Open(name);
         }
         catch (ImageInUseException)
         {
-            // Who has it collects it.
+            return null; // who has it collects it
         }
         catch (TargetException) when (!store.Has(name, vdi))
         {
-            // It was deleted meanwhile.
+            return null; // it was deleted meanwhile
         }
     }
 

@@ -1,5 +1,4 @@
 using Ublkback.Block;
-using Ublkback.Linux.Messages;
 using Ublkback.Linux.Workers;
 using Ublkback.Parallax.Collect;
 using Ublkback.Parallax.Containers;
@@ -216,29 +215,19 @@ public sealed class VdiAdmin : IDisposable
         where TRequest : VdiRequest
         where TReply : VdiReply
     {
-        const int PatienceMs = 10_000;
-        const int PauseMs = 50;
         VdiImage? image;
-        WaitNotice? wait = null;
-        try
+        using (VdiWait wait = new())
         {
-            int misses = 0;
-            for (long began = Environment.TickCount64; ;)
+            for (int misses = 0; ;)
             {
                 uint vdi = _store.Find(name);
-                if (await VdiSocket.TryAskAsync(_store, vdi, handler, request).ConfigureAwait(false) is { } reply)
+                if (await VdiSocket.TryAskAsync(_store, vdi, handler, request, wait).ConfigureAwait(false) is { } reply)
                     return reply;
-                bool isLast = Environment.TickCount64 - began >= PatienceMs;
-                if ((image = TryOpen(name, () => !isLast && (_store.IsWritten(vdi) || misses++ == 0))) is not null)
-                    break;
-                // A process that is opening or closing it does not answer.
-                wait ??= WaitNotice.Begin(() => $"the process that is opening or closing VDI {name}");
-                await Task.Delay(PauseMs).ConfigureAwait(false);
+                // A process that is opening or closing the VDI does not answer.
+                image = TryOpen(name, () => !wait.IsOver && (_store.IsWritten(vdi) || misses++ == 0));
+                if (image is not null) break;
+                await wait.PauseAsync().ConfigureAwait(false);
             }
-        }
-        finally
-        {
-            wait?.Dispose();
         }
 
         // Nothing of this is tried again.

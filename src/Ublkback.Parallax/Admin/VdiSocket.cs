@@ -15,9 +15,6 @@ internal static class VdiSocket
 {
     private const int MaxLosses = 2; // of a request that can be repeated
 
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30); // for who opens or closes a VDI
-    private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(50);
-
     /// <summary>Answers requests from now on, until the result is disposed.</summary>
     public static IDisposable Open(IVdiStore store, uint vdi, VdiImage image, Action<string> warn)
     {
@@ -42,31 +39,31 @@ internal static class VdiSocket
         where TRequest : VdiRequest
         where TReply : VdiReply
     {
-        byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, handler.Requests);
-        WaitNotice? wait = null;
-        try
-        {
-            for (long began = Environment.TickCount64, losses = 0; ;)
-            {
-                VdiDelivery delivery = await store.TryAskAsync(vdi, message).ConfigureAwait(false);
-                if (delivery.Loss is string loss)
-                {
-                    if (handler.Look is not null || losses++ == MaxLosses) throw Explain(handler, loss);
-                }
-                else
-                {
-                    if (delivery.Reply is not byte[] reply) return null;
-                    if (!MessageProtocol.IsPostponed(reply)
-                        || Environment.TickCount64 - began > Patience.TotalMilliseconds) return Read(handler, reply);
-                    wait ??= WaitNotice.Begin(() => "the process that is opening or closing the VDI");
-                }
+        using VdiWait wait = new();
+        return await TryAskAsync(store, vdi, handler, request, wait).ConfigureAwait(false);
+    }
 
-                await Task.Delay(Pause).ConfigureAwait(false);
-            }
-        }
-        finally
+    /// <summary>The same, as a part of a longer wait.</summary>
+    public static async Task<TReply?> TryAskAsync<TRequest, TReply>(
+        IVdiStore store, uint vdi, VdiHandler<TRequest, TReply> handler, TRequest request, VdiWait wait)
+        where TRequest : VdiRequest
+        where TReply : VdiReply
+    {
+        byte[] message = JsonSerializer.SerializeToUtf8Bytes(request, handler.Requests);
+        for (int losses = 0; ;)
         {
-            wait?.Dispose();
+            VdiDelivery delivery = await store.TryAskAsync(vdi, message).ConfigureAwait(false);
+            if (delivery.Loss is string loss)
+            {
+                if (handler.Look is not null || losses++ == MaxLosses) throw Explain(handler, loss);
+            }
+            else
+            {
+                if (delivery.Reply is not byte[] reply) return null;
+                if (!MessageProtocol.IsPostponed(reply) || wait.IsOver) return Read(handler, reply);
+            }
+
+            await wait.PauseAsync().ConfigureAwait(false);
         }
     }
 

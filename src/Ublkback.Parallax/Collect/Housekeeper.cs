@@ -15,7 +15,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     /// <summary>Segments that are written or discarded before it looks again, at least: 1 GiB.</summary>
     public const long MinSegments = 256;
 
-    private const long MinSegmentsOnceFull = 4;
+    private const long MinSegmentsOnceFull = 4; // a collection that frees less has not made much room
 
     private readonly SegmentPool _segments = image.Parts.Segments;
     private long _taken;
@@ -68,9 +68,11 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             await image.HoldAsync(async () =>
             {
-                // For a guest that waits, what was deleted elsewhere in the store makes room too.
-                IReadOnlyList<uint> closed = isPaced ? [] : await Task.Run(FindAll);
-                await collector.RunAsync([image], withUnnamed: !isPaced, closed);
+                await collector.RunAsync([image], withUnnamed: !isPaced);
+                // A guest waits, and that was little: what was deleted elsewhere in the store makes room too.
+                if (!isPaced && collector.Freed < MinSegmentsOnceFull * VdiFormat.SegmentBlocks)
+                    await new Collector(store, warn) { IsPaced = false }.RunAsync(
+                        [image], withUnnamed: false, await Task.Run(FindAll));
                 return _needed = collector.CountNeeded(image.Parts.Superblock.Vdi) / VdiFormat.SegmentBlocks;
             });
         }

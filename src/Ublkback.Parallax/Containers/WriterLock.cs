@@ -44,6 +44,7 @@ internal sealed class WriterLock : IDisposable
     private int _isShutOut;
     private volatile MessageDispatcher? _requests; // null until the VDI is open, and when it is being closed
     private volatile bool _hasReplied = true; // to all requests that were carried out
+    private readonly AnsweredRequests _answered = new();
 
     private WriterLock(RadosPool pool, RadosSegments segments, RadosClaim claim)
     {
@@ -94,15 +95,17 @@ internal sealed class WriterLock : IDisposable
     public static WriterLock Take(RadosPool pool, RadosSegments segments, RadosClaim claim) =>
         new(pool, segments, claim);
 
+    // Who closed the VDI last, and the last requests that it answered.
     private static ReadOnlySpan<byte> ClosedAttribute => "closed\0"u8;
 
     /// <summary>
-    /// True if a process that had a VDI has closed it, after it had replied to all requests that it carried out. False
-    /// if it ended otherwise, or another process has closed the VDI since.
+    /// True if a process that had a VDI has closed it without carrying out a request. False if it ended otherwise, or
+    /// another process has closed the VDI since.
     /// </summary>
-    public static bool HasClosed(RadosPool pool, RadosName first, RadosLocker holder) =>
-        pool.GetAttribute(first, ClosedAttribute) is byte[] id
-        && id.AsSpan().SequenceEqual(IdOf(holder.Cookie));
+    public static bool HasClosedWithout(RadosPool pool, RadosName first, RadosLocker holder, Guid request) =>
+        pool.GetAttribute(first, ClosedAttribute) is byte[] closed
+        && IdOf(holder.Cookie) is byte[] id && closed.AsSpan().StartsWith(id)
+        && !AnsweredRequests.Contains(closed.AsSpan(id.Length), request);
 
     /// <summary>Carries out requests of other processes from now on.</summary>
     public void Begin(MessageDispatcher requests)
@@ -183,12 +186,12 @@ internal sealed class WriterLock : IDisposable
         _ = _pool.TryChange(_door, write); // nobody looks for it any more
     }
 
-    // Whoever asked, and got no answer, sees there that nothing was carried out.
+    // Whoever asked, and got no answer, sees there whether the request was carried out.
     private bool TryReleaseClosed()
     {
         if (_epoch.Length == 0 || !_hasReplied) return false;
         using RadosWrite write = new RadosWrite().IfAttribute(EpochAttribute, _epoch)
-            .SetAttribute(ClosedAttribute, IdOf(Lock.Cookie)).Release(Lock);
+            .SetAttribute(ClosedAttribute, [.. IdOf(Lock.Cookie), .. _answered.GetIds()]).Release(Lock);
         return _pool.TryChange(_first, write, isForced: true) >= 0;
     }
 
@@ -237,8 +240,9 @@ internal sealed class WriterLock : IDisposable
             return WriterTakeover.Ping;
         }
 
-        return _requests is { } requests
-            ? await requests.AnswerAsync(message).ConfigureAwait(false)
-            : VdiProtocol.Messages.Postpone();
+        if (_requests is not { } requests) return VdiProtocol.Messages.Postpone();
+        return AnsweredRequests.Open(message) is (Guid id, byte[] request)
+            ? await _answered.AnswerAsync(id, () => requests.AnswerAsync(request)).ConfigureAwait(false)
+            : await requests.AnswerAsync(message).ConfigureAwait(false); // says that it is malformed
     }
 }

@@ -14,7 +14,9 @@ internal sealed record VdiHolder(IVdiStore Store, VdiImage Image, Action<string>
 {
     /// <summary>Runs something on the VDI's worker. The VDI stays open until it ends. Any thread.</summary>
     /// <exception cref="TargetException">Its storage failed.</exception>
-    /// <exception cref="OperationCanceledException">The VDI is being closed; nothing was carried out.</exception>
+    /// <exception cref="OperationCanceledException">
+    /// The VDI is being closed. Nothing was carried out, or what was does no harm when it is done again.
+    /// </exception>
     public async Task<T> RunAsync<T>(Func<Task<T>> action)
     {
         try

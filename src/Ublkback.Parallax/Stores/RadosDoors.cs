@@ -20,14 +20,14 @@ internal static class RadosDoors
         if (WriterTakeover.Find(pool, first) is not RadosLocker holder || !WriterTakeover.Answers(pool, holder))
             return VdiDelivery.NoHolder;
         using WaitNotice? wait = WaitNotice.Begin(() => $"the process at {holder.Address} that has the VDI");
+        Guid id = Guid.NewGuid();
         try
         {
-            (IReadOnlyList<byte[]> answers, int silent) =
-                RadosWatch.Notify(pool, WriterTakeover.DoorOf(holder.Cookie), request, patience ?? TaskTime);
+            (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(
+                pool, WriterTakeover.DoorOf(holder.Cookie), AnsweredRequests.Seal(id, request), patience ?? TaskTime);
             if (answers is [byte[] reply, ..]) return VdiDelivery.Replied(reply);
             if (silent > 0) return VdiDelivery.Lost("it did not answer in time");
-            // It went away before it answered. If it closed the VDI, it has answered all that it carried out.
-            return WriterLock.HasClosed(pool, first, holder)
+            return WriterLock.HasClosedWithout(pool, first, holder, id) // no reply came, and nobody is there any more
                 ? VdiDelivery.Postponed
                 : VdiDelivery.Lost("it ended, or was replaced");
         }

@@ -14,7 +14,8 @@ namespace Ublkback.Parallax.Stores;
 /// <remarks>
 /// What is added is added to the first object first, and what is removed is removed from there last. So after a crash
 /// only the copy may lack a key. A name is the exception: it is gone as soon as the first object has lost it. That gets
-/// a key <c>deleted.NUMBER</c> in the same operation, so that the copy's name of that number does not count.
+/// a key <c>deleted.NUMBER</c> in the same operation. A name of such a number does not count, in either object: one of
+/// them may be an older version of itself.
 /// </remarks>
 internal sealed class RadosStoreKeys(RadosPool pool)
 {
@@ -70,7 +71,7 @@ internal sealed class RadosStoreKeys(RadosPool pool)
         HashSet<string> deleted = ReadDeleted();
         return
         [
-            .. names.Concat(copies.Where(copy => !deleted.Contains(copy.Value))).DistinctBy(pair => pair.Key)
+            .. names.Concat(copies).Where(pair => !deleted.Contains(pair.Value)).DistinctBy(pair => pair.Key)
                 .OrderBy(pair => pair.Key, StringComparer.Ordinal),
         ];
     }
@@ -80,7 +81,13 @@ internal sealed class RadosStoreKeys(RadosPool pool)
     public string? GetName(string key)
     {
         string? value = Read(Object, key), copy = Read(Copy, key);
-        if (copy is not null && copy != value && ReadDeleted().Contains(copy)) copy = null;
+        if (value != copy)
+        {
+            HashSet<string> deleted = ReadDeleted();
+            if (value is not null && deleted.Contains(value)) value = null;
+            if (copy is not null && deleted.Contains(copy)) copy = null;
+        }
+
         return value is null || copy is null || value == copy
             ? value ?? copy
             : throw new TargetException(
@@ -180,7 +187,17 @@ internal sealed class RadosStoreKeys(RadosPool pool)
             bool isChanged = pool.Read(name, 0, block) < 0 || StoreBlock.TryRead(block) != id;
             if (isChanged) onFault($"object {name} of pool {pool.Name} is damaged or missing; its copy has the same");
             if (isChanged) write.Write(0, StoreBlock.Make(id));
-            HashSet<string> known = [.. pool.GetKeys(name, "").Select(pair => pair.Key)];
+            IReadOnlyList<KeyValuePair<string, string>> keys = pool.GetKeys(name, "");
+            HashSet<string> known = [.. keys.Select(pair => pair.Key)];
+            foreach ((string key, string value) in keys)
+            {
+                if (!key.StartsWith(NamePrefix, StringComparison.Ordinal) || !deleted.Contains(value)) continue;
+                // The copy loses it last.
+                if (name == Object) onFault($"key {key} of object {name} of pool {pool.Name} names a deleted VDI");
+                write.RemoveKey(key);
+                isChanged = true;
+            }
+
             foreach ((string key, string value) in pool.GetKeys(other, "").Where(pair => !known.Contains(pair.Key)))
             {
                 if (key.StartsWith(NamePrefix, StringComparison.Ordinal) && deleted.Contains(value)) continue;

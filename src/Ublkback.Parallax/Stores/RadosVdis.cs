@@ -73,14 +73,24 @@ internal sealed class RadosVdis(RadosPool pool, RadosStoreKeys keys, Guid store)
     }
 
     /// <summary>Removes the objects of a VDI that nothing refers to.</summary>
-    /// <exception cref="RadosException">The pool cannot be read.</exception>
+    /// <exception cref="RadosException">
+    /// They cannot be found, or not removed. Those that say which objects there are stay then.
+    /// </exception>
     public void RemoveObjects(uint vdi)
     {
+        RadosSegments segments = new(vdi);
         RadosContainer container = new(pool, vdi, null, null, _ => { });
-        foreach (long segment in container.FindUsedSegments()) container.Free([BlockRun.OfSegment(segment)]);
-        using RadosWrite copy = new RadosWrite().Remove();
-        _ = pool.TryChange(new RadosSegments(vdi).Copy, copy, isForced: true); // it may be gone
-        container.Free([BlockRun.OfSegment(0)]); // last, so that it is not missing before all is
+        foreach (long segment in container.FindUsedSegments()) Remove(segments.Of(segment));
+        Remove(segments.Copy);
+        Remove(segments.First); // last, so that it is not missing before all is
+        Remove(segments.Copy); // again, since a creation that was stopped for long may have made it meanwhile
+    }
+
+    private void Remove(RadosName name)
+    {
+        using RadosWrite write = new RadosWrite().Remove();
+        int result = pool.TryChange(name, write, isForced: true);
+        if (result != -LinuxError.NoEntry) RadosException.Check(result, $"object {name} cannot be removed");
     }
 
     // The name goes first. While it may be there, all below it stays. What is left, the collector removes.

@@ -10,13 +10,12 @@ namespace Ublkback.Rados.Pools;
 /// stopped or cut off. Any thread.
 /// </summary>
 /// <remarks>
-/// An OSD sends what it has no answer to again when the connection was lost. Such a message is not carried out twice.
+/// The cluster may deliver a message more than once: when a connection was lost, or when another OSD has become the
+/// primary one of the object.
 /// </remarks>
 public sealed class RadosWatch : IDisposable
 {
     private const uint TimeoutSeconds = 30; // after which the OSD gives up a client that is not connected
-
-    private const int Remembered = 16; // messages that were answered, and may come again
 
     private static readonly TimeSpan RetryDelay = TimeSpan.FromSeconds(1);
 
@@ -25,17 +24,17 @@ public sealed class RadosWatch : IDisposable
     private readonly Func<byte[], Task<byte[]>> _answer;
     private readonly GCHandle _self;
     private readonly Lock _gate = new();
-    private readonly Dictionary<ulong, Task<byte[]>> _answers = [];
-    private readonly Queue<ulong> _order = new(); // of those answers
-    private readonly HashSet<Task> _sending = [];
+    private readonly HashSet<Task> _answering = [];
     private ulong _watch; // 0 when there is none
     private bool _isOver;
 
     /// <summary>Begins to answer.</summary>
     /// <param name="pool">The pool.</param>
     /// <param name="name">The object.</param>
-    /// <param name="answer">Makes an answer, which is empty for what is not ours. On a thread of the pool; must not
-    /// throw.</param>
+    /// <param name="answer">
+    /// Returns the answer to a message, which is empty for what is not ours. On any thread, for several messages at a
+    /// time; must not throw.
+    /// </param>
     /// <exception cref="RadosException">The object cannot be watched.</exception>
     public RadosWatch(RadosPool pool, RadosName name, Func<byte[], Task<byte[]>> answer)
     {
@@ -78,17 +77,21 @@ public sealed class RadosWatch : IDisposable
         }
     }
 
-    /// <summary>Waits until what came until now is answered; false if that takes too long.</summary>
+    /// <summary>
+    /// Waits until the cluster has the answers to all messages that came until now; false if that takes too long.
+    /// </summary>
     public async Task<bool> SettleAsync(TimeSpan limit)
     {
-        Task[] sending;
-        lock (_answers) sending = [.. _sending];
+        Task[] answering;
+        lock (_answering) answering = [.. _answering];
         try
         {
-            await Task.WhenAll(sending).WaitAsync(limit).ConfigureAwait(false);
+            await Task.WhenAll(answering).WaitAsync(limit).ConfigureAwait(false);
+            // An OSD carries out what one client sends about one object in that order.
+            await Task.Run(() => _pool.Measure(_name)).WaitAsync(limit).ConfigureAwait(false);
             return true;
         }
-        catch (TimeoutException)
+        catch (Exception failure) when (failure is TimeoutException or RadosException)
         {
             return false;
         }
@@ -155,31 +158,21 @@ public sealed class RadosWatch : IDisposable
 
     private void Answer(ulong notification, ulong watch, byte[] message)
     {
-        lock (_answers)
+        lock (_answering)
         {
-            if (!_answers.TryGetValue(notification, out Task<byte[]>? answer))
-            {
-                // librados wants its thread back
-                _answers[notification] = answer = Task.Run(() => _answer(message));
-                _order.Enqueue(notification);
-            }
-
-            while (_order.Count > Remembered && _answers[_order.Peek()].IsCompleted) _answers.Remove(_order.Dequeue());
-            Task sending = AcknowledgeAsync(notification, watch, answer);
-            _sending.Add(sending);
-            _ = sending.ContinueWith(
+            // librados wants its thread back.
+            Task answering = Task.Run(() => AnswerAsync(notification, watch, message));
+            _answering.Add(answering);
+            _ = answering.ContinueWith(
                 ended =>
                 {
-                    lock (_answers) _sending.Remove(ended);
+                    lock (_answering) _answering.Remove(ended);
                 }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
         }
     }
 
-    private async Task AcknowledgeAsync(ulong notification, ulong watch, Task<byte[]> answer)
-    {
-        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding); // as above
-        Acknowledge(notification, watch, await answer.ConfigureAwait(false));
-    }
+    private async Task AnswerAsync(ulong notification, ulong watch, byte[] message) =>
+        Acknowledge(notification, watch, await _answer(message).ConfigureAwait(false));
 
     // The connection was lost for long.
     private async Task RenewAsync()

@@ -1,5 +1,6 @@
 using System.Globalization;
 using NUnit.Framework;
+using Ublkback.Block;
 using Ublkback.HostTests.Fixtures;
 using Ublkback.Linux.Workers;
 using Ublkback.Parallax.Admin;
@@ -168,6 +169,62 @@ public sealed class RadosKilledTests : RadosStopFixture
         }
 
         Assert.That(removed, Is.Positive);
+    }
+
+    [Test]
+    public async Task An_older_version_of_the_names_brings_no_deleted_vdi_back()
+    {
+        await PrepareAsync();
+        using Worker worker = new("test");
+        using VdiAdmin vdis = OpenStore(worker);
+        using RadosPool pool = OpenPool();
+        RadosName store = new("vdi.store");
+        IReadOnlyList<KeyValuePair<string, string>> older = pool.GetKeys(store, "");
+        await vdis.DeleteAsync("v", withSnapshots: true);
+        using (RadosWrite write = new())
+        {
+            foreach (KeyValuePair<string, string> pair in pool.GetKeys(store, "")) write.RemoveKey(pair.Key);
+            pool.Change(store, write);
+        }
+
+        using (RadosWrite write = new())
+        {
+            foreach (KeyValuePair<string, string> pair in older) write.SetKey(pair.Key, pair.Value);
+            pool.Change(store, write);
+        }
+
+        Assert.That(vdis.Names, Is.EqualTo(new[] { "w" }));
+        Assert.That(() => vdis.Describe("v"), Throws.InstanceOf<TargetException>());
+        List<string> faults = [];
+        vdis.Check(null, true, faults.Add);
+        Assert.That(faults, Has.One.Contains("key name.v of object vdi.store"));
+        vdis.RepairStore(_ => { });
+        faults.Clear();
+        vdis.Check(null, true, faults.Add);
+        Assert.That(faults, Is.Empty);
+        await vdis.CollectAsync();
+        Assert.That(await FindObjectsAsync("vdi.000002."), Is.Empty);
+        Assert.That(vdis.Names, Is.EqualTo(new[] { "w" }));
+    }
+
+    [Test]
+    public async Task Objects_that_could_not_be_removed_are_removed_by_the_next_collection()
+    {
+        await PrepareAsync();
+        using (Worker worker = new("test"))
+        using (VdiAdmin vdis = OpenStore(worker))
+            await vdis.DeleteAsync("v", withSnapshots: true);
+        string[] segments = [.. (await FindObjectsAsync("vdi.000002.")).Order(StringComparer.Ordinal)];
+        Assert.That(segments, Has.Length.GreaterThan(2));
+        string? failure = await StartWithAsync("gc", operation =>
+        {
+            if (operation == $"change {segments[1]}") throw new RadosException(Failed, operation);
+        }).WaitAsync(Patience);
+        Assert.That(failure, Does.Contain(segments[1]));
+        Assert.That(await FindObjectsAsync("vdi.000002."), Does.Contain(segments[0]).And.Contain(segments[1]));
+        Assert.That(await StartAsync("gc", null), Is.Null);
+        Assert.That(await FindObjectsAsync("vdi.000002."), Is.Empty);
+        await CheckStraysAsync();
     }
 
     [Test]

@@ -1,7 +1,9 @@
+using System.Text;
 using NUnit.Framework;
 using Ublkback.Block;
 using Ublkback.Linux.Workers;
 using Ublkback.Parallax.Admin;
+using Ublkback.Rados.Locks;
 using Ublkback.Rados.Pools;
 
 namespace Ublkback.HostTests.Formats;
@@ -74,6 +76,29 @@ public sealed class RadosRequestTests
         reply.GoOn();
         await image.DisposeAsync();
         Assert.That(SnapshotNames(), Is.EqualTo(new[] { "s" }));
+    }
+
+    [Test]
+    public async Task A_request_that_is_delivered_twice_is_carried_out_once()
+    {
+        IBlockImage image = await OpenAsync(null);
+        using RadosPool pool = RadosPool.Open(new RadosAddress(_pool, OneNodeCeph.Configuration, null), false);
+        RadosName first = new("vdi.000001.00000000");
+        string cookie = RadosLocks.List(pool, first, "writer").Lockers.Single().Cookie;
+        RadosName door = new($"vdi.door.{cookie[(cookie.LastIndexOf('/') + 1)..]}");
+        byte[] id = Guid.NewGuid().ToByteArray();
+        byte[] request = [.. id, .. """{"version":1,"command":"snapshot","snapshot":"s"}"""u8];
+        string[] replies =
+        [
+            .. await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => Task.Run(
+                () => Encoding.UTF8.GetString(RadosWatch.Notify(pool, door, request, Patience).Answers.Single())))),
+        ];
+        Assert.That(replies, Is.All.EqualTo(replies[0]));
+        Assert.That(replies[0], Does.Not.Contain("error"));
+        Assert.That(SnapshotNames(), Is.EqualTo(new[] { "s" }));
+        await image.DisposeAsync();
+        // If the reply had been lost, its client would find the request there.
+        Assert.That(pool.GetAttribute(first, "closed\0"u8).AsSpan().IndexOf(id), Is.Positive);
     }
 
     [Test]
