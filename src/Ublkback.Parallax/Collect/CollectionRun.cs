@@ -72,6 +72,17 @@ internal sealed class CollectionRun
         .Select(segment => (segment, marks.CountIn(Image.Parts.Superblock.Vdi, segment)))
         .Where(segment => segment.Item2 > 0);
 
+    /// <summary>
+    /// How many segments the file has beyond 1.25 times what is needed of it, after <see cref="FreeAsync"/>: so many
+    /// must become free by moving what sparse ones hold.
+    /// </summary>
+    public double CountExcess(BlockMarks marks)
+    {
+        uint vdi = Image.Parts.Superblock.Vdi;
+        int[] needed = [.. _candidates.Select(segment => marks.CountIn(vdi, segment)).Where(count => count > 0)];
+        return Math.Max(0, needed.Length - (1.25 * needed.Sum(count => (long)count) / VdiFormat.SegmentBlocks));
+    }
+
     /// <summary>Frees what is not marked, with pauses as long as it is paced; gives the number of blocks.</summary>
     public async Task<long> FreeAsync(BlockMarks marks, Func<bool> isPaced)
     {

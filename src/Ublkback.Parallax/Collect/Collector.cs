@@ -32,6 +32,12 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public bool MovesAll { get; init; }
 
     /// <summary>
+    /// Whether all sparse segments are emptied; else only as many as are necessary so that a file takes at most 1.25
+    /// times what is needed of it.
+    /// </summary>
+    public bool EmptiesAll { get; init; } = true;
+
+    /// <summary>
     /// Blocks that the storage got back: those that were freed, without those that were moved. Where only whole
     /// segments give space back, blocks of these.
     /// </summary>
@@ -94,8 +100,10 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         foreach (CollectionRun vdi in _runs.Where(vdi => MovesAll || vdi.Image.Parts.Container.FreesWholeSegments))
         {
             SparseSegments segments = new(vdi.Image, number => store.OpenOther(number, warn));
+            double gain = EmptiesAll ? double.MaxValue : vdi.CountExcess(_marks);
             all += await vdi.Image.InvokeAsync(
-                () => segments.EmptyAsync(vdi.Disk, vdi.FindSparse(_marks), vdi.FreedSegments)).ConfigureAwait(false);
+                () => segments.EmptyAsync(vdi.Disk, vdi.FindSparse(_marks), gain, vdi.FreedSegments))
+                .ConfigureAwait(false);
         }
 
         Freed -= all;

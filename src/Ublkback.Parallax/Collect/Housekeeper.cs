@@ -15,6 +15,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     /// <summary>Segments that are written or discarded before it looks again, at least: 1 GiB.</summary>
     public const long MinSegments = 256;
 
+    private const long MinSegmentsFarAway = 64; // there it costs little, and garbage is of whole segments
     private const long MinSegmentsOnceFull = 4; // a collection that frees less has not made much room
 
     private readonly SegmentPool _segments = image.Parts.Segments;
@@ -23,7 +24,8 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     private long _needed = image.Parts.Container.IsRemote // far away it takes long to find that out
         ? 0
         : store.MeasureUsage(image.Parts.Superblock.Vdi) / VdiFormat.SegmentSize;
-    private long _leastSegments = MinSegments; // fewer once the storage was full, so that guests do not wait again
+    // Fewer once the storage was full, so that guests do not wait again.
+    private long _leastSegments = image.Parts.Container.IsRemote ? MinSegmentsFarAway : MinSegments;
     private Task _running = Task.CompletedTask;
     private Collector? _collector;
 
@@ -34,14 +36,20 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             long written = _segments.Taken - _taken;
             long discarded = (_segments.Discarded - _discarded) / VdiFormat.SegmentBlocks;
-            return written + Math.Min(discarded, _needed) >= Math.Max(_leastSegments, _needed / 2);
+            long share = image.Parts.Container.IsRemote ? 8 : 2;
+            return written + Math.Min(discarded, _needed) >= Math.Max(_leastSegments, _needed / share);
         }
     }
 
-    /// <summary>Begins, if much was written or discarded since the last time.</summary>
+    /// <summary>
+    /// Begins, if much was written or discarded since the last time. If as much was while it runs, it takes its time no
+    /// longer: garbage would pile up.
+    /// </summary>
     public void BeginIfDue()
     {
-        if (IsDue && _running.IsCompleted) _running = RunAsync(isPaced: true);
+        if (!IsDue) return;
+        if (_running.IsCompleted) _running = RunAsync(isPaced: true);
+        else _collector?.IsPaced = false;
     }
 
     /// <summary>
@@ -62,7 +70,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
 
     private async Task RunAsync(bool isPaced)
     {
-        Collector collector = _collector = new(store, warn) { IsPaced = isPaced };
+        Collector collector = _collector = new(store, warn) { IsPaced = isPaced, EmptiesAll = !isPaced };
         (_taken, _discarded) = (_segments.Taken, _segments.Discarded);
         try
         {

@@ -10,7 +10,7 @@ internal static class SegmentSweep
 {
     private const int SmallRun = 16;
     private const long LargeRun = 8 * VdiFormat.SegmentBlocks;
-    private const int PauseFactor = 4;
+    private const int PauseFactor = 4; // where what is freed has the I/O of others wait
 
     private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(2);
 
@@ -27,7 +27,8 @@ internal static class SegmentSweep
         long freed = 0;
         TimeSpan busy = TimeSpan.Zero;
         List<long> segments = [];
-        foreach (List<BlockRun> runs in Gather(FindRuns(vdi, marks, candidates), container.IsRemote))
+        foreach (List<BlockRun> runs in Gather(
+            FindRuns(vdi, marks, candidates, container.FreesWholeSegments), container.IsRemote))
         {
             long began = Stopwatch.GetTimestamp();
             if (container.Free(runs) != BlockStatus.Okay) continue;
@@ -36,7 +37,7 @@ internal static class SegmentSweep
                 .Select(run => VdiFormat.SegmentOf(run.First)));
             if (isPaced()) busy += Stopwatch.GetElapsedTime(began);
             if (busy < Pause) continue;
-            Thread.Sleep(busy * PauseFactor);
+            Thread.Sleep(container.IsRemote ? busy : busy * PauseFactor);
             busy = TimeSpan.Zero;
         }
 
@@ -63,12 +64,14 @@ internal static class SegmentSweep
     }
 
     // Runs go on from one segment into the next, so that there are fewer.
-    private static IEnumerable<BlockRun> FindRuns(uint vdi, BlockMarks marks, IEnumerable<long> candidates)
+    private static IEnumerable<BlockRun> FindRuns(
+        uint vdi, BlockMarks marks, IEnumerable<long> candidates, bool wholeOnly)
     {
         BlockRun last = default;
         foreach (long segment in candidates)
         {
             List<(int First, int Count)> unmarked = [.. marks.FindUnmarked(vdi, segment)];
+            if (wholeOnly && unmarked is not [(_, VdiFormat.SegmentBlocks)]) continue;
             bool isMostlyNeeded = unmarked.Sum(run => run.Count) < VdiFormat.SegmentBlocks / 4;
             foreach ((int at, int length) in unmarked)
             {

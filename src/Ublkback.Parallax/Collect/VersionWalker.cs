@@ -18,6 +18,7 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
     private const int MinRun = 64;
 
     private readonly Dictionary<uint, (IVdiContainer Container, VdiSuperblock Superblock)> _files = [];
+    private readonly NodeReadAhead _ahead = new();
 
     /// <summary>
     /// Takes blocks of data that are seen for the first time; null when their content does not matter.
@@ -132,7 +133,7 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
         Cancellation.ThrowIfCancellationRequested();
         VisitPlace?.Invoke(first, at.Address);
         byte[] node = new byte[VdiFormat.BlockSize];
-        if (!Try(() => Read(at.Address, at.Crc, node))) return;
+        if (!TryReadAhead(at, node) && !Try(() => Read(at.Address, at.Crc, node))) return;
         Nodes++;
         for (int i = 0; i < MapRoot.Fanout; i++)
         {
@@ -142,6 +143,18 @@ internal sealed class VersionWalker(OpenVdiFile open, BlockMarks marks) : IDispo
             else if (level > 1) WalkNode(entry, level - 1, below);
             else if (entry.Address.IsLost) Lost++;
             else if (VisitBlock(entry)) VisitPlace?.Invoke(below, entry.Address);
+        }
+    }
+
+    private bool TryReadAhead(MapEntry at, Span<byte> node)
+    {
+        try
+        {
+            return _ahead.TryRead(FileOf(at.Address.Vdi).Container, at, node);
+        }
+        catch (Exception failure) when (failure is TargetException or IOException)
+        {
+            return false; // the usual way says what is wrong
         }
     }
 

@@ -29,6 +29,7 @@ internal sealed class RadosContainer : IVdiContainer
     private readonly WriterLock? _owner;
     private readonly RadosLease? _reading;
     private readonly SegmentCount _count;
+    private readonly OwnSegments _own = new();
     private int _removed; // as FreesUpTo says
     private long _next;
     private long _rangeEnd;
@@ -149,35 +150,27 @@ internal sealed class RadosContainer : IVdiContainer
     /// </summary>
     public long Measure() =>
         Math.Max(0, _pool.Measure(_segments.First))
-        + ((_count.Read() ?? FindUsedSegments().LongCount()) * VdiFormat.SegmentSize);
+        + ((_count.Read() ?? FindUsedSegments().Count()) * VdiFormat.SegmentSize);
 
     public IEnumerable<long> FindUsedSegments()
     {
-        IReadOnlyList<long> ranges = ReadRanges();
-        long found = 0;
-        foreach (long range in ranges)
-        {
-            bool isEmpty = true;
-            for (long segment = Math.Max(FirstFree, range * RangeSegments); segment
-                < (range + 1) * RangeSegments; segment++)
-            {
-                if (_pool.Measure(_segments.Of(segment)) < 0) continue;
-                isEmpty = false;
-                found++;
-                yield return segment;
-            }
-
-            // The last one says which numbers come next.
-            if (isEmpty && _owner is not null && range != ranges[^1]) Forget(range);
-        }
-
-        _count.Correct(found);
+        IReadOnlyList<long> ranges = ReadRanges(); // first: what is made later is in the last of them, or behind it
+        IReadOnlyList<long>? known = _own.TryList();
+        List<long> found = [.. known ?? ranges.SelectMany(FindInRange)];
+        if (_owner is null) return found;
+        if (known is null) _own.Complete(found);
+        // The last one says which numbers come next.
+        HashSet<long> used = [.. found.Select(segment => segment / RangeSegments)];
+        foreach (long range in ranges.SkipLast(1).Where(range => !used.Contains(range))) Forget(range);
+        _count.Correct(found.Count);
+        return found;
     }
 
     public BlockStatus Allocate(long segment, bool isFlushedOften, bool isReserve)
     {
         RadosName name = _segments.Of(segment);
         int result = _owner!.Make(name, isReserve);
+        if (result is >= 0 or -LinuxError.Exists) _own.Add(segment);
         if (result == -LinuxError.Exists)
         {
             Claim(segment);
@@ -188,6 +181,7 @@ internal sealed class RadosContainer : IVdiContainer
         if (result >= 0 && !_count.TryAdd(1))
         {
             _owner.RemoveOwn(name);
+            _own.Remove(segment);
             throw new IOException($"{Path} has been taken over by another host, or deleted");
         }
 
@@ -215,7 +209,9 @@ internal sealed class RadosContainer : IVdiContainer
 
             int result = _pool.TryChange(_segments.Of(segment.Key), write);
             if (result is < 0 and not -LinuxError.NoEntry) return LinuxError.ToStatus(-result);
-            if (result < 0 || segment.All(run => run.Count != VdiFormat.SegmentBlocks)) continue;
+            if (segment.All(run => run.Count != VdiFormat.SegmentBlocks)) continue;
+            _own.Remove(segment.Key);
+            if (result < 0) continue;
             _count.Remove();
             _removed++;
         }
@@ -236,6 +232,14 @@ internal sealed class RadosContainer : IVdiContainer
         {
             _owner?.Dispose();
             _reading?.Dispose();
+        }
+    }
+
+    private IEnumerable<long> FindInRange(long range)
+    {
+        for (long at = Math.Max(FirstFree, range * RangeSegments); at < (range + 1) * RangeSegments; at++)
+        {
+            if (!IsMissing(at)) yield return at;
         }
     }
 

@@ -75,6 +75,24 @@ internal sealed class BlockWriter(
     public async ValueTask<BlockStatus?> TryMoveAsync(long block, int count) => // off the path: collection
         claims.TryClaim(block, count) ? await RewriteClaimedAsync(block, count, SegmentUse.Moves) : null;
 
+    /// <summary>The same for one block, whose content was read already from where it was then.</summary>
+    /// <param name="block">The block.</param>
+    /// <param name="at">Where it was.</param>
+    /// <param name="content">Its content.</param>
+    // off the path: collection
+    public async ValueTask<BlockStatus?> TryMoveAsync(long block, BlockAddress at, Memory<byte> content)
+    {
+        if (!claims.TryClaim(block, 1)) return null;
+        await log.SettleAsync();
+        (BlockStatus status, MapEntry now, _) = await reader.FindRunAsync(block, 1);
+        if (status == BlockStatus.Okay && (now.Address.Value != at.Value || Crc32C.Of(content.Span) != now.Crc))
+            return await RewriteClaimedAsync(block, 1, SegmentUse.Moves);
+        if (status == BlockStatus.Okay)
+            status = await WriteBlocksAsync(block, content, isClaimed: true, SegmentUse.Moves);
+        claims.Release(block, 1);
+        return status;
+    }
+
     // off the path: upkeep
     private async ValueTask<BlockStatus> RewriteClaimedAsync(long block, int count, SegmentUse use)
     {

@@ -3,6 +3,7 @@ using Ublkback.Block;
 using Ublkback.Parallax.Admin;
 using Ublkback.Parallax.Collect;
 using Ublkback.Parallax.Disk;
+using Ublkback.Parallax.Format;
 using Ublkback.Parallax.Stores;
 using Ublkback.Tests.Images;
 
@@ -111,6 +112,35 @@ public sealed class VdiCollectorTests : VdiFixture
     }
 
     [Test]
+    public async Task What_a_guest_wrote_after_a_block_was_read_to_be_moved_stays()
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        new Random(6).NextBytes(shadow);
+        await disk.WriteAsync(0, shadow);
+        await OnAsync(async () =>
+        {
+            VdiParts parts = Parts(disk);
+            byte[] before = shadow[..8192];
+            (_, MapEntry first, _) = await parts.Reader.FindRunAsync(0, 2);
+            Array.Fill(shadow, (byte)7, 0, 4096);
+            await parts.Writer.WriteAsync(0, shadow.AsMemory(0, 4096));
+            for (int i = 0; i < 2; i++)
+            {
+                BlockAddress at = new(first.Address.Value + (ulong)i);
+                Memory<byte> content = before.AsMemory(i * 4096, 4096);
+                Assert.That(await parts.Writer.TryMoveAsync(i, at, content), Is.EqualTo(BlockStatus.Okay));
+                Assert.That((await parts.Reader.FindRunAsync(i, 1)).First.Address, Is.Not.EqualTo(at), "moved");
+            }
+
+            return true;
+        });
+        await HoldsAsync(disk, shadow, "afterwards");
+        await disk.Image.DisposeAsync();
+    }
+
+    [Test]
     public async Task Nothing_is_moved_while_somebody_has_the_disk_alone()
     {
         Create("web", DiskSize);
@@ -120,7 +150,7 @@ public sealed class VdiCollectorTests : VdiFixture
         VdiImage image = (VdiImage)disk.Image;
         (long, int)[] sparse = [.. image.Parts.Container.FindUsedSegments().Select(segment => (segment, 1))];
         Task<long> EmptyAsync() => new SparseSegments(image, number => Store.OpenOther(number, Warnings.Add))
-            .EmptyAsync(image.Parts.Content.Checkpoint, sparse, freed: 0);
+            .EmptyAsync(image.Parts.Content.Checkpoint, sparse, double.MaxValue, freed: 0);
         Assert.That(await OnAsync(() => image.Parts.Epochs.RunAloneAsync(EmptyAsync)), Is.Zero);
         Assert.That(await OnAsync(EmptyAsync), Is.EqualTo(DiskSize / 4096));
         await disk.Image.DisposeAsync();
