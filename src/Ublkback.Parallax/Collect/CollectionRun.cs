@@ -73,8 +73,7 @@ internal sealed class CollectionRun
         .Where(segment => segment.Item2 > 0);
 
     /// <summary>
-    /// How many segments the file has beyond 1.25 times what is needed of it, after <see cref="FreeAsync"/>: so many
-    /// must become free by moving what sparse ones hold.
+    /// Returns by how many segments the file exceeds 1.25 times what is needed of it, after <see cref="FreeAsync"/>.
     /// </summary>
     public double CountExcess(BlockMarks marks)
     {

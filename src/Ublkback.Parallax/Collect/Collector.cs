@@ -7,17 +7,17 @@ using Ublkback.Parallax.Stores;
 namespace Ublkback.Parallax.Collect;
 
 /// <summary>
-/// Gives back what no VDI and no snapshot needs any more, while guests go on. One at a time in a store.
+/// Frees the blocks that no VDI and no snapshot needs, while guests go on. A store has one collection at a time.
 /// </summary>
 /// <remarks>
-/// It marks what is needed, and frees what is not marked. Needed are the versions that there were at its beginning;
-/// what came later needs no block that these did not, but for those in segments that were not used then, or not to
-/// their end, which it leaves alone. So what is not marked is never needed again, and a collector that was stopped
-/// for any time, and goes on, frees nothing that somebody has.
+/// It marks the blocks that the versions at its beginning need, and frees the others. A later version needs only these,
+/// and blocks in segments that were unused or partly filled at the beginning; the collection leaves such segments
+/// alone. So an unmarked block is never needed again, even if the collecting process is stopped for a long time and
+/// goes on.
 /// </remarks>
 internal sealed class Collector(IVdiStore store, Action<string> warn)
 {
-    /// <summary>How long commands wait for others.</summary>
+    /// <summary>How long a command waits for another collection.</summary>
     public static readonly TimeSpan CommandPatience = TimeSpan.FromMinutes(10);
 
     private const int MaxPasses = 32; // on full storage; otherwise guests write more meanwhile, and it would not end
@@ -32,28 +32,27 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     public bool MovesAll { get; init; }
 
     /// <summary>
-    /// Whether all sparse segments are emptied; else only as many as are necessary so that a file takes at most 1.25
-    /// times what is needed of it.
+    /// True if all sparse segments are emptied. Otherwise only enough of them that a file takes at most 1.25 times what
+    /// is needed of it.
     /// </summary>
     public bool EmptiesAll { get; init; } = true;
 
     /// <summary>
-    /// Blocks that the storage got back: those that were freed, without those that were moved. Where only whole
-    /// segments give space back, blocks of these.
+    /// The blocks that the storage got back: freed blocks minus moved blocks. Where only a complete segment frees
+    /// space, the blocks of such segments.
     /// </summary>
     public long Freed { get; private set; }
 
     /// <summary>
-    /// Of the VDIs that nobody had open, those from which more is given back when they are opened and collected once
-    /// more.
+    /// The VDIs that no process held open and that have sparse segments. Opening and collecting them frees more.
     /// </summary>
     public IReadOnlyList<uint> Sparse { get; private set; } = [];
 
-    /// <summary>How long it waits for another one to end, beyond what the store waits by itself.</summary>
+    /// <summary>How long it waits for another collection, if that is longer than the store's own wait.</summary>
     public TimeSpan Patience { get; init; }
 
     /// <summary>
-    /// Whether it takes its time, so as not to be in the way of guests. It may change meanwhile. Any thread.
+    /// True if it pauses between steps, so that guests are served meanwhile. May change at any time. Any thread.
     /// </summary>
     public bool IsPaced
     {

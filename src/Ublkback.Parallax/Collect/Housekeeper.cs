@@ -7,8 +7,7 @@ using Ublkback.Parallax.Stores;
 namespace Ublkback.Parallax.Collect;
 
 /// <summary>
-/// Has what is not needed any more given back, when a VDI has written much, or the storage is full. On the VDI's
-/// worker.
+/// Starts collections of an open VDI: after many writes or discards, and when the storage is full. On the VDI's worker.
 /// </summary>
 internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string> warn)
 {
@@ -42,8 +41,8 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     }
 
     /// <summary>
-    /// Begins, if much was written or discarded since the last time. If as much was while it runs, it takes its time no
-    /// longer: garbage would pile up.
+    /// Begins a collection if much was written or discarded since the last one began. If one is running, it stops
+    /// pausing: guests produce garbage faster than it frees it.
     /// </summary>
     public void BeginIfDue()
     {
@@ -53,8 +52,8 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     }
 
     /// <summary>
-    /// Does it now, since the guest waits for it. One that is under way ends first, and does not take its time any
-    /// more: what became garbage since it began would stay.
+    /// Collects now, because a guest waits for space. A running collection ends first, without pauses: it leaves what
+    /// became garbage since it began.
     /// </summary>
     public async Task CollectAsync()
     {

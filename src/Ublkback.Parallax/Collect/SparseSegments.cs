@@ -6,15 +6,15 @@ using Ublkback.Parallax.Format;
 namespace Ublkback.Parallax.Collect;
 
 /// <summary>
-/// Empties segments of which little is needed, where only a whole segment gives space back: what they hold of the disk
-/// is written again at the end of the log. The next collection frees them. On the VDI's worker.
+/// Empties sparse segments, where only a complete segment frees space: it writes the blocks that the disk needs of them
+/// again at the end of the log. The next collection frees the segments. On the VDI's worker.
 /// </summary>
 /// <param name="image">The VDI.</param>
 /// <param name="others">Opens other VDIs' files.</param>
 internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
 {
     /// <summary>
-    /// Most blocks that a segment needs which is emptied. So the others take at most 1.5 times what is needed.
+    /// The most needed blocks of a segment that is emptied. So the others take at most 1.5 times what is needed.
     /// </summary>
     public const int MaxNeeded = VdiFormat.SegmentBlocks * 2 / 3;
 
@@ -27,14 +27,14 @@ internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
     private readonly ImageAccess _file = new(image.Parts.Container.Blocks);
     private bool _isOver; // somebody needs the disk alone, or there is no more space
 
-    /// <summary>Empties some, those first that need least.</summary>
-    /// <param name="disk">The disk, as the last collection has seen it.</param>
-    /// <param name="sparse">Segments with blocks of it, and nothing else that is needed; and how many.</param>
+    /// <summary>Empties segments, the sparsest first.</summary>
+    /// <param name="disk">The disk at the checkpoint of the last collection.</param>
+    /// <param name="sparse">Segments of which only this disk needs blocks, and how many it needs.</param>
     /// <param name="gain">
-    /// How many segments should become free; the others stay. Without such a number, all are emptied, however long it
-    /// takes.
+    /// How many segments should become free. <see cref="double.MaxValue"/> empties all, however long that takes.
     /// </param>
-    /// <param name="freed">Segments that the collections before have freed: as many may be filled on full storage.
+    /// <param name="freed">
+    /// How many segments the last collection freed. On full storage no more than these are filled.
     /// </param>
     /// <returns>How many blocks were written.</returns>
     public async Task<long> EmptyAsync(

@@ -13,19 +13,20 @@ namespace Ublkback.Parallax.Containers;
 internal delegate void WriteCondition(RadosWrite write);
 
 /// <summary>
-/// The number of a lock in a pool: an attribute of the lock's object and of the second copy of that. Who takes the lock
-/// raises it; a change that the lock protects names it, and the OSD refuses the change where it is another. So one who
-/// was stopped, and lost the lock, changes nothing. Any thread; blocks it.
+/// The fencing number of a lock in a pool: an attribute of the lock's object and of that object's copy. The process
+/// that takes the lock raises the number. Each change that the lock protects names it, and the OSD refuses the change
+/// if the object has another number. So a process that was stopped and lost the lock changes nothing. Any thread;
+/// blocks it.
 /// </summary>
 internal static class FencingNumber
 {
     private const int Digits = 16;
 
-    /// <summary>A number as text, so that the order of texts is that of the numbers.</summary>
+    /// <summary>Formats a number. Texts sort in the order of their numbers.</summary>
     public static byte[] Format(ulong number) =>
         Encoding.ASCII.GetBytes(number.ToString("x16", CultureInfo.InvariantCulture));
 
-    /// <summary>The number of a text; null when it is none.</summary>
+    /// <summary>Parses a text; null if it is not a number.</summary>
     public static ulong? Read(byte[]? text) =>
         text?.Length == Digits && ulong.TryParse(
             Encoding.ASCII.GetString(text), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong number)
@@ -33,15 +34,16 @@ internal static class FencingNumber
             : null;
 
     /// <summary>
-    /// Raises the number of a lock that we hold, in its object only while we hold it; gives the number. Null when we do
-    /// not hold the lock any more.
+    /// Raises the number of a lock that this process holds, and returns the new one. Null if the process no longer
+    /// holds the lock.
     /// </summary>
     /// <param name="pool">The pool.</param>
     /// <param name="held">The lock.</param>
-    /// <param name="copy">The second copy of the lock's object. An old version of one of the two does not bring an old
-    /// number back.</param>
-    /// <param name="attribute">Where the number is.</param>
-    /// <param name="mustBeKnown">Whether it is damage if there is none yet.</param>
+    /// <param name="copy">
+    /// The copy of the lock's object. If one of the two is restored from an old version, the other keeps the number.
+    /// </param>
+    /// <param name="attribute">The attribute that has the number.</param>
+    /// <param name="mustBeKnown">True if a missing number is damage.</param>
     /// <param name="condition">Adds further conditions; null for none.</param>
     /// <exception cref="TargetException">The number is damaged.</exception>
     /// <exception cref="RadosException">It cannot be raised.</exception>

@@ -8,12 +8,12 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Containers;
 
-/// <summary>What is done to a VDI in a pool that no process has open. Any thread; blocks it.</summary>
+/// <summary>Reads and restores a VDI in a pool that no process holds open. Any thread; blocks it.</summary>
 internal static class RadosClosed
 {
     /// <summary>
-    /// A text that is another one after a process has opened the VDI for writing, or written a head: its epoch, and the
-    /// checksum of its heads. Null if the first object is damaged.
+    /// Returns the VDI's epoch and a checksum of its heads. The text differs once a process has opened the VDI for
+    /// writing or written a head. Null if the first object is damaged.
     /// </summary>
     /// <exception cref="RadosException">It cannot be read.</exception>
     public static string? ReadState(RadosPool pool, uint vdi)
@@ -26,13 +26,12 @@ internal static class RadosClosed
         return $"{Encoding.ASCII.GetString(epoch)} {Convert.ToHexString(SHA256.HashData(blocks))}";
     }
 
-    /// <summary>The epoch of a state, as the attribute of objects has it.</summary>
+    /// <summary>Returns the epoch that a state begins with, as the attribute of objects has it.</summary>
     public static byte[] EpochOf(string state) => Encoding.ASCII.GetBytes(state.Split(' ')[0]);
 
     /// <summary>
-    /// Creates the first object of a VDI again, from the copy of what is essential. It is created under the lock of a
-    /// writer, and the OSD refuses it if that is lost. So a process that was stopped meanwhile overwrites nothing, and
-    /// brings back no VDI that was deleted.
+    /// Recreates the first object of a VDI from its copy, under the writer's lock. The OSD refuses this if the lock is
+    /// lost. So a process that was stopped meanwhile overwrites nothing, and brings no deleted VDI back.
     /// </summary>
     /// <param name="pool">The pool.</param>
     /// <param name="segments">The VDI's objects.</param>

@@ -8,10 +8,10 @@ using Ublkback.Rados.Pools;
 
 namespace Ublkback.Parallax.Containers;
 
-/// <summary>A VDI in a pool: a segment is an object, and a free one is none.</summary>
+/// <summary>A VDI in a pool. Each used segment is an object; a free segment has none.</summary>
 /// <remarks>
-/// Numbers of segments are taken in ranges, which are noted as keys of the first object, and are never used again: so a
-/// new segment is found without looking, whatever one who was replaced still does.
+/// Segment numbers are taken in ranges and never used again. Keys of the first object name the ranges. So a new segment
+/// is found without a search, and a process that was replaced cannot interfere with it.
 /// </remarks>
 internal sealed class RadosContainer : IVdiContainer
 {
@@ -55,8 +55,8 @@ internal sealed class RadosContainer : IVdiContainer
     public IBlockImage Blocks { get; }
 
     /// <summary>
-    /// Of a VDI that no process has open: objects with a higher epoch than this are left as they are, because a process
-    /// has opened it since. Null otherwise.
+    /// For a VDI that no process holds open: the highest epoch of objects that may be freed. Objects with a higher one
+    /// belong to a process that has opened the VDI since. Null otherwise.
     /// </summary>
     public byte[]? FreesUpTo { get; init; }
 

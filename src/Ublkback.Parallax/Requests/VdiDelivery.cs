@@ -1,8 +1,8 @@
 namespace Ublkback.Parallax.Requests;
 
 /// <summary>
-/// What became of a request that was sent, once, to the process that holds a VDI. <c>VdiSocket</c> decides what follows
-/// from it, for all stores.
+/// The outcome of sending one request to the process that holds a VDI. <c>VdiSocket</c> decides what to do next, for
+/// all stores.
 /// </summary>
 /// <param name="Reply">The reply; null if none came.</param>
 /// <param name="Loss">
@@ -10,7 +10,7 @@ namespace Ublkback.Parallax.Requests;
 /// </param>
 internal sealed record VdiDelivery(byte[]? Reply, string? Loss)
 {
-    /// <summary>The request was not sent, because no process holds the VDI.</summary>
+    /// <summary>The request was not sent: no process holds the VDI, or that process does not answer.</summary>
     public static VdiDelivery NoHolder { get; } = new(null, null);
 
     /// <summary>The request was not carried out, because its process is closing the VDI.</summary>

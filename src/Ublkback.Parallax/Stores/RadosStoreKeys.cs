@@ -8,14 +8,13 @@ using Ublkback.Rados.Pools;
 namespace Ublkback.Parallax.Stores;
 
 /// <summary>
-/// The block and the keys of a store in a pool: in the object <c>vdi.store</c>, and again in <c>vdi.store.copy</c>. Any
-/// thread; blocks it.
+/// The block and the keys of a store in a pool. The object <c>vdi.store</c> has them, and so has <c>vdi.store.copy</c>.
+/// Any thread; blocks it.
 /// </summary>
 /// <remarks>
-/// What is added is added to the first object first, and what is removed is removed from there last. So after a crash
-/// only the copy may lack a key. A name is the exception: it is gone as soon as the first object has lost it. That gets
-/// a key <c>deleted.NUMBER</c> in the same operation. A name of such a number does not count, in either object: one of
-/// them may be an older version of itself.
+/// A key is added to the first object first, and removed from it last. So after a crash only the copy may lack a key. A
+/// name is the exception: it is removed from the first object first, which gets a key <c>deleted.NUMBER</c> in the same
+/// operation. Names of such a number are ignored in both objects, because either may be an older version of itself.
 /// </remarks>
 internal sealed class RadosStoreKeys(RadosPool pool)
 {

@@ -6,8 +6,8 @@ using Ublkback.Rados.Bindings;
 namespace Ublkback.Rados.Pools;
 
 /// <summary>
-/// Answers what others say to an object, until it is disposed. They see that nobody does when this process is dead,
-/// stopped or cut off. Any thread.
+/// Watches an object and answers the messages that other clients send to it, until it is disposed. Those clients get
+/// no answer while this process is dead, stopped or cut off. Any thread.
 /// </summary>
 /// <remarks>
 /// The cluster may deliver a message more than once: when a connection was lost, or when another OSD has become the
@@ -49,10 +49,10 @@ public sealed class RadosWatch : IDisposable
     }
 
     /// <summary>
-    /// Says something to all who watch an object; gives their answers that are not empty, and how many did not answer
-    /// in time. Blocks the thread.
+    /// Sends a message to all watchers of an object. Returns the answers that are not empty, and how many watchers did
+    /// not answer in time. Blocks the thread.
     /// </summary>
-    /// <exception cref="RadosException">It cannot be said.</exception>
+    /// <exception cref="RadosException">The message cannot be sent.</exception>
     public static unsafe (IReadOnlyList<byte[]> Answers, int Silent) Notify(
         RadosPool pool, RadosName name, byte[] message, TimeSpan limit)
     {
@@ -78,7 +78,7 @@ public sealed class RadosWatch : IDisposable
     }
 
     /// <summary>
-    /// Waits until the cluster has the answers to all messages that came until now; false if that takes too long.
+    /// Waits until the cluster has the answers to all messages received until now; false if that takes too long.
     /// </summary>
     public async Task<bool> SettleAsync(TimeSpan limit)
     {

@@ -4,8 +4,8 @@ using Ublkback.Block;
 namespace Ublkback.Images.Qcow2.Format;
 
 /// <summary>
-/// The header in the file, of an image that is open for writing: what changes of it are a few numbers in its first
-/// sector. On the image's worker.
+/// Writes the header of an image that is open for writing. Only numbers in its first sector change. On the image's
+/// worker.
 /// </summary>
 internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<byte> firstSector)
 {
@@ -14,50 +14,50 @@ internal sealed class HeaderFile(ContainerFile file, Qcow2Header header, Memory<
     private bool _isUnsure; // after a failed write: the file holds the old header or the new one
 
     /// <summary>
-    /// Says that the image has changes of which only a log knows, and which log; version 2 cannot say it.
+    /// Sets the dirty bit and the generation: the log of that generation has changes that the tables lack. Does nothing
+    /// for version 2.
     /// </summary>
     public ValueTask<BlockStatus> SetDirtyAsync(uint generation) =>
         ChangeFeaturesAsync(Qcow2Header.DirtyFeature, 0, generation);
 
-    /// <summary>Names another generation. Version 2 cannot.</summary>
+    /// <summary>Sets the generation. Does nothing for version 2.</summary>
     public ValueTask<BlockStatus> SetGenerationAsync(uint generation) => ChangeFeaturesAsync(0, 0, generation);
 
-    /// <summary>Says that the file is complete.</summary>
+    /// <summary>Clears the dirty bit: the tables are complete.</summary>
     public ValueTask<BlockStatus> ClearDirtyAsync() => ChangeFeaturesAsync(0, Qcow2Header.DirtyFeature, 0);
 
-    /// <summary>Says that the image is broken. When that fails, later writes of the header say it.</summary>
+    /// <summary>Sets the corrupt bit. If the write fails, later writes of the header set it.</summary>
     public ValueTask<BlockStatus> SetCorruptAsync() =>
         ChangeFeaturesAsync(Qcow2Header.CorruptFeature, 0, null, sticks: true);
 
-    /// <summary>The table of reference count blocks is elsewhere now.</summary>
+    /// <summary>Sets the place of the refcount table.</summary>
     public ValueTask<BlockStatus> SetRefcountTableAsync(long offset, int clusters) => WriteAsync(sector =>
     {
         BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.RefcountTableAt..], offset);
         BinaryPrimitives.WriteInt32BigEndian(sector[(Qcow2Header.RefcountTableAt + 8)..], clusters);
     });
 
-    /// <summary>The table of level 1 is elsewhere now, and has so many entries.</summary>
+    /// <summary>Sets the place and the number of entries of the L1 table.</summary>
     public ValueTask<BlockStatus> SetL1Async(long offset, int entries) => WriteAsync(sector =>
     {
         BinaryPrimitives.WriteInt32BigEndian(sector[Qcow2Header.L1SizeAt..], entries);
         BinaryPrimitives.WriteInt64BigEndian(sector[Qcow2Header.L1OffsetAt..], offset);
     });
 
-    /// <summary>The disk has another size now.</summary>
+    /// <summary>Sets the virtual size.</summary>
     public ValueTask<BlockStatus> SetSizeAsync(long bytes) => SetSizeAsync(bytes, sticks: false);
 
-    /// <summary>The disk has the size that it had. When that fails, later writes of the header say it.</summary>
+    /// <summary>Sets the virtual size back. If the write fails, later writes of the header set it.</summary>
     public ValueTask<BlockStatus> ResetSizeAsync(long bytes) => SetSizeAsync(bytes, sticks: true);
 
     /// <summary>
-    /// Writes the header again after a failed write. Before tables are written: what the failed write has left may
-    /// point elsewhere. A flush makes it durable.
+    /// Writes the header again if the last write failed. Call it before tables are written: the failed write may have
+    /// changed where the header points. A flush makes it durable.
     /// </summary>
     public ValueTask<BlockStatus> EnsureAsync() =>
         _isUnsure ? WriteAsync(_ => { }) : new ValueTask<BlockStatus>(BlockStatus.Okay);
 
-    // Who writes an image clears the features of others that its writing makes untrue: bitmaps of changed blocks, and
-    // any unknown.
+    // A writer must clear autoclear bits that its writes invalidate: persistent bitmaps, and all unknown ones.
     private ValueTask<BlockStatus> ChangeFeaturesAsync(
         ulong added, ulong removed, uint? generation, bool sticks = false)
     {
