@@ -48,6 +48,9 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     /// </summary>
     public IReadOnlyList<uint> Sparse { get; private set; } = [];
 
+    /// <summary>True once no other collection of the store is waited for.</summary>
+    public bool IsCollecting { get; private set; }
+
     /// <summary>How long it waits for another collection, if that is longer than the store's own wait.</summary>
     public TimeSpan Patience { get; init; }
 
@@ -76,6 +79,7 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
         CancellationToken closing = ClosingOf(open);
         using IStoreLock alone = await Task.Run(
             () => store.LockCollection(Patience, closing), closing).ConfigureAwait(false);
+        IsCollecting = true;
         await CollectAsync(open, alone, withUnnamed, closed ?? []).ConfigureAwait(false);
         // What was moved makes room when its segments are freed.
         for (int pass = 0; pass < (IsFull(open) ? MaxPasses : 1) && await MoveAsync().ConfigureAwait(false); pass++)

@@ -11,10 +11,11 @@ namespace Ublkback.Parallax.Collect;
 /// </summary>
 internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string> warn)
 {
-    /// <summary>Segments that are written or discarded before it looks again, at least: 1 GiB.</summary>
-    public const long MinSegments = 256;
-
-    private const long MinSegmentsFarAway = 64; // there it costs little, and garbage is of whole segments
+    // A collection begins after so much was written or discarded since the last one began; when as much was while it
+    // runs, the guest is slowed down. So a VDI takes about 1.5 times what it needs, and 512 MiB.
+    private const long MinSegments = 64; // 256 MiB
+    private const long Share = 4; // of what it needs
+    private const long ShareFarAway = 8; // there sparse segments take up to another quarter
     private const long MinSegmentsOnceFull = 4; // a collection that frees less has not made much room
 
     private readonly SegmentPool _segments = image.Parts.Segments;
@@ -23,8 +24,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     private long _needed = image.Parts.Container.IsRemote // far away it takes long to find that out
         ? 0
         : store.MeasureUsage(image.Parts.Superblock.Vdi) / VdiFormat.SegmentSize;
-    // Fewer once the storage was full, so that guests do not wait again.
-    private long _leastSegments = image.Parts.Container.IsRemote ? MinSegmentsFarAway : MinSegments;
+    private long _leastSegments = MinSegments; // fewer once the storage was full, so that guests do not wait again
     private Task _running = Task.CompletedTask;
     private Collector? _collector;
 
@@ -35,20 +35,26 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         {
             long written = _segments.Taken - _taken;
             long discarded = (_segments.Discarded - _discarded) / VdiFormat.SegmentBlocks;
-            long share = image.Parts.Container.IsRemote ? 8 : 2;
+            long share = image.Parts.Container.IsRemote ? ShareFarAway : Share;
             return written + Math.Min(discarded, _needed) >= Math.Max(_leastSegments, _needed / share);
         }
     }
 
     /// <summary>
     /// Begins a collection if much was written or discarded since the last one began. If one is running, it stops
-    /// pausing: guests produce garbage faster than it frees it.
+    /// pausing and the guest is slowed down: it produces garbage faster than the collection frees it.
     /// </summary>
     public void BeginIfDue()
     {
         if (!IsDue) return;
-        if (_running.IsCompleted) _running = RunAsync(isPaced: true);
-        else _collector?.IsPaced = false;
+        if (_running.IsCompleted)
+        {
+            _running = RunAsync(isPaced: true);
+            return;
+        }
+
+        _collector?.IsPaced = false;
+        image.Parts.Brake.IsOn = _collector?.IsCollecting == true;
     }
 
     /// <summary>
@@ -94,6 +100,10 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         catch (OperationCanceledException)
         {
             // The image is closed.
+        }
+        finally
+        {
+            image.Parts.Brake.IsOn = false;
         }
     }
 

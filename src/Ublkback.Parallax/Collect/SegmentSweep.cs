@@ -10,7 +10,6 @@ internal static class SegmentSweep
 {
     private const int SmallRun = 16;
     private const long LargeRun = 8 * VdiFormat.SegmentBlocks;
-    private const int PauseFactor = 4; // where what is freed has the I/O of others wait
 
     private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(2);
 
@@ -19,8 +18,7 @@ internal static class SegmentSweep
     /// <param name="vdi">Its number.</param>
     /// <param name="marks">What is needed.</param>
     /// <param name="candidates">The segments.</param>
-    /// <param name="isPaced">Whether others use the file, for whom a fifth of the time is enough to be in the
-    /// way.</param>
+    /// <param name="isPaced">Returns true while guests use the file: then half of the time is theirs alone.</param>
     public static (long Blocks, List<long> Segments) Free(
         IVdiContainer container, uint vdi, BlockMarks marks, IEnumerable<long> candidates, Func<bool> isPaced)
     {
@@ -37,7 +35,7 @@ internal static class SegmentSweep
                 .Select(run => VdiFormat.SegmentOf(run.First)));
             if (isPaced()) busy += Stopwatch.GetElapsedTime(began);
             if (busy < Pause) continue;
-            Thread.Sleep(container.IsRemote ? busy : busy * PauseFactor);
+            Thread.Sleep(busy);
             busy = TimeSpan.Zero;
         }
 

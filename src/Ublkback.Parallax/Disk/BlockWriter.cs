@@ -14,7 +14,8 @@ namespace Ublkback.Parallax.Disk;
 /// </remarks>
 [DataPath]
 internal sealed class BlockWriter(
-    BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, ImageScratch buffers)
+    BlockReader reader, VdiLog log, Checkpointer checkpointer, BlockClaims claims, WriteBrake brake,
+    ImageScratch buffers)
 {
     private const long MaxDiscard = 1L << 31; // blocks of one entry: 8 TiB
 
@@ -23,6 +24,7 @@ internal sealed class BlockWriter(
     public async ValueTask<BlockStatus> WriteAsync(long offset, Memory<byte> data)
     {
         BlockStatus status = BlockStatus.Okay;
+        await brake.DelayAsync();
         while (data.Length > 0 && status == BlockStatus.Okay)
         {
             BlockPiece piece = BlockPiece.FirstOf(offset, data.Length);

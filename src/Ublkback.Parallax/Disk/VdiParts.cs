@@ -56,7 +56,7 @@ internal sealed class VdiParts : IAsyncDisposable
         Mark = new LogMark(container, essential, Log, warn);
         Log.OnDurable = Mark.Follow;
         Reader = new BlockReader(map, _files, _buffers);
-        Writer = new BlockWriter(Reader, Log, Checkpointer, Claims, _buffers);
+        Writer = new BlockWriter(Reader, Log, Checkpointer, Claims, Brake, _buffers);
         Control = new VdiChanges(container, Content, Log, Segments, Checkpointer);
     }
 
@@ -88,6 +88,9 @@ internal sealed class VdiParts : IAsyncDisposable
 
     /// <summary>Blocks that a writer has to itself.</summary>
     public BlockClaims Claims { get; } = new();
+
+    /// <summary>Slows down the guest's writes.</summary>
+    public WriteBrake Brake { get; } = new();
 
     public VdiChanges Control { get; }
 

@@ -74,6 +74,33 @@ public sealed class FullStoreTests : VdiFixture
         await VdiAsync("fsck");
     }
 
+    [Test]
+    public async Task A_vdi_that_is_overwritten_without_a_pause_takes_bounded_space()
+    {
+        const int Rounds = 250; // 2 GiB in all
+        const long Bound = (DiskSize * 3 / 2) + (512L << 20);
+        await MakeStoreAsync("4G");
+        DriveInfo storage = new(_directory!);
+        long before = storage.TotalFreeSpace, most = 0;
+        (_, Blkfront disk) = await ConnectAsync(TargetOf("web"));
+        await using (disk)
+        {
+            byte[] data = new byte[DiskSize];
+            for (int i = 0; i < Rounds; i++)
+            {
+                Random.Shared.NextBytes(data.AsSpan(0, 4096));
+                Assert.That(await Task.WhenAll(Write(disk, data)).WaitAsync(Soon), Is.All.EqualTo(BlkifStatus.Okay));
+                most = Math.Max(most, before - storage.TotalFreeSpace);
+            }
+
+            await HoldsAsync(disk, data);
+            await disk.CloseAsync(Soon);
+        }
+
+        Assert.That(most, Is.LessThan(Bound));
+        await VdiAsync("fsck");
+    }
+
     // In a VDI that nobody has open.
     private async Task LeaveGarbageAsync(string name, int size)
     {
