@@ -73,12 +73,17 @@ internal sealed class CollectionRun
         .Where(segment => segment.Item2 > 0);
 
     /// <summary>
-    /// Returns by how many segments the file exceeds 1.25 times what is needed of it, after <see cref="FreeAsync"/>.
+    /// Returns by how many segments those that only the disk needs exceed 1.25 times what it needs of them, after
+    /// <see cref="FreeAsync"/>.
     /// </summary>
     public double CountExcess(BlockMarks marks)
     {
         uint vdi = Image.Parts.Superblock.Vdi;
-        int[] needed = [.. _candidates.Select(segment => marks.CountIn(vdi, segment)).Where(count => count > 0)];
+        int[] needed =
+        [
+            .. _candidates.Where(segment => !Shared.Contains(segment))
+                .Select(segment => marks.CountIn(vdi, segment)).Where(count => count > 0),
+        ];
         return Math.Max(0, needed.Length - (1.25 * needed.Sum(count => (long)count) / VdiFormat.SegmentBlocks));
     }
 

@@ -224,17 +224,32 @@ internal sealed class Collector(IVdiStore store, Action<string> warn)
     {
         using IStoreLock structure = store.LockStructure();
         HashSet<uint> named = [.. store.Names.Select(store.Find)];
+        TargetException? first = null; // one that cannot be removed does not keep the others
         foreach (uint vdi in _unnamed.Where(vdi => !named.Contains(vdi)))
         {
             structure.Check();
-            if (!_marks.HasAny(vdi))
+            try
             {
-                store.Remove(vdi);
-                continue;
+                FreeUnnamed(vdi);
             }
-
-            using IVdiContainer file = store.OpenUnnamed(vdi, warn);
-            Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), () => false).Blocks;
+            catch (TargetException failure)
+            {
+                first ??= failure;
+            }
         }
+
+        if (first is not null) throw first;
+    }
+
+    private void FreeUnnamed(uint vdi)
+    {
+        if (!_marks.HasAny(vdi))
+        {
+            store.Remove(vdi);
+            return;
+        }
+
+        using IVdiContainer file = store.OpenUnnamed(vdi, warn);
+        Freed += SegmentSweep.Free(file, vdi, _marks, file.FindUsedSegments(), () => false).Blocks;
     }
 }

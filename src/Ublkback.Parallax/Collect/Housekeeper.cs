@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ublkback.Block;
 using Ublkback.Parallax.Containers;
 using Ublkback.Parallax.Disk;
@@ -18,6 +19,10 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     private const long ShareFarAway = 8; // there sparse segments take up to another quarter
     private const long MinSegmentsOnceFull = 4; // a collection that frees less has not made much room
 
+    // A large store takes long to collect. Then guests are not slowed down for longer, and most of the time is theirs.
+    private static readonly TimeSpan LongRun = TimeSpan.FromSeconds(10);
+    private const int RestFactor = 3;
+
     private readonly SegmentPool _segments = image.Parts.Segments;
     private long _taken;
     private long _discarded;
@@ -27,13 +32,18 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     private long _leastSegments = MinSegments; // fewer once the storage was full, so that guests do not wait again
     private Task _running = Task.CompletedTask;
     private Collector? _collector;
+    private long _beganAt; // the last one, and when it ended: times of the stopwatch
+    private long _endedAt;
+
+    private bool IsResting => Stopwatch.GetElapsedTime(_beganAt, _endedAt) is var lasted && lasted > LongRun
+        && Stopwatch.GetElapsedTime(_endedAt) < lasted * RestFactor;
 
     // The more there is to look at, the less often. A guest may discard much more than there is.
     private bool IsDue
     {
         get
         {
-            long written = _segments.Taken - _taken;
+            long written = _segments.TakenForData - _taken;
             long discarded = (_segments.Discarded - _discarded) / VdiFormat.SegmentBlocks;
             long share = image.Parts.Container.IsRemote ? ShareFarAway : Share;
             return written + Math.Min(discarded, _needed) >= Math.Max(_leastSegments, _needed / share);
@@ -49,12 +59,13 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         if (!IsDue) return;
         if (_running.IsCompleted)
         {
-            _running = RunAsync(isPaced: true);
+            if (!IsResting) _running = RunAsync(isPaced: true);
             return;
         }
 
         _collector?.IsPaced = false;
-        image.Parts.Brake.IsOn = _collector?.IsCollecting == true;
+        image.Parts.Brake.IsOn =
+            _collector?.IsCollecting == true && Stopwatch.GetElapsedTime(_beganAt) < LongRun;
     }
 
     /// <summary>
@@ -76,7 +87,9 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
     private async Task RunAsync(bool isPaced)
     {
         Collector collector = _collector = new(store, warn) { IsPaced = isPaced, EmptiesAll = !isPaced };
-        (_taken, _discarded) = (_segments.Taken, _segments.Discarded);
+        (long Taken, long Discarded) before = (_taken, _discarded);
+        (_taken, _discarded) = (_segments.TakenForData, _segments.Discarded);
+        _beganAt = Stopwatch.GetTimestamp();
         try
         {
             await image.HoldAsync(async () =>
@@ -91,7 +104,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         }
         catch (ImageInUseException)
         {
-            // Another VDI's turn: later.
+            (_taken, _discarded) = before; // another VDI's turn
         }
         catch (Exception failure) when (failure is TargetException or IOException or InvalidDataException)
         {
@@ -104,6 +117,7 @@ internal sealed class Housekeeper(IVdiStore store, VdiImage image, Action<string
         finally
         {
             image.Parts.Brake.IsOn = false;
+            _endedAt = Stopwatch.GetTimestamp();
         }
     }
 

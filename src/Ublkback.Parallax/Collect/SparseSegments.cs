@@ -40,6 +40,7 @@ internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
     public async Task<long> EmptyAsync(
         VdiVersion disk, IEnumerable<(long Segment, int Needed)> sparse, double gain, int freed)
     {
+        if (gain <= 0) return 0;
         bool isFull = _parts.Segments.Status == BlockStatus.NoSpace;
         int room = isFull ? Math.Clamp(freed, 1, MaxSegments) : MaxSegments;
         HashSet<long> chosen = [];
@@ -100,8 +101,13 @@ internal sealed class SparseSegments(VdiImage image, OpenVdiFile others)
     // Who needs the disk alone may wait for this collection.
     private async Task<BlockStatus?> MoveAsync(long block, BlockAddress at, Memory<byte> content)
     {
-        _isOver |= !_parts.Epochs.TryBegin(out int epoch);
         if (_isOver) return null;
+        if (!_parts.Epochs.TryBegin(out int epoch))
+        {
+            _isOver = true;
+            return null;
+        }
+
         try
         {
             return await _parts.Writer.TryMoveAsync(block, at, content);

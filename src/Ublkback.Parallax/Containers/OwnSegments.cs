@@ -2,7 +2,7 @@ namespace Ublkback.Parallax.Containers;
 
 /// <summary>
 /// The segments of a VDI in a pool, as its writer knows them: those that it found once, and what it has made and
-/// removed since. Nobody else makes or removes any. Any thread.
+/// removed since. Nobody else makes any. Any thread.
 /// </summary>
 internal sealed class OwnSegments
 {
@@ -42,6 +42,7 @@ internal sealed class OwnSegments
     {
         lock (_gate)
         {
+            if (_isComplete) return; // somebody else has looked too
             _used.UnionWith(found.Where(segment => !_removed.Contains(segment)));
             _removed.Clear();
             _isComplete = true;

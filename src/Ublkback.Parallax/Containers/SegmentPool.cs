@@ -16,9 +16,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private const int UpkeepReserve = 2; // of these, what discards leave: for the log, and for nodes
     private const int Wanted = Reserve + 2;
     private const int ManyFlushes = 8; // while a segment is filled
-
     private static readonly TimeSpan VainPause = TimeSpan.FromSeconds(10);
-
     private static readonly TimeSpan FreedPatience = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan FreedPause = TimeSpan.FromMilliseconds(500);
 
@@ -52,6 +50,9 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
 
     /// <summary>How many segments were taken, for whatever.</summary>
     public long Taken { get; private set; }
+
+    /// <summary>How many segments were taken for what guests write.</summary>
+    public long TakenForData { get; private set; }
 
     /// <summary>How many segments were taken for nodes.</summary>
     public long TakenForNodes { get; private set; }
@@ -87,7 +88,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
             Known.Take(segment);
             Taken++;
             if (use == SegmentUse.Nodes) TakenForNodes++;
-            if (use == SegmentUse.Data) _garbage += VdiFormat.SegmentBlocks; // it may take the place of others
+            if (use == SegmentUse.Data) (TakenForData, _garbage) = (TakenForData + 1, _garbage + VdiFormat.SegmentBlocks);
         }
 
         Refill();

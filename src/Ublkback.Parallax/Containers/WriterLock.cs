@@ -105,7 +105,7 @@ internal sealed class WriterLock : IDisposable
     public static bool HasClosedWithout(RadosPool pool, RadosName first, RadosLocker holder, Guid request) =>
         pool.GetAttribute(first, ClosedAttribute) is byte[] closed
         && IdOf(holder.Cookie) is byte[] id && closed.AsSpan().StartsWith(id)
-        && !AnsweredRequests.Contains(closed.AsSpan(id.Length), request);
+        && AnsweredRequests.IsMissing(closed.AsSpan(id.Length), request);
 
     /// <summary>Carries out requests of other processes from now on.</summary>
     public void Begin(MessageDispatcher requests)
@@ -240,9 +240,14 @@ internal sealed class WriterLock : IDisposable
             return WriterTakeover.Ping;
         }
 
-        if (_requests is not { } requests) return VdiProtocol.Messages.Postpone();
-        return AnsweredRequests.Open(message) is (Guid id, byte[] request)
-            ? await _answered.AnswerAsync(id, () => requests.AnswerAsync(request)).ConfigureAwait(false)
-            : await requests.AnswerAsync(message).ConfigureAwait(false); // says that it is malformed
+        MessageDispatcher? requests = _requests;
+        if (AnsweredRequests.Open(message) is not (Guid id, byte[] request))
+            return requests is null
+                ? VdiProtocol.Messages.Postpone()
+                : await requests.AnswerAsync(message).ConfigureAwait(false); // says that it is malformed
+        // Also when the VDI is being closed, a known request gets its reply.
+        Task<byte[]>? answer = _answered.Find(id)
+            ?? (requests is null ? null : _answered.AnswerAsync(id, () => requests.AnswerAsync(request)));
+        return answer is null ? VdiProtocol.Messages.Postpone() : await answer.ConfigureAwait(false);
     }
 }

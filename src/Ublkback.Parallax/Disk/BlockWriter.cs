@@ -70,17 +70,13 @@ internal sealed class BlockWriter(
     }
 
     /// <summary>
-    /// Writes blocks again, so that they leave their segment. It never waits for a guest, which may wait for the
+    /// Writes a block again, so that it leaves its segment. It never waits for a guest, which may wait for the
     /// collection that this is a part of.
     /// </summary>
-    /// <returns>Null if a guest is about to write one of the blocks.</returns>
-    public async ValueTask<BlockStatus?> TryMoveAsync(long block, int count) => // off the path: collection
-        claims.TryClaim(block, count) ? await RewriteClaimedAsync(block, count, SegmentUse.Moves) : null;
-
-    /// <summary>The same for one block, whose content was read already from where it was then.</summary>
     /// <param name="block">The block.</param>
-    /// <param name="at">Where it was.</param>
-    /// <param name="content">Its content.</param>
+    /// <param name="at">Where the block was when its content was read.</param>
+    /// <param name="content">The content. It is read again if the block is elsewhere now.</param>
+    /// <returns>Null if a guest is about to write the block.</returns>
     // off the path: collection
     public async ValueTask<BlockStatus?> TryMoveAsync(long block, BlockAddress at, Memory<byte> content)
     {

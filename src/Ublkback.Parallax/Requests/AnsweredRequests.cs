@@ -25,15 +25,24 @@ internal sealed class AnsweredRequests
         ? null
         : (new Guid(message.AsSpan(0, IdLength)), message[IdLength..]);
 
-    /// <summary>Whether a request is one of those that <see cref="GetIds"/> gave.</summary>
-    public static bool Contains(ReadOnlySpan<byte> ids, Guid request)
+    /// <summary>
+    /// True if it is known that a request is none of those of which <see cref="GetIds"/> gave the last ones.
+    /// </summary>
+    public static bool IsMissing(ReadOnlySpan<byte> ids, Guid request)
     {
+        if (ids.Length >= Remembered * IdLength) return false; // it may have been one before these
         for (; ids.Length >= IdLength; ids = ids[IdLength..])
         {
-            if (new Guid(ids[..IdLength]) == request) return true;
+            if (new Guid(ids[..IdLength]) == request) return false;
         }
 
-        return false;
+        return true;
+    }
+
+    /// <summary>Returns the reply to a known request, which may still be carried out; null otherwise.</summary>
+    public Task<byte[]>? Find(Guid id)
+    {
+        lock (_gate) return _replies.GetValueOrDefault(id);
     }
 
     /// <summary>Carries out a request and returns the reply. A known request gets its first reply again.</summary>
@@ -46,7 +55,9 @@ internal sealed class AnsweredRequests
             {
                 _replies[id] = answer = Task.Run(carryOut);
                 _order.Enqueue(id);
-                while (_order.Count > Remembered) _replies.Remove(_order.Dequeue());
+                while (_order.Count > Remembered
+                    && (!_replies.TryGetValue(_order.Peek(), out Task<byte[]>? oldest) || oldest.IsCompleted))
+                    _replies.Remove(_order.Dequeue());
             }
         }
 
@@ -59,9 +70,9 @@ internal sealed class AnsweredRequests
         return reply;
     }
 
-    /// <summary>Returns the ids of the last requests, one after the other.</summary>
+    /// <summary>Returns the ids of the last 64 requests, one after the other.</summary>
     public byte[] GetIds()
     {
-        lock (_gate) return [.. _order.SelectMany(id => id.ToByteArray())];
+        lock (_gate) return [.. _order.TakeLast(Remembered).SelectMany(id => id.ToByteArray())];
     }
 }

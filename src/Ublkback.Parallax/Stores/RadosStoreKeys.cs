@@ -163,7 +163,7 @@ internal sealed class RadosStoreKeys(RadosPool pool)
                 .RemoveKey(NumberPrefix + number).RemoveKey(DeletedPrefix + number);
             foreach (KeyValuePair<string, string> left in pool.GetKeys(name, NamePrefix))
             {
-                if (name == Copy && left.Value == number) write.RemoveKey(left.Key);
+                if (left.Value == number) write.RemoveKey(left.Key);
             }
 
             if (result >= 0) result = pool.TryChange(name, write, isForced: true);
@@ -194,6 +194,7 @@ internal sealed class RadosStoreKeys(RadosPool pool)
                 // The copy loses it last.
                 if (name == Object) onFault($"key {key} of object {name} of pool {pool.Name} names a deleted VDI");
                 write.RemoveKey(key);
+                known.Remove(key); // the name may be another VDI's now
                 isChanged = true;
             }
 

@@ -11,7 +11,7 @@ namespace Ublkback.Rados.Pools;
 public sealed unsafe class RadosPool : IDisposable
 {
     private const int KeysAtOnce = 1000;
-    private const int MaxAttribute = 256;
+    private const int MaxAttribute = 2048; // bytes; that of the last requests has 1056
 
     private readonly Action<string>? _beforeEach;
 

@@ -42,14 +42,20 @@ public sealed class AnsweredRequestsTests
     {
         AnsweredRequests requests = new();
         Guid[] ids = [.. Enumerable.Range(0, 100).Select(_ => Guid.NewGuid())];
-        foreach (Guid id in ids) await requests.AnswerAsync(id, () => Task.FromResult<byte[]>([2]));
+        foreach (Guid id in ids[..40]) await requests.AnswerAsync(id, () => Task.FromResult<byte[]>([2]));
         Assert.That(
-            ids.Select(id => AnsweredRequests.Contains(requests.GetIds(), id)),
+            ids.Select(id => AnsweredRequests.IsMissing(requests.GetIds(), id)),
+            Is.EqualTo(Enumerable.Range(0, 100).Select(i => i >= 40)));
+        foreach (Guid id in ids[40..]) await requests.AnswerAsync(id, () => Task.FromResult<byte[]>([2]));
+        Assert.That(requests.GetIds(), Has.Length.EqualTo(64 * 16));
+        Assert.That(
+            ids.Append(Guid.NewGuid()).Select(id => AnsweredRequests.IsMissing(requests.GetIds(), id)), Is.All.False);
+        Assert.That(ids.Select(id => requests.Find(id) is not null),
             Is.EqualTo(Enumerable.Range(0, 100).Select(i => i >= 36)));
         await requests.AnswerAsync(ids[99], () => throw new InvalidOperationException("it is known"));
         Guid list = Guid.NewGuid();
         await requests.AnswerAsync(list, () => Task.FromResult(new byte[5000]));
-        Assert.That(AnsweredRequests.Contains(requests.GetIds(), list));
+        Assert.That(requests.GetIds().AsSpan().EndsWith(list.ToByteArray()));
         byte[] again = await requests.AnswerAsync(list, () => Task.FromResult(Encoding.ASCII.GetBytes("made again")));
         Assert.That(Encoding.ASCII.GetString(again), Is.EqualTo("made again"));
     }

@@ -101,11 +101,15 @@ public sealed class VdiCollectorTests : VdiFixture
             VdiParts parts = Parts(disk);
             BlockClaims claims = parts.Claims;
             await claims.ClaimAsync(7, 1);
-            Assert.That(await parts.Writer.TryMoveAsync(0, 16), Is.Null);
-            Assert.That(await parts.Writer.TryMoveAsync(8, 16), Is.EqualTo(BlockStatus.Okay));
+            Assert.That(await MoveAsync(7), Is.Null);
+            Assert.That(await MoveAsync(8), Is.EqualTo(BlockStatus.Okay));
             claims.Release(7, 1);
-            Assert.That(await parts.Writer.TryMoveAsync(0, 16), Is.EqualTo(BlockStatus.Okay));
+            Assert.That(await MoveAsync(7), Is.EqualTo(BlockStatus.Okay));
             return true;
+
+            async Task<BlockStatus?> MoveAsync(long block) => await parts.Writer.TryMoveAsync(
+                block, (await parts.Reader.FindRunAsync(block, 1)).First.Address,
+                shadow.AsMemory((int)block * 4096, 4096));
         });
         await HoldsAsync(disk, shadow, "afterwards");
         await disk.Image.DisposeAsync();
