@@ -16,6 +16,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     private const int UpkeepReserve = 2; // of these, what discards leave: for the log, and for nodes
     private const int Wanted = Reserve + 2;
     private const int ManyFlushes = 8; // while a segment is filled
+
     private static readonly TimeSpan VainPause = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan FreedPatience = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan FreedPause = TimeSpan.FromMilliseconds(500);
@@ -74,9 +75,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
     /// <summary>True if there is a segment that may be taken.</summary>
     public bool CanTake(SegmentUse use) => QueueFor(use).Count > ReserveFor(use) && MayWrite(use);
 
-    /// <summary>
-    /// Takes a segment: its first block. False when there is none now; then more are being allocated.
-    /// </summary>
+    /// <summary>Takes a segment: its first block. False when there is none; then more are being allocated.</summary>
     public bool TryTake(SegmentUse use, out long firstBlock)
     {
         bool isThere = CanTake(use);
@@ -88,7 +87,8 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
             Known.Take(segment);
             Taken++;
             if (use == SegmentUse.Nodes) TakenForNodes++;
-            if (use == SegmentUse.Data) (TakenForData, _garbage) = (TakenForData + 1, _garbage + VdiFormat.SegmentBlocks);
+            if (use == SegmentUse.Data) TakenForData++;
+            if (use == SegmentUse.Data) _garbage += VdiFormat.SegmentBlocks; // perhaps
         }
 
         Refill();
