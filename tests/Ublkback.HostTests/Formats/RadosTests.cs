@@ -311,8 +311,8 @@ public sealed partial class RadosTests : VdiFixture
         string objects = await OneNodeCeph.RunToolAsync("rados", "-p", _pool, "ls");
         RadosName watched = new(WatchedObject().Matches(objects)[^1].Value); // the output is that of all calls
         using RadosPool pool = RadosPool.Open(new RadosAddress(_pool, OneNodeCeph.Configuration, null), false);
-        (IReadOnlyList<byte[]> answers, int silent) =
-            RadosWatch.Notify(pool, watched, Encoding.UTF8.GetBytes(request), Soon);
+        byte[] message = [.. Guid.NewGuid().ToByteArray(), .. Encoding.UTF8.GetBytes(request)];
+        (IReadOnlyList<byte[]> answers, int silent) = RadosWatch.Notify(pool, watched, message, Soon);
         Assert.That((answers.Count, silent), Is.EqualTo((1, 0)));
         return Encoding.UTF8.GetString(answers[0]);
     }
