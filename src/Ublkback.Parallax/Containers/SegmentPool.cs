@@ -88,7 +88,7 @@ internal sealed class SegmentPool(IVdiContainer container, Action<string> warn)
             Taken++;
             if (use == SegmentUse.Nodes) TakenForNodes++;
             if (use == SegmentUse.Data) TakenForData++;
-            if (use == SegmentUse.Data) _garbage += VdiFormat.SegmentBlocks; // perhaps
+            if (use == SegmentUse.Data) _garbage += VdiFormat.SegmentBlocks; // it may take the place of others
         }
 
         Refill();

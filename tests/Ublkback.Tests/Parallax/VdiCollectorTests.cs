@@ -91,11 +91,7 @@ public sealed class VdiCollectorTests : VdiFixture
     [Test]
     public async Task Blocks_that_a_guest_is_about_to_write_are_not_moved()
     {
-        Create("web", DiskSize);
-        ImageDriver disk = Open("web");
-        byte[] shadow = new byte[DiskSize];
-        new Random(5).NextBytes(shadow);
-        await disk.WriteAsync(0, shadow);
+        (ImageDriver disk, byte[] shadow) = await OpenFilledAsync(5);
         await OnAsync(async () =>
         {
             VdiParts parts = Parts(disk);
@@ -118,11 +114,7 @@ public sealed class VdiCollectorTests : VdiFixture
     [Test]
     public async Task What_a_guest_wrote_after_a_block_was_read_to_be_moved_stays()
     {
-        Create("web", DiskSize);
-        ImageDriver disk = Open("web");
-        byte[] shadow = new byte[DiskSize];
-        new Random(6).NextBytes(shadow);
-        await disk.WriteAsync(0, shadow);
+        (ImageDriver disk, byte[] shadow) = await OpenFilledAsync(6);
         await OnAsync(async () =>
         {
             VdiParts parts = Parts(disk);
@@ -158,6 +150,16 @@ public sealed class VdiCollectorTests : VdiFixture
         Assert.That(await OnAsync(() => image.Parts.Epochs.RunAloneAsync(EmptyAsync)), Is.Zero);
         Assert.That(await OnAsync(EmptyAsync), Is.EqualTo(DiskSize / 4096));
         await disk.Image.DisposeAsync();
+    }
+
+    private async Task<(ImageDriver Disk, byte[] Shadow)> OpenFilledAsync(int seed)
+    {
+        Create("web", DiskSize);
+        ImageDriver disk = Open("web");
+        byte[] shadow = new byte[DiskSize];
+        new Random(seed).NextBytes(shadow);
+        await disk.WriteAsync(0, shadow);
+        return (disk, shadow);
     }
 
     private static int UsedSegments(ImageDriver disk) => Parts(disk).Container.FindUsedSegments().Count();
