@@ -78,12 +78,7 @@ internal sealed class CollectionRun
     /// </summary>
     public double CountExcess(BlockMarks marks)
     {
-        uint vdi = Image.Parts.Superblock.Vdi;
-        int[] needed =
-        [
-            .. _candidates.Where(segment => !Shared.Contains(segment))
-                .Select(segment => marks.CountIn(vdi, segment)).Where(count => count > 0),
-        ];
+        int[] needed = [.. FindSparse(marks).Select(segment => segment.Needed)];
         return Math.Max(0, needed.Length - (1.25 * needed.Sum(count => (long)count) / VdiFormat.SegmentBlocks));
     }
 
